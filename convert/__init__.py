@@ -1,0 +1,1 @@
+"""PyTorch checkpoints to models of this project and back."""

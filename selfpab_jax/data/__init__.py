@@ -1,0 +1,1 @@
+"""Recordings in, spectrogram records out, batches from records."""

@@ -1,0 +1,1 @@
+"""The encoder and the masked-reconstruction task: pure and jittable."""

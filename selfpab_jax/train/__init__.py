@@ -1,0 +1,1 @@
+"""The training loop and what it stands on: step, state, sharding, checkpoints, schedules, logs."""
