@@ -1,0 +1,38 @@
+"""Another sampling rate, without aliases."""
+
+from fractions import Fraction
+
+import numpy as np
+import scipy.signal
+from jaxtyping import Float, Float32, Int
+
+MAX_DENOMINATOR = 1000
+
+
+def ratio(from_hz: float, to_hz: float) -> Fraction:
+    """to_hz / from_hz as a fraction of small numbers (exact to 1e-6 for rates in use, e.g. 102.4 Hz)."""
+    return Fraction(to_hz / from_hz).limit_denominator(MAX_DENOMINATOR)
+
+
+def resample(signal_NxC: Float[np.ndarray, "N C"], from_hz: float, to_hz: float) -> Float32[np.ndarray, "M C"]:
+    """The signal at another rate, through scipy's polyphase filter (zero-phase, cut off at the lower Nyquist rate).
+
+    Beyond its ends the signal is taken to go on along the straight line between its first and last samples, so
+    that gravity causes no edge. Polyphase rather than Fourier resampling, because it treats a recording as what it
+    is, not periodic, and costs the same for any length. M = ceil(N * to_hz / from_hz); sample m lies at m / to_hz seconds.
+    """
+    factor = ratio(from_hz, to_hz)
+    if factor == 1 or not len(signal_NxC):
+        return signal_NxC.astype(np.float32, copy=False)
+    up, down = factor.numerator, factor.denominator
+    return scipy.signal.resample_poly(signal_NxC, up, down, axis=0, padtype="line").astype(np.float32)
+
+
+def resample_labels(labels_N: Int[np.ndarray, " N"], from_hz: float, to_hz: float) -> Int[np.ndarray, " M"]:
+    """The label of the nearest sample in time (ties to the earlier one); as many as `resample` gives samples."""
+    factor = ratio(from_hz, to_hz)
+    if factor == 1:
+        return labels_N
+    count = -(-len(labels_N) * factor.numerator // factor.denominator)
+    nearest_M = (2 * np.arange(count) * factor.denominator + factor.numerator - 1) // (2 * factor.numerator)
+    return labels_N[np.minimum(nearest_M, len(labels_N) - 1)]

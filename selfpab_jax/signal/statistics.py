@@ -1,0 +1,157 @@
+"""Normalisation statistics of spectrogram features, accumulated in float64 while records are built."""
+
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64
+
+from selfpab_jax.errors import DataError
+
+HOURS = 24
+UNKNOWN_HOUR = HOURS
+"""Row of windows without a known start."""
+SMALLEST_STD = 1e-10
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count, sum and sum of squares per hour of the day (25 rows: 0..23 and unknown), of frames and of window means.
+
+    Sums are float64: 1.2 million windows of 599 frames lose no more than 1e-10 of the variance to rounding.
+    Adding makes a new object; a fixed order of additions gives the same bits.
+    """
+
+    windows: Int64[np.ndarray, " H"]
+    frames: Int64[np.ndarray, " H"]
+    sums: Float64[np.ndarray, "H X"]
+    squares: Float64[np.ndarray, "H X"]
+    mean_sums: Float64[np.ndarray, "H X"]
+    mean_squares: Float64[np.ndarray, "H X"]
+
+    @classmethod
+    def empty(cls, features: int) -> "Moments":
+        """Nothing counted yet."""
+        counts = (np.zeros(HOURS + 1, np.int64) for _ in range(2))
+        return cls(*counts, *(np.zeros((HOURS + 1, features)) for _ in range(4)))
+
+    def add(self, spectrogram_TxX: Float32[np.ndarray, "T X"], hour: int) -> None:
+        """Counts one window in place (the accumulator belongs to its one owner, the builder of a shard)."""
+        total_X = spectrogram_TxX.sum(axis=0, dtype=np.float64)
+        squares_X = np.einsum("tx,tx->x", spectrogram_TxX, spectrogram_TxX, dtype=np.float64)
+        mean_X = total_X / len(spectrogram_TxX)
+        self.windows[hour] += 1
+        self.frames[hour] += len(spectrogram_TxX)
+        self.sums[hour] += total_X
+        self.squares[hour] += squares_X
+        self.mean_sums[hour] += mean_X
+        self.mean_squares[hour] += mean_X**2
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """The fields by name, for a file."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def merge(moments: Iterable[Moments], features: int) -> Moments:
+    """The moments of everything counted in any of them, added in the order given."""
+    total = Moments.empty(features)
+    for each in moments:
+        total = Moments(**{name: array + getattr(each, name) for name, array in total.to_arrays().items()})
+    return total
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and standard deviation per feature, in the spectrogram's unit; kind says how they were computed."""
+
+    mean: Float32[np.ndarray, " X"]
+    std: Float32[np.ndarray, " X"]
+    kind: str
+
+    def __post_init__(self) -> None:
+        if self.mean.ndim != 1 or self.mean.shape != self.std.shape:
+            raise DataError(f"statistics: mean has shape {self.mean.shape} and std {self.std.shape}; both must be (X,)")
+        if not (np.isfinite(self.mean).all() and np.isfinite(self.std).all() and (self.std > 0).all()):
+            raise DataError("statistics: mean and std must be finite and std above 0; build the records again")
+
+    def save(self, path: Path) -> None:
+        """Writes an npz with mean, std and kind."""
+        with open(path, "wb") as file:
+            np.savez(file, mean=self.mean, std=self.std, kind=np.array(self.kind))
+
+    @classmethod
+    def load(cls, path: Path) -> "Statistics":
+        """Reads what `save` wrote; an npz with mean and std alone (as published) has kind 'given'.
+
+        Raises:
+            DataError: not such a file.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                mean, std = (np.asarray(archive[name], np.float32) for name in ("mean", "std"))
+                kind = str(archive["kind"]) if "kind" in archive else "given"
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise DataError(f"{path}: no readable statistics (an npz with mean and std): {error}") from None
+        return cls(mean, std, kind)
+
+
+def normalise(
+    spectrogram: Float32[np.ndarray, "*B T X"], statistics: Statistics
+) -> Float32[np.ndarray, "*B T X"]:
+    """(x - mean) / std per feature.
+
+    Raises:
+        DataError: the statistics are of another number of features.
+    """
+    if spectrogram.shape[-1] != statistics.mean.shape[0]:
+        raise DataError(
+            f"statistics of {statistics.mean.shape[0]} features do not fit a spectrogram of {spectrogram.shape[-1]}"
+        )
+    return (spectrogram - statistics.mean) / statistics.std
+
+
+def plain_statistics(moments: Moments) -> Statistics:
+    """Mean and population standard deviation over all frames, each frame weighing the same."""
+    return _statistics(moments.frames, moments.sums, moments.squares, "plain")
+
+
+def hour_weighted_statistics(moments: Moments) -> Statistics:
+    """The original's merge over the hours of the day, each hour weighing as many windows as it holds.
+
+    The original reduces every recording to its mean over time first and keeps the first and second moment of those
+    means per hour. So the mean equals the plain one (windows are equally long), while std is the spread **between
+    windows** and lies below that between frames wherever a window is not constant.
+    """
+    return _statistics(moments.windows, moments.mean_sums, moments.mean_squares, "hour_weighted")
+
+
+def _statistics(
+    counts_H: Int64[np.ndarray, " H"],
+    sums_HxX: Float64[np.ndarray, "H X"],
+    squares_HxX: Float64[np.ndarray, "H X"],
+    kind: str,
+) -> Statistics:
+    mean_X, std_X = merged(counts_H, sums_HxX, squares_HxX)
+    std_X = np.where(std_X > 0, std_X, SMALLEST_STD)
+    return Statistics(mean_X.astype(np.float32), std_X.astype(np.float32), kind)
+
+
+def merged(
+    counts_H: Int64[np.ndarray, " H"], sums_HxX: Float64[np.ndarray, "H X"], squares_HxX: Float64[np.ndarray, "H X"]
+) -> tuple[Float64[np.ndarray, " X"], Float64[np.ndarray, " X"]]:
+    """Mean and population standard deviation, merged over the hours weighted by count.
+
+    Raises:
+        DataError: nothing was counted.
+    """
+    seen_h = counts_H > 0
+    if not seen_h.any():
+        raise DataError("statistics of no windows at all: the training split is empty")
+    weights_h = counts_H[seen_h] / counts_H.sum()
+    first_hxX = sums_HxX[seen_h] / counts_H[seen_h, None]
+    second_hxX = squares_HxX[seen_h] / counts_H[seen_h, None]
+    mean_X = (weights_h[:, None] * first_hxX).sum(axis=0)
+    variance_X = (weights_h[:, None] * second_hxX).sum(axis=0) - mean_X**2
+    return mean_X, np.sqrt(np.maximum(variance_X, 0.0))
