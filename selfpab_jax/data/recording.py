@@ -1,0 +1,75 @@
+"""One continuous stretch of one subject's acceleration, and the windows cut from it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+from jaxtyping import Float32, Int32
+
+from selfpab_jax.signal.resample import resample, resample_labels
+
+UNKNOWN_START = -1
+EPOCH = datetime(1970, 1, 1)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Samples in g without a gap, and where they come from.
+
+    Attributes:
+        subject: whose.
+        name: file, and segment or stretch in it.
+        start: time of the first sample as the recorder's clock showed it (no time zone), or None.
+        rate_hz: sampling rate.
+        signal_NxC: acceleration in g.
+        labels_N: an integer label a sample (-1 where there is none), or None.
+    """
+
+    subject: str
+    name: str
+    start: datetime | None
+    rate_hz: float
+    signal_NxC: Float32[np.ndarray, "N C"]
+    labels_N: Int32[np.ndarray, " N"] | None = None
+
+
+@dataclass(frozen=True)
+class Window:
+    """A piece of a recording: start is that of its first sample."""
+
+    start: datetime | None
+    signal_NxC: Float32[np.ndarray, "N C"]
+    labels_N: Int32[np.ndarray, " N"] | None
+
+
+def at_rate(recording: Recording, rate_hz: float) -> Recording:
+    """The recording at another sampling rate; labels follow the nearest sample."""
+    if recording.rate_hz == rate_hz:
+        return recording
+    labels_N = recording.labels_N
+    return Recording(
+        subject=recording.subject,
+        name=recording.name,
+        start=recording.start,
+        rate_hz=rate_hz,
+        signal_NxC=resample(recording.signal_NxC, recording.rate_hz, rate_hz),
+        labels_N=None if labels_N is None else resample_labels(labels_N, recording.rate_hz, rate_hz),
+    )
+
+
+def windows(recording: Recording, window_samples: int, shift_samples: int) -> Iterator[Window]:
+    """Whole windows in order, each shifted by so many samples; a rest shorter than a window is left out."""
+    for first in range(0, len(recording.signal_NxC) - window_samples + 1, shift_samples):
+        piece = slice(first, first + window_samples)
+        start = recording.start
+        yield Window(
+            start=None if start is None else start + timedelta(seconds=first / recording.rate_hz),
+            signal_NxC=recording.signal_NxC[piece],
+            labels_N=None if recording.labels_N is None else recording.labels_N[piece],
+        )
+
+
+def milliseconds(start: datetime | None) -> int:
+    """Milliseconds since 1970 on the recorder's clock, -1 where unknown."""
+    return UNKNOWN_START if start is None else round((start - EPOCH) / timedelta(milliseconds=1))

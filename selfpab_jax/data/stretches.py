@@ -1,0 +1,47 @@
+"""Where a table breaks into continuous stretches, which windows never cross."""
+
+import numpy as np
+from jaxtyping import Float64, Int
+
+from selfpab_jax.data.source import Rejected
+
+RATE_TOLERANCE = 0.05
+
+
+def stretches(
+    rows: int,
+    times_N: Float64[np.ndarray, " N"] | None,
+    segments_N: Int[np.ndarray, " N"] | None,
+    gap_limit: float,
+) -> list[tuple[int, int]]:
+    """(first, last + 1) of every run of rows without a change of segment or a step in time above gap_limit seconds.
+
+    Raises:
+        Rejected: time runs backwards within a segment (between segments it may: they need not be in order).
+    """
+    breaks_n = np.zeros(max(rows - 1, 0), bool)
+    if segments_N is not None:
+        breaks_n |= np.diff(segments_N) != 0
+    if times_N is not None:
+        steps_n = np.diff(times_N)
+        backwards_n = (steps_n < 0) & ~breaks_n
+        if backwards_n.any():
+            raise Rejected(f"timestamps out of order: row {int(backwards_n.argmax()) + 1} is earlier than the one before")
+        breaks_n |= steps_n > gap_limit
+    edges = [0, *(np.flatnonzero(breaks_n) + 1).tolist(), rows]
+    return list(zip(edges[:-1], edges[1:], strict=True))
+
+
+def check_rate(times_N: Float64[np.ndarray, " N"], pieces: list[tuple[int, int]], rate_hz: float) -> None:
+    """Compares the rows a second of the longest stretch with the rate that was given.
+
+    Raises:
+        Rejected: they differ by more than 5%.
+    """
+    first, last = max(pieces, key=lambda piece: piece[1] - piece[0])
+    span = float(times_N[last - 1] - times_N[first])
+    if last - first < 100 or span <= 0:
+        return
+    measured = (last - first - 1) / span
+    if abs(measured / rate_hz - 1) > RATE_TOLERANCE:
+        raise Rejected(f"wrong rate: the timestamps say {measured:.4g} Hz, not {rate_hz:g} Hz (--rate)")
