@@ -1,0 +1,33 @@
+"""The same shards as an Apache Beam pipeline, for Flink, Spark or Dataflow (extra `beam`)."""
+
+from pathlib import Path
+
+from selfpab_jax.data.plan import Plan, Shard
+from selfpab_jax.data.shards import build_shard
+from selfpab_jax.errors import DataError
+
+
+def build_shards_with_beam(plan: Plan, folder: Path, shards: list[Shard], strict: bool, options: tuple[str, ...]) -> None:
+    """Builds the shards with one Beam element each.
+
+    The recordings and the staging folder must lie where every Beam worker sees them under the same path.
+
+    Args:
+        plan, folder, shards, strict: as `build_shard` takes them.
+        options: Beam's own, e.g. `--runner=FlinkRunner`; without any, Beam's DirectRunner.
+
+    Raises:
+        DataError: apache-beam is not installed.
+    """
+    try:
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError:
+        raise DataError("--beam needs Apache Beam: pip install 'selfpab-jax[beam]'") from None
+    with beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:
+        (
+            pipeline
+            | "shards" >> beam.Create(shards)
+            | "spread" >> beam.Reshuffle()
+            | "build" >> beam.Map(lambda shard: build_shard(plan, folder, shard, strict))
+        )

@@ -1,0 +1,123 @@
+"""The results of all shards put together: index, statistics, files set aside, and what `records.json` says."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+
+from selfpab_jax.data.plan import Plan, Shard
+from selfpab_jax.data.records_info import (
+    NAME,
+    REJECTED_FILE,
+    RecordsInfo,
+    ShardFile,
+    SplitSize,
+    write_info,
+)
+from selfpab_jax.data.shards import ShardResult, read_result, result_path
+from selfpab_jax.data.source import sensors_of
+from selfpab_jax.data.splits import SPLITS
+from selfpab_jax.errors import DataError
+from selfpab_jax.signal.statistics import Moments, hour_weighted_statistics, merge, plain_statistics
+
+INDEX = pa.schema({"subject": pa.string(), "recording": pa.string(), "start_ms": pa.int64()})
+
+
+def index_file(split: str) -> str:
+    """Name of a split's index."""
+    return f"index_{split}.parquet"
+
+
+def statistics_file(kind: str) -> str:
+    """Name of the statistics of a kind."""
+    return f"statistics_{kind}.npz"
+
+
+def merge_results(plan: Plan, staging: Path, shards: list[Shard], folder: Path) -> dict[str, list[tuple[Shard, ShardFile]]]:
+    """Writes all but the shards into the data set's folder, going through the results one by one, in order.
+
+    Returns:
+        The shards that hold records, by split, with their names to be.
+
+    Raises:
+        DataError: no training record at all.
+    """
+    merged = {split: [shard for shard in shards if shard.split == split] for split in SPLITS}
+    kept: dict[str, list[tuple[Shard, ShardFile]]] = {}
+    sizes: dict[str, SplitSize] = {}
+    rejected = 0
+    with open(folder / REJECTED_FILE, "w") as rejections:
+        for split, of_split in merged.items():
+            moments, subjects, files = Moments.empty(plan.features), set(), []
+            with pyarrow.parquet.ParquetWriter(folder / index_file(split), INDEX) as index:
+                for shard in of_split:
+                    result = read_result(result_path(staging, shard))
+                    moments = merge([moments, result.moments], plan.features)
+                    subjects.update(result.index["subject"])
+                    rejections.writelines(json.dumps(each) + "\n" for each in result.rejected)
+                    rejected += len(result.rejected)
+                    if result.records:
+                        index.write_table(pa.table(result.index, INDEX))
+                        files.append((shard, _shard_file(result, split)))
+            if files:
+                kept[split] = _numbered(files, split)
+                records = sum(file.records for _, file in files)
+                sizes[split] = SplitSize(records, records * plan.records.new_seconds / 3600, len(subjects))
+                _write_moments(moments, folder / f"moments_{split}.npz")
+            else:
+                (folder / index_file(split)).unlink()
+            if split == "train":
+                if not files:
+                    raise DataError(f"no usable recording for training: {_why(staging, shards)}")
+                for statistics in (plain_statistics(moments), hour_weighted_statistics(moments)):
+                    statistics.save(folder / statistics_file(statistics.kind))
+    write_info(_info(plan, sizes, kept, sum(shard.files for shard in shards), rejected), folder)
+    return kept
+
+
+def _shard_file(result: ShardResult, split: str) -> ShardFile:
+    return ShardFile("", split, result.records, result.bytes, result.fingerprint)
+
+
+def _numbered(files: list[tuple[Shard, ShardFile]], split: str) -> list[tuple[Shard, ShardFile]]:
+    of = len(files)
+    return [
+        (shard, replace(file, file=f"{NAME}-{split}.array_record-{number:05d}-of-{of:05d}"))
+        for number, (shard, file) in enumerate(files)
+    ]
+
+
+def _write_moments(moments: Moments, path: Path) -> None:
+    with open(path, "wb") as file:
+        np.savez(file, **moments.to_arrays())
+
+
+def _why(staging: Path, shards: list[Shard]) -> str:
+    reasons = [each for shard in shards for each in read_result(result_path(staging, shard)).rejected]
+    if not reasons:
+        return "there are no files"
+    return f"all {len(reasons)} files were set aside, the first ({reasons[0]['file']}) because: {reasons[0]['reason']}"
+
+
+def _info(
+    plan: Plan, sizes: dict[str, SplitSize], kept: dict[str, list[tuple[Shard, ShardFile]]], files: int, rejected: int
+) -> RecordsInfo:
+    return RecordsInfo(
+        settings=plan.records.spectrogram,
+        window_samples=plan.records.window_samples,
+        shift_samples=plan.records.shift_samples,
+        channels=plan.source.channels,
+        sensors=sensors_of(plan.source.channels),
+        frames=plan.records.frames,
+        features=plan.features,
+        labels=plan.has_labels,
+        source=plan.source.name,
+        options=plan.options(),
+        files=files,
+        rejected=rejected,
+        splits=sizes,
+        shards=tuple(file for split in kept.values() for _, file in split),
+    )

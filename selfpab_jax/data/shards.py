@@ -1,0 +1,156 @@
+"""One shard of records from its recordings: a pure function of the plan, run by any worker."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from selfpab_jax.data.plan import Plan, RecordSettings, Shard, shard_files
+from selfpab_jax.data.recording import Recording, Window, at_rate, milliseconds, windows
+from selfpab_jax.data.records_format import WRITER_OPTIONS, frame_labels, record_features
+from selfpab_jax.data.source import Rejected, SourceFile
+from selfpab_jax.errors import DataError
+from selfpab_jax.signal.statistics import UNKNOWN_HOUR, Moments
+from selfpab_jax.signal.stft import spectrogram
+
+FINGERPRINT_BYTES = 32768
+
+Count = Callable[[int, int], None]
+"""Told of every file: windows written, files set aside (0 or 1)."""
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What lies beside a finished shard: size and fingerprint, moments, an index row a record, the files set aside."""
+
+    records: int
+    bytes: int
+    fingerprint: str
+    moments: Moments
+    index: dict[str, list]
+    rejected: list[dict[str, str]]
+
+
+def shard_path(folder: Path, shard: Shard) -> Path:
+    """Where the records of a shard are staged."""
+    return folder / f"{shard.number:05d}.array_record"
+
+
+def result_path(folder: Path, shard: Shard) -> Path:
+    """Where a shard's result lies; a shard is finished when this file is there."""
+    return folder / f"{shard.number:05d}.npz"
+
+
+def build_shard(plan: Plan, folder: Path, shard: Shard, strict: bool = False, count: Count | None = None) -> int:
+    """Reads the recordings of a shard and writes its records, then its result, each by an atomic rename.
+
+    Args:
+        plan: of the build, as written to the folder.
+        folder: the staging folder, seen by all workers.
+        shard: which.
+        strict: stop at the first file that would be set aside.
+        count: told of every file.
+
+    Returns:
+        The shard's number.
+
+    Raises:
+        DataError: strict, and a file was to be set aside.
+    """
+    from array_record.python.array_record_module import ArrayRecordWriter
+    from tensorflow_datasets.core.example_serializer import ExampleSerializer
+
+    features = record_features(plan.records.frames, plan.features, plan.has_labels)
+    serializer = ExampleSerializer(features.get_serialized_info())
+    moments = Moments.empty(plan.features)
+    index: dict[str, list] = {"subject": [], "recording": [], "start_ms": []}
+    rejected: list[dict[str, str]] = []
+    partial = folder / f"{shard.number:05d}.{os.getpid()}.part"
+    writer = ArrayRecordWriter(str(partial), WRITER_OPTIONS)
+    for file in shard_files(folder, shard):
+        written = 0
+        try:
+            for recording, window in file_windows(plan, file):
+                example = to_example(plan, recording, window, moments)
+                writer.write(serializer.serialize_example(features.encode_example(example)))
+                for name, value in (("subject", file.subject), ("recording", recording.name), ("start_ms", example["start"])):
+                    index[name].append(value)
+                written += 1
+        except Rejected as reason:
+            if strict:
+                raise DataError(f"{file.path}: {reason} (--strict)") from None
+            rejected.append({"file": file.path, "subject": file.subject, "split": shard.split, "reason": str(reason)})
+        if count is not None:
+            count(written, int(not written))
+    writer.close()
+    size = partial.stat().st_size
+    result = ShardResult(len(index["subject"]), size, fingerprint(partial), moments, index, rejected)
+    partial.rename(shard_path(folder, shard))
+    _write_result(result, result_path(folder, shard))
+    return shard.number
+
+
+def file_windows(plan: Plan, file: SourceFile) -> Iterator[tuple[Recording, Window]]:
+    """The windows of a file at the plan's rate; all checks are done before the first.
+
+    Raises:
+        Rejected: by a check, or no stretch of it is as long as a window.
+    """
+    settings: RecordSettings = plan.records
+    recordings = [at_rate(recording, settings.spectrogram.rate_hz) for recording in plan.source.read(file)]
+    longest = max(len(recording.signal_NxC) for recording in recordings)
+    if longest < settings.window_samples:
+        raise Rejected(
+            f"too short: its longest continuous stretch is {longest / settings.spectrogram.rate_hz:.4g} s, "
+            f"a window {settings.window_seconds:g} s"
+        )
+    for recording in recordings:
+        for window in windows(recording, settings.window_samples, settings.shift_samples):
+            yield recording, window
+
+
+def to_example(plan: Plan, recording: Recording, window: Window, moments: Moments) -> dict:
+    """The window as a record, its spectrogram counted in the moments before it is rounded to float16."""
+    settings = plan.records.spectrogram
+    spectrogram_TxX = spectrogram(window.signal_NxC, settings)
+    moments.add(spectrogram_TxX, UNKNOWN_HOUR if window.start is None else window.start.hour)
+    example = {
+        "spectrogram": spectrogram_TxX.astype(np.float16),
+        "subject": recording.subject,
+        "recording": recording.name,
+        "start": milliseconds(window.start),
+        "source": plan.source.name,
+    }
+    if window.labels_N is not None:
+        example["labels"] = frame_labels(window.labels_N, settings)
+    return example
+
+
+def fingerprint(path: Path) -> str:
+    """A hash of a shard's size, beginning and end: cheap to check, and no two shards share it."""
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        digest = hashlib.sha256(str(size).encode() + file.read(FINGERPRINT_BYTES))
+        file.seek(max(0, size - FINGERPRINT_BYTES))
+        digest.update(file.read())
+    return digest.hexdigest()[:32]
+
+
+def _write_result(result: ShardResult, path: Path) -> None:
+    about = {name: getattr(result, name) for name in ("records", "bytes", "fingerprint", "index", "rejected")}
+    partial = path.with_suffix(f".{os.getpid()}.part")
+    with open(partial, "wb") as file:
+        np.savez(file, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **result.moments.to_arrays())
+    partial.rename(path)
+
+
+def read_result(path: Path) -> ShardResult:
+    """What `build_shard` wrote beside a shard."""
+    with np.load(path) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    about = json.loads(arrays.pop("about").tobytes())
+    return ShardResult(moments=Moments(**arrays), **about)

@@ -1,0 +1,129 @@
+"""Shards built by several processes of one machine, with progress."""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from selfpab_jax.data.plan import Plan, Shard
+from selfpab_jax.data.shards import build_shard
+from selfpab_jax.errors import DataError
+
+POLL_SECONDS = 0.5
+SINGLE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Done:
+    """What the workers have done so far."""
+
+    files: int
+    windows: int
+    rejected: int
+
+
+Report = Callable[[Done], None]
+
+
+def build_shards(plan: Plan, folder: Path, shards: list[Shard], workers: int, strict: bool, report: Report) -> None:
+    """Builds the shards in `workers` processes and reports a few times a second.
+
+    Processes are spawned, never forked (JAX and Grain run threads), and end by themselves when this one is killed.
+    Which worker builds which shard changes nothing in the files.
+
+    Raises:
+        DataError: strict, and a file was to be set aside; or a worker was killed.
+    """
+    context = get_context("spawn")
+    counters = [context.Value("q", 0) for _ in range(3)]
+    with _single_threaded(), ProcessPoolExecutor(
+        min(workers, len(shards)) or 1, context, _start_worker, (os.getpid(), counters)
+    ) as pool:
+        pending = {pool.submit(_run, plan, folder, shard, strict) for shard in shards}
+        try:
+            while pending:
+                finished, pending = wait(pending, POLL_SECONDS, FIRST_COMPLETED)
+                for future in finished:
+                    future.result()
+                report(Done(*(counter.value for counter in counters)))
+        except BrokenProcessPool:
+            raise DataError("a worker process was killed (out of memory?); repeat the command to go on") from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _single_threaded:
+    """Children start with one BLAS thread each: as many processes as cores are running already."""
+
+    def __enter__(self) -> None:
+        self.before = {name: os.environ.get(name) for name in SINGLE_THREAD}
+        os.environ.update(dict.fromkeys(SINGLE_THREAD, "1"))
+
+    def __exit__(self, *_: object) -> None:
+        for name, value in self.before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+_counters: list[Any] = []
+"""Shared counters of this worker process: the pool's initializer is the only door for them."""
+
+
+def _start_worker(parent: int, counters: list[Any]) -> None:
+    _counters[:] = counters
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(POLL_SECONDS)
+    os._exit(1)
+
+
+def _run(plan: Plan, folder: Path, shard: Shard, strict: bool) -> int:
+    return build_shard(plan, folder, shard, strict, _count)
+
+
+def _count(windows: int, rejected: int) -> None:
+    for counter, amount in zip(_counters, (1, windows, rejected), strict=True):
+        with counter.get_lock():
+            counter.value += amount
+
+
+class Progress:
+    """Lines for people on stderr: hours of recording done, windows a second, time left.
+
+    One line rewritten on a terminal, a plain line every few seconds elsewhere.
+    """
+
+    def __init__(self, files: int, window_hours: float, every: float = 10.0) -> None:
+        self.files, self.window_hours, self.every = files, window_hours, every
+        self.start, self.last = time.monotonic(), 0.0
+        self.terminal = sys.stderr.isatty()
+
+    def __call__(self, done: Done) -> None:
+        """Prints when it is time."""
+        now = time.monotonic()
+        last = done.files >= self.files
+        if not done.files or (not last and now - self.last < (0.5 if self.terminal else self.every)):
+            return
+        self.last = now
+        seconds = max(now - self.start, 1e-9)
+        left = seconds / done.files * (self.files - done.files)
+        line = (
+            f"records: {done.files}/{self.files} files, {done.windows * self.window_hours:.1f} h, "
+            f"{done.windows / seconds:.0f} windows/s, {done.rejected} set aside, {_clock(left)} left"
+        )
+        end = "" if self.terminal and not last else "\n"
+        print(f"\r{line:<78}" if self.terminal else line, end=end, file=sys.stderr, flush=True)
+
+
+def _clock(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
