@@ -7,7 +7,9 @@ from selfpab_jax.data.shards import build_shard
 from selfpab_jax.errors import DataError
 
 
-def build_shards_with_beam(plan: Plan, folder: Path, shards: list[Shard], strict: bool, options: tuple[str, ...]) -> None:
+def build_shards_with_beam(
+    plan: Plan, folder: Path, shards: list[Shard], strict: bool, options: tuple[str, ...]
+) -> None:
     """Builds the shards with one Beam element each.
 
     The recordings and the staging folder must lie where every Beam worker sees them under the same path.

@@ -1,13 +1,14 @@
 """Recordings in, finished records out; killed, it goes on where it was."""
 
 import fcntl
+import io
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfpab_jax.data.plan import Plan, Shard, check_same, read_shards, write_plan
+from selfpab_jax.data.plan import Plan, Shard, check_same, write_plan
 from selfpab_jax.data.records_info import NAME, VERSION, RecordsInfo, read_info
 from selfpab_jax.data.shards import result_path, shard_path
 from selfpab_jax.errors import DataError
@@ -59,7 +60,9 @@ def build_records(plan: Plan, out: Path, runner: Runner, overwrite: bool = False
 
 def unfinished(staging: Path, shards: list[Shard]) -> list[Shard]:
     """The shards whose result is not there yet."""
-    return [shard for shard in shards if not (result_path(staging, shard).exists() and shard_path(staging, shard).exists())]
+    return [
+        shard for shard in shards if not (result_path(staging, shard).exists() and shard_path(staging, shard).exists())
+    ]
 
 
 def _prepare(plan: Plan, out: Path, staging: Path, runner: Runner) -> None:
@@ -80,7 +83,8 @@ def _prepare(plan: Plan, out: Path, staging: Path, runner: Runner) -> None:
             build_shards(plan, staging, missing, runner.workers, runner.strict, progress)
 
     builder = Spectrograms(data_dir=str(out), plan=plan, staging=staging, build_shards=build_shards)
-    builder.download_and_prepare(download_dir=str(staging / "downloads"))
+    with redirect_stdout(io.StringIO()):  # TFDS speaks of downloads, of which there are none
+        builder.download_and_prepare(download_dir=str(staging / "downloads"))
 
 
 def _sweep(out: Path) -> None:

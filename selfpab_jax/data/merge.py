@@ -36,7 +36,9 @@ def statistics_file(kind: str) -> str:
     return f"statistics_{kind}.npz"
 
 
-def merge_results(plan: Plan, staging: Path, shards: list[Shard], folder: Path) -> dict[str, list[tuple[Shard, ShardFile]]]:
+def merge_results(
+    plan: Plan, staging: Path, shards: list[Shard], folder: Path
+) -> dict[str, list[tuple[Shard, ShardFile]]]:
     """Writes all but the shards into the data set's folder, going through the results one by one, in order.
 
     Returns:

@@ -45,7 +45,9 @@ class RecordSettings:
         if self.shift_samples < 1:
             raise DataError(f"the shift is {self.shift_samples} samples; it must be at least 1")
         if self.spectrogram.fft_window / 2 * LARGEST_G > LARGEST_FLOAT16:
-            raise DataError(f"fft_window {self.spectrogram.fft_window}: magnitudes would not fit into float16 (8188 do)")
+            raise DataError(
+                f"fft_window {self.spectrogram.fft_window}: magnitudes would not fit into float16 (8188 do)"
+            )
 
     @property
     def frames(self) -> int:
@@ -169,7 +171,11 @@ def check_same(plan: Plan, folder: Path) -> None:
 
 def _flat(options: dict, prefix: str = "") -> dict:
     items = ((f"{prefix}{name}", value) for name, value in options.items())
-    return {k: v for name, value in items for k, v in (_flat(value, f"{name}.") if isinstance(value, dict) else {name: value}).items()}
+    return {
+        k: v
+        for name, value in items
+        for k, v in (_flat(value, f"{name}.") if isinstance(value, dict) else {name: value}).items()
+    }
 
 
 def _splits(plan: Plan, subjects: list[str], subject_of_N: np.ndarray, keys_N: np.ndarray) -> Int8[np.ndarray, " N"]:

@@ -114,4 +114,6 @@ def records_folder(path: Path) -> Path:
             return folder
     if (path / ".building").is_dir():
         raise DataError(f"{path}: its build has not finished; repeat the command of `records build` to go on")
-    raise DataError(f"{path}: no records here (expected {NAME}/{VERSION}/{INFO_FILE}); selfpab-jax records build makes them")
+    raise DataError(
+        f"{path}: no records here (expected {NAME}/{VERSION}/{INFO_FILE}); selfpab-jax records build makes them"
+    )

@@ -77,7 +77,11 @@ def build_shard(plan: Plan, folder: Path, shard: Shard, strict: bool = False, co
             for recording, window in file_windows(plan, file):
                 example = to_example(plan, recording, window, moments)
                 writer.write(serializer.serialize_example(features.encode_example(example)))
-                for name, value in (("subject", file.subject), ("recording", recording.name), ("start_ms", example["start"])):
+                for name, value in (
+                    ("subject", file.subject),
+                    ("recording", recording.name),
+                    ("start_ms", example["start"]),
+                ):
                     index[name].append(value)
                 written += 1
         except Rejected as reason:

@@ -73,7 +73,9 @@ def assign_subjects(subjects: list[str], settings: SplitSettings) -> dict[str, i
     return assigned | {subject: int(split) for subject, split in zip(rest, splits, strict=True)}
 
 
-def assign(keys_N: UInt64[np.ndarray, " N"], validation: float, test: float, what: str, of: int) -> Int8[np.ndarray, " N"]:
+def assign(
+    keys_N: UInt64[np.ndarray, " N"], validation: float, test: float, what: str, of: int
+) -> Int8[np.ndarray, " N"]:
     """The split of every key: the smallest keys test, the next validate; shares are of `of`, at least one each.
 
     Raises:

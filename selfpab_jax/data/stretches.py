@@ -26,7 +26,9 @@ def stretches(
         steps_n = np.diff(times_N)
         backwards_n = (steps_n < 0) & ~breaks_n
         if backwards_n.any():
-            raise Rejected(f"timestamps out of order: row {int(backwards_n.argmax()) + 1} is earlier than the one before")
+            raise Rejected(
+                f"timestamps out of order: row {int(backwards_n.argmax()) + 1} is earlier than the one before"
+            )
         breaks_n |= steps_n > gap_limit
     edges = [0, *(np.flatnonzero(breaks_n) + 1).tolist(), rows]
     return list(zip(edges[:-1], edges[1:], strict=True))

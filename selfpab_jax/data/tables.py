@@ -42,7 +42,9 @@ def parse_columns(text: str) -> tuple[tuple[str, str], ...]:
         pairs.append((channel, column or channel))
     channels = [channel for channel, _ in pairs]
     if not all(channels) or len(set(channels)) < len(channels):
-        raise DataError(f"columns: {text!r} has an empty or repeated name; give e.g. hip_x=acc_x,hip_y=acc_y,hip_z=acc_z")
+        raise DataError(
+            f"columns: {text!r} has an empty or repeated name; give e.g. hip_x=acc_x,hip_y=acc_y,hip_z=acc_z"
+        )
     return tuple(pairs)
 
 

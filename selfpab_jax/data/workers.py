@@ -43,9 +43,10 @@ def build_shards(plan: Plan, folder: Path, shards: list[Shard], workers: int, st
     """
     context = get_context("spawn")
     counters = [context.Value("q", 0) for _ in range(3)]
-    with _single_threaded(), ProcessPoolExecutor(
-        min(workers, len(shards)) or 1, context, _start_worker, (os.getpid(), counters)
-    ) as pool:
+    with (
+        _single_threaded(),
+        ProcessPoolExecutor(min(workers, len(shards)) or 1, context, _start_worker, (os.getpid(), counters)) as pool,
+    ):
         pending = {pool.submit(_run, plan, folder, shard, strict) for shard in shards}
         try:
             while pending:

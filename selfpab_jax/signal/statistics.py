@@ -97,9 +97,7 @@ class Statistics:
         return cls(mean, std, kind)
 
 
-def normalise(
-    spectrogram: Float32[np.ndarray, "*B T X"], statistics: Statistics
-) -> Float32[np.ndarray, "*B T X"]:
+def normalise(spectrogram: Float32[np.ndarray, "*B T X"], statistics: Statistics) -> Float32[np.ndarray, "*B T X"]:
     """(x - mean) / std per feature.
 
     Raises:

@@ -1,0 +1,211 @@
+"""`selfpab-jax records build` and `selfpab-jax records describe`."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from jsonargparse import ArgumentParser, Namespace
+
+from selfpab_jax.data.build import Runner, build_records
+from selfpab_jax.data.hunt4 import Hunt4
+from selfpab_jax.data.plan import SHARD_BYTES, Plan, RecordSettings
+from selfpab_jax.data.records_info import RecordsInfo, records_folder
+from selfpab_jax.data.source import Source
+from selfpab_jax.data.splits import SplitSettings
+from selfpab_jax.data.tables import HARTH_SENSORS, Tables, TimestampUnit, parse_columns, sensor_columns
+from selfpab_jax.errors import ConfigError
+from selfpab_jax.signal.stft import SpectrogramSettings
+from selfpab_jax.signal.units import Unit
+
+FLAGS = {
+    "skip_night": "hunt4 only. Leave out recordings that start in the hours 0 to 6.",
+    "beam": "Run as an Apache Beam pipeline instead of processes; folders must be seen by all of its workers.",
+    "strict": "Stop at the first file that cannot be used instead of setting it aside.",
+    "resume": "Go on with an unfinished build (the same command does so anyway).",
+    "overwrite": "Delete what is in `out` first.",
+}
+"""Options of `records build` that take no value."""
+
+
+def build(
+    paths: list[str],
+    source: Literal["hunt4", "recordings"],
+    out: Path,
+    window_seconds: float = 300.0,
+    shift_seconds: float | None = None,
+    record_rate: float = 50.0,
+    fft_window: int = 50,
+    fft_hop: int = 25,
+    sensors: str | None = None,
+    columns: str | None = None,
+    unit: Unit = "g",
+    rate: float = 50.0,
+    timestamp_column: str | None = "timestamp",
+    timestamp_unit: TimestampUnit = "text",
+    segment_column: str | None = None,
+    label_column: str | None = None,
+    gap_limit: float = 1.0,
+    first_seconds: float = 300.0,
+    split_by: Literal["subject", "recording"] = "subject",
+    validation: float = 0.1,
+    test: float = 0.1,
+    validation_subjects: list[str] | None = None,
+    test_subjects: list[str] | None = None,
+    seed: int = 0,
+    shard_mb: int = SHARD_BYTES // 2**20,
+    workers: int | None = None,
+    beam_options: list[str] | None = None,
+    *,
+    skip_night: bool = False,
+    beam: bool = False,
+    strict: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> int:
+    """Build spectrogram records from recordings. Killed, the same command goes on where it was.
+
+    Args:
+        paths: folders of recordings.
+        source: hunt4 is <folder>/<subject>/<YYYY-MM-DD_HH>.npz; recordings is <folder>/<subject>.csv or .parquet.
+        out: folder to build in.
+        window_seconds: length of a record.
+        shift_seconds: from the start of one window to the next; the window's length if not given.
+        record_rate: Hz of the signal that records are computed from; other rates are resampled to it.
+        fft_window: samples of a frame.
+        fft_hop: samples from one frame to the next.
+        sensors: recordings only. Sensors in order, e.g. back,thigh for the columns back_x .. thigh_z.
+        columns: recordings only. Columns in order instead, e.g. hip_x=acc_x,hip_y=acc_y,hip_z=acc_z.
+        unit: recordings only. Of the acceleration columns.
+        rate: recordings only. Sampling rate in Hz.
+        timestamp_column: recordings only. Time of every row; null if there is none.
+        timestamp_unit: recordings only. Of timestamps that are numbers; text is a date and time.
+        segment_column: recordings only. Windows never cross a change of its value.
+        label_column: recordings only. Whole numbers carried along as the label of every frame.
+        gap_limit: recordings only. Windows never cross a step in the timestamps longer than so many seconds.
+        first_seconds: hunt4 only. Seconds used of each file, from its start.
+        split_by: subject keeps everyone in one split; recording draws files, as the original did.
+        validation: share of the subjects or files for validation.
+        test: share for test.
+        validation_subjects: these subjects instead of a share.
+        test_subjects: these subjects instead of a share.
+        seed: of the draw.
+        shard_mb: size of a shard to aim at.
+        workers: processes; as many as there are cores if not given. The records do not depend on it.
+        beam_options: options for Beam, e.g. [--runner=FlinkRunner, --flink_master=host:8081].
+        skip_night, beam, strict, resume, overwrite: see `FLAGS`.
+    """
+    if resume and overwrite:
+        raise ConfigError("resume and overwrite exclude each other")
+    plan = Plan(
+        source=_source(
+            source,
+            tuple(paths),
+            sensors=sensors,
+            columns=columns,
+            tables=dict(
+                unit=unit,
+                rate_hz=rate,
+                timestamp_column=timestamp_column,
+                timestamp_unit=timestamp_unit,
+                segment_column=segment_column,
+                label_column=label_column,
+                gap_limit=gap_limit,
+            ),
+            hunt4=dict(seconds=first_seconds, skip_night=skip_night),
+        ),
+        records=RecordSettings(
+            spectrogram=SpectrogramSettings(record_rate, fft_window, fft_hop),
+            window_samples=round(window_seconds * record_rate),
+            shift_samples=round((window_seconds if shift_seconds is None else shift_seconds) * record_rate),
+        ),
+        splits=SplitSettings(
+            split_by, validation, test, seed, tuple(validation_subjects or ()), tuple(test_subjects or ())
+        ),
+        shard_bytes=shard_mb * 2**20,
+    )
+    runner = Runner(
+        workers=workers or os.cpu_count() or 1,
+        beam_options=tuple(beam_options or ()) if beam else None,
+        strict=strict,
+    )
+    info = build_records(plan, out, runner, overwrite)
+    print(_summary(info, out))
+    return 0
+
+
+def describe(directory: Path, picture: Path | None = None) -> int:
+    """Say what records hold, and draw it.
+
+    Args:
+        directory: the `out` folder of `records build`, or the versioned folder in it.
+        picture: PNG to draw; `records.png` beside the shards if not given.
+    """
+    from selfpab_jax.data.describe import describe_text, draw
+    from selfpab_jax.data.records import open_records
+
+    records = open_records(directory)
+    print(describe_text(records))
+    path = picture or records.folder / "records.png"
+    draw(records, path)
+    print(f"picture: {path}")
+    return 0
+
+
+def build_parser() -> ArgumentParser:
+    """Arguments of `records build`."""
+    parser = ArgumentParser(prog="selfpab-jax records build", description=_headline(build))
+    parser.add_argument("paths", nargs="+", type=str, help="folders of recordings")
+    parser.add_function_arguments(build, skip={"paths", *FLAGS}, as_positional=False)
+    for name, text in FLAGS.items():
+        parser.add_argument(f"--{name}", action="store_true", help=text)
+    return parser
+
+
+def run_build(namespace: Namespace) -> int:
+    """Runs `records build` on parsed arguments; the exit code."""
+    return build(**namespace.as_dict())
+
+
+def describe_parser() -> ArgumentParser:
+    """Arguments of `records describe`."""
+    parser = ArgumentParser(prog="selfpab-jax records describe", description=_headline(describe))
+    parser.add_argument("directory", type=Path, help="folder that `records build` wrote")
+    parser.add_function_arguments(describe, skip={"directory"}, as_positional=False)
+    return parser
+
+
+def run_describe(namespace: Namespace) -> int:
+    """Runs `records describe` on parsed arguments; the exit code."""
+    return describe(**namespace.as_dict())
+
+
+def _headline(function: object) -> str:
+    return (function.__doc__ or "").splitlines()[0]
+
+
+def _source(
+    name: str, paths: tuple[str, ...], sensors: str | None, columns: str | None, tables: dict, hunt4: dict
+) -> Source:
+    if name == "hunt4":
+        if sensors or columns:
+            raise ConfigError("sensors and columns are for --source recordings; hunt4 has back and thigh")
+        if tables["label_column"] or tables["segment_column"]:
+            raise ConfigError("label_column and segment_column are for --source recordings")
+        return Hunt4(paths, **hunt4)
+    if sensors and columns:
+        raise ConfigError("give sensors or columns, not both")
+    named = (
+        parse_columns(columns) if columns else sensor_columns(tuple(sensors.split(",")) if sensors else HARTH_SENSORS)
+    )
+    return Tables(paths, columns=named, **tables)
+
+
+def _summary(info: RecordsInfo, out: Path) -> str:
+    lines = [
+        f"{split}: {size.records} records, {size.hours:.1f} h, {size.subjects} subjects"
+        for split, size in info.splits.items()
+    ]
+    aside = f"{info.rejected} of {info.files} files set aside"
+    if info.rejected:
+        aside += f", see {records_folder(out) / 'rejected.jsonl'}"
+    return "\n".join([*lines, aside, f"records: {out}"])

@@ -1,0 +1,154 @@
+"""A synthetic cohort in the HUNT4 layout, for trying things out: plausible, and nobody's data.
+
+Every person has a cadence, a build and habits; every 5-minute file is a chain of bouts of lying, sitting, standing,
+walking, running and cycling that fits the hour of the day. Gravity follows the posture on the axes of HUNT4 (back: x
+down, y left, z forward; thigh: x down, y right, z backward; upright, both x read about -1 g, seated the thigh's z
+does), gait adds harmonics of one step clock to both sensors, and everything carries an AX3's noise.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+RATE_HZ = 50.0
+SAMPLES = 15000
+NOISE_G = 0.003
+RAMP_SECONDS = 1.5
+FIRST_HOUR = 7
+"""The first recording of each person; the others follow every hour."""
+
+# Gravity in g: back x, y, z and thigh x, y, z.
+POSTURES = {
+    "lying": (-0.05, 0.1, -0.98, -0.05, 0.1, 0.98),
+    "side": (-0.05, 0.97, 0.2, -0.1, -0.95, 0.25),
+    "sitting": (-0.96, 0.03, -0.25, -0.12, 0.08, -0.98),
+    "upright": (-0.99, 0.02, 0.1, -0.99, 0.02, -0.08),
+    "cycling": (-0.87, 0.02, 0.48, -0.62, 0.03, -0.76),
+}
+# Movement: strength in g per channel, step frequency relative to the person's walking cadence, harmonics' decay.
+GAITS = {
+    "walking": ((0.28, 0.12, 0.16, 0.34, 0.16, 0.30), 1.0, 0.55),
+    "running": ((0.95, 0.30, 0.45, 1.05, 0.35, 0.70), 1.45, 0.60),
+    "cycling": ((0.05, 0.05, 0.04, 0.22, 0.06, 0.28), 0.62, 0.25),
+}
+ACTIVITIES = ("lying", "side", "sitting", "standing", "walking", "running", "cycling")
+SHORTEST_BOUT = {"lying": 120, "side": 120, "sitting": 40, "standing": 10, "walking": 8, "running": 30, "cycling": 40}
+NIGHT = np.array([0.55, 0.40, 0.03, 0.01, 0.01, 0.0, 0.0])
+DAY = np.array([0.03, 0.02, 0.40, 0.20, 0.25, 0.04, 0.06])
+HARMONICS = 5
+
+
+@dataclass(frozen=True)
+class Person:
+    """Traits that stay with a person: steps a second, strength of movement, tilt of the sensors, how active."""
+
+    cadence_hz: float
+    strength: float
+    tilt_6: Float[np.ndarray, " C"]
+    habits: Float[np.ndarray, " A"]
+    phases_CxK: Float[np.ndarray, "C K"]
+
+
+def write_cohort(folder: Path, subjects: int, hours: int, seed: int) -> int:
+    """Writes `<folder>/S001/2024-03-04_07.npz` and so on: for every person one 5-minute file an hour, for `hours` hours.
+
+    Returns:
+        Files written. Each holds 5 minutes, so that 12 of them are an hour of recording.
+    """
+    files = 0
+    for number in range(subjects):
+        subject = folder / f"S{number + 1:03d}"
+        subject.mkdir(parents=True, exist_ok=True)
+        for start, signal_NxC in recordings(number, hours, seed):
+            np.savez(subject / f"{start:%Y-%m-%d_%H}.npz", arr_0=signal_NxC)
+            files += 1
+    return files
+
+
+def recordings(number: int, hours: int, seed: int) -> Iterator[tuple[datetime, Float32[np.ndarray, "N C"]]]:
+    """Start and signal of each of a person's files; the same for the same number and seed."""
+    person = make_person(np.random.default_rng([seed, number]))
+    first = datetime(2024, 3, 4, FIRST_HOUR) + timedelta(days=7 * (number % 20))
+    for hour in range(hours):
+        start = first + timedelta(hours=hour)
+        yield start, make_signal(person, start.hour, np.random.default_rng([seed, number, hour]))
+
+
+def make_person(rng: np.random.Generator) -> Person:
+    """Draws a person."""
+    return Person(
+        cadence_hz=rng.normal(1.85, 0.12),
+        strength=float(np.exp(rng.normal(0.0, 0.15))),
+        tilt_6=rng.normal(0.0, 0.06, 6),
+        habits=rng.gamma(3.0, 1 / 3, len(ACTIVITIES)),
+        phases_CxK=rng.uniform(0, 2 * np.pi, (6, HARMONICS)),
+    )
+
+
+def make_signal(person: Person, hour: int, rng: np.random.Generator) -> Float32[np.ndarray, "N C"]:
+    """Five minutes that begin in this hour of the day, in g: back x, y, z and thigh x, y, z."""
+    bouts = list(draw_bouts(person, hour, rng))
+    gravity_NxC = _ramped(np.concatenate([np.tile(_posture(person, kind, rng), (n, 1)) for kind, n in bouts]))
+    movement_NxC = np.concatenate([_movement(person, kind, n, rng) for kind, n in bouts])
+    noise_NxC = rng.normal(0.0, NOISE_G, (SAMPLES, 6))
+    return np.clip(gravity_NxC + movement_NxC + noise_NxC, -8, 8).astype(np.float32)
+
+
+def draw_bouts(person: Person, hour: int, rng: np.random.Generator) -> Iterator[tuple[str, int]]:
+    """(activity, samples) until the five minutes are full."""
+    shares = (NIGHT if hour >= 23 or hour < 6 else DAY) * person.habits
+    shares = shares / shares.sum()
+    left = SAMPLES
+    while left > 0:
+        kind = ACTIVITIES[rng.choice(len(ACTIVITIES), p=shares)]
+        length = min(left, int(RATE_HZ * SHORTEST_BOUT[kind] * (1 + rng.exponential(1.0))))
+        yield kind, length
+        left -= length
+
+
+def _posture(person: Person, kind: str, rng: np.random.Generator) -> Float[np.ndarray, " C"]:
+    name = kind if kind in POSTURES else "upright"
+    tilted_2x3 = (np.array(POSTURES[name]) + person.tilt_6 + rng.normal(0, 0.03, 6)).reshape(2, 3)
+    return (tilted_2x3 / np.linalg.norm(tilted_2x3, axis=1, keepdims=True)).reshape(6)
+
+
+def _ramped(gravity_NxC: Float[np.ndarray, "N C"]) -> Float[np.ndarray, "N C"]:
+    """Steps between postures become transitions of about a second, by a running mean."""
+    width = int(RAMP_SECONDS * RATE_HZ)
+    padded = np.concatenate([np.repeat(gravity_NxC[:1], width, axis=0), gravity_NxC])
+    total = np.cumsum(padded, axis=0)
+    return (total[width:] - total[:-width]) / width
+
+
+def _movement(person: Person, kind: str, samples: int, rng: np.random.Generator) -> Float[np.ndarray, "N C"]:
+    if kind not in GAITS:
+        return _fidget(kind, samples, rng)
+    strengths, relative, decay = GAITS[kind]
+    steps_hz = person.cadence_hz * relative * (1 + 0.03 * rng.normal())
+    # The step clock wanders slowly, so that spectral lines have a width.
+    wander_N = np.cumsum(rng.normal(0, 0.02, samples)) / np.sqrt(RATE_HZ)
+    clock_N = 2 * np.pi * steps_hz * np.arange(samples) / RATE_HZ + wander_N
+    level = person.strength * np.exp(rng.normal(0, 0.1))
+    amplitude_K = decay ** np.arange(HARMONICS)
+    movement_NxC = np.empty((samples, 6))
+    for c, strength in enumerate(strengths):
+        # Sideways sway has one period a stride (two steps), the other axes one a step.
+        multiples_K = (np.arange(HARMONICS) + 1) * (0.5 if c % 3 == 1 else 1.0)
+        waves_KxN = np.sin(multiples_K[:, None] * clock_N + person.phases_CxK[c][:, None])
+        movement_NxC[:, c] = level * strength * (amplitude_K @ waves_KxN)
+    return movement_NxC * (1 + 0.1 * rng.normal(size=(samples, 1)))
+
+
+def _fidget(kind: str, samples: int, rng: np.random.Generator) -> Float[np.ndarray, "N C"]:
+    """Small movements of the resting body: some at any time when sitting and standing, hardly any in bed."""
+    rate, size = {"sitting": (0.08, 0.06), "standing": (0.25, 0.08)}.get(kind, (0.004, 0.1))
+    movement_NxC = np.zeros((samples, 6))
+    for first in np.flatnonzero(rng.random(samples) < rate / RATE_HZ):
+        length = min(samples - first, int(RATE_HZ * rng.uniform(0.3, 1.5)))
+        wave_N = np.hanning(length) * np.sin(2 * np.pi * rng.uniform(0.5, 3) * np.arange(length) / RATE_HZ)
+        movement_NxC[first : first + length] += wave_N[:, None] * rng.normal(0, size, 6)
+    return movement_NxC

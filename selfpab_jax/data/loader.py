@@ -1,0 +1,176 @@
+"""Batches from records: global batch k is a pure function of (seed, k), whoever reads it and however.
+
+Grain shuffles an endless list of row numbers, anew every epoch, by computing each position, so that nothing is held
+in memory and any step can be the first. A step's rows are cut into one slice a process; threads and workers only
+read ahead. The position in training is therefore the step and nothing else, also after a change of hosts.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import grain
+import numpy as np
+from absl import flags
+from jaxtyping import Int64
+
+from selfpab_jax.errors import DataError
+
+LARGEST_SEED = 2**32 - 1
+Batch = dict[str, np.ndarray]
+
+
+class Source(Protocol):
+    """Records by position, e.g. `records.RecordSource`; it is pickled for worker processes."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, position: int, /) -> dict[str, Any]: ...
+
+
+def batches(
+    source: Source,
+    rows: Int64[np.ndarray, " R"],
+    *,
+    seed: int,
+    batch_size: int,
+    first_step: int,
+    last_step: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    workers: int = 0,
+    threads: int = 2,
+    buffer: int = 4,
+) -> Iterator[Batch]:
+    """This process's part of the global batches first_step .. last_step - 1.
+
+    Args:
+        source: the records of a split.
+        rows: the positions to train on, from `subsets.select`.
+        seed: of the order, 0 to 2^32 - 1.
+        batch_size: B, records of a global batch; process p of P takes records p * B / P to (p + 1) * B / P - 1 of it.
+        first_step, last_step: steps wanted.
+        process_index, process_count: which process of how many this is.
+        workers: processes that read (0: threads of this process); they never touch JAX's devices.
+        threads: reading threads in each of them.
+        buffer: batches read ahead in each of them: memory is (workers or 1) * buffer batches, whatever the data's size.
+
+    Yields:
+        `spectrogram` (b, T, X) float16 and `row` (b,) int64, positions in the split.
+
+    Raises:
+        DataError: no rows, or sizes that do not divide.
+    """
+    part = _part(batch_size, process_index, process_count)
+    dataset = _shuffled(rows, seed, batch_size)[first_step:last_step].map(ReadRows(source, part))
+    return _read_ahead(dataset, workers, threads, buffer)
+
+
+def rows_of_batch(rows: Int64[np.ndarray, " R"], *, seed: int, batch_size: int, step: int) -> Int64[np.ndarray, " B"]:
+    """The positions in the split that global batch `step` holds, without reading them."""
+    return _shuffled(rows, seed, batch_size)[step]
+
+
+def in_order(
+    source: Source,
+    rows: Int64[np.ndarray, " R"],
+    *,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    workers: int = 0,
+    threads: int = 2,
+    buffer: int = 4,
+) -> Iterator[Batch]:
+    """This process's part of every row once, in order, for validation.
+
+    Yields:
+        As `batches`, and `weight` (b,) float32: 1, or 0 for rows that only fill the last batch up.
+
+    Raises:
+        DataError: no rows, or sizes that do not divide.
+    """
+    part = _part(batch_size, process_index, process_count)
+    _check_rows(rows)
+    filled_rows = np.full(-(-len(rows) // batch_size) * batch_size, rows[0], np.int64)
+    filled_rows[: len(rows)] = rows
+    weights = (np.arange(len(filled_rows)) < len(rows)).astype(np.float32)
+    steps = list(zip(filled_rows.reshape(-1, batch_size), weights.reshape(-1, batch_size), strict=True))
+    dataset = grain.MapDataset.source(steps).map(ReadWeighted(ReadRows(source, part)))
+    return _read_ahead(dataset, workers, threads, buffer)
+
+
+@dataclass(frozen=True)
+class ReadRows:
+    """Reads the part of a global batch that is this process's."""
+
+    source: Source
+    part: slice
+
+    def __call__(self, rows_B: Int64[np.ndarray, " B"]) -> Batch:
+        """The records of rows_B[part], stacked."""
+        rows_b = rows_B[self.part]
+        first = self.source[int(rows_b[0])]["spectrogram"]
+        spectrogram = np.empty((len(rows_b), *first.shape), first.dtype)
+        spectrogram[0] = first
+        for i, row in enumerate(rows_b[1:], 1):
+            spectrogram[i] = self.source[int(row)]["spectrogram"]
+        return {"spectrogram": spectrogram, "row": rows_b}
+
+
+@dataclass(frozen=True)
+class ReadWeighted:
+    """Reads rows that come with weights."""
+
+    read: ReadRows
+
+    def __call__(self, step: tuple[np.ndarray, np.ndarray]) -> Batch:
+        """The records of the step's rows, and their weights."""
+        rows_B, weights_B = step
+        return self.read(rows_B) | {"weight": weights_B[self.read.part]}
+
+
+def _shuffled(rows: Int64[np.ndarray, " R"], seed: int, batch_size: int) -> grain.MapDataset:
+    _check_rows(rows)
+    if not 0 <= seed <= LARGEST_SEED:
+        raise DataError(f"seed is {seed}: give 0 to {LARGEST_SEED}")
+    return grain.MapDataset.source(_int64(rows)).seed(seed).shuffle().repeat().batch(batch_size)
+
+
+def _int64(rows: Sequence[int] | np.ndarray) -> Int64[np.ndarray, " R"]:
+    return np.asarray(rows, np.int64)
+
+
+def _check_rows(rows: Int64[np.ndarray, " R"]) -> None:
+    if not len(rows):
+        raise DataError("there are no rows to read: the subset is empty")
+
+
+def _part(batch_size: int, process_index: int, process_count: int) -> slice:
+    if batch_size < 1 or batch_size % process_count:
+        raise DataError(f"a batch of {batch_size} does not divide among {process_count} processes")
+    if not 0 <= process_index < process_count:
+        raise DataError(f"process {process_index} is none of {process_count}")
+    each = batch_size // process_count
+    return slice(process_index * each, (process_index + 1) * each)
+
+
+def _read_ahead(dataset: grain.MapDataset, workers: int, threads: int, buffer: int) -> Iterator[Batch]:
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=buffer if threads else 0)
+    reading = dataset.to_iter_dataset(options)
+    if not workers:
+        return iter(reading)
+    if not flags.FLAGS.is_parsed():  # Grain asks absl's flags for its defaults, and they refuse before a parse
+        flags.FLAGS.mark_as_parsed()
+    processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=max(1, buffer))
+    return _own(reading.mp_prefetch(processes))
+
+
+def _own(batches: grain.IterDataset) -> Iterator[Batch]:
+    # Batches from workers lie in shared memory; a copy frees it at once, also when the program ends in between.
+    iterator = iter(batches)
+    try:
+        for batch in iterator:
+            yield {name: np.array(array) for name, array in batch.items()}
+    finally:
+        iterator.close()
