@@ -1,3 +1,18 @@
 """SelfPAB in JAX: masked-reconstruction pre-training on body-worn accelerometers."""
 
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+__all__ = ["PretrainedEncoder", "load_encoder"]
+
+if TYPE_CHECKING:
+    from selfpab_jax.pretrained import PretrainedEncoder, load_encoder
+
+
+def __getattr__(name: str) -> Any:
+    """Import JAX only for those who ask for the encoder: the command line answers faster without."""
+    if name in __all__:
+        from selfpab_jax import pretrained
+
+        return getattr(pretrained, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

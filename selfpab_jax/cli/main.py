@@ -1,0 +1,87 @@
+"""`selfpab-jax`: picks the command, and tells errors in a line or two."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from selfpab_jax import __version__
+from selfpab_jax.errors import ConfigError, SelfPABError
+
+COMMANDS = {
+    # words of the command: (module, function that takes the remaining arguments, what it does)
+    "cohort": ("selfpab_jax.cli.cohort", "cohort", "write a synthetic cohort in HUNT4's file layout"),
+    "records build": ("selfpab_jax.cli.records", "build", "turn recordings into spectrogram records"),
+    "records describe": ("selfpab_jax.cli.records", "describe", "say and draw what is in a set of records"),
+    "pretrain": ("selfpab_jax.cli.pretrain", "pretrain", "pre-train an encoder on records"),
+    "status": ("selfpab_jax.cli.status", "status", "say where a run is"),
+    "evaluate": ("selfpab_jax.cli.evaluate", "evaluate", "held-out loss and pictures of a run"),
+    "export": ("selfpab_jax.cli.export", "export", "write a run's model for use"),
+    "demo": ("selfpab_jax.cli.demo", "demo", "all of the above on a synthetic cohort, in minutes"),
+}
+
+USAGE, FAILED, INTERRUPTED = 2, 1, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+        The exit code: 0, 1 for a failure, 2 for a mistake in the call, 75 for a run stopped by SIGTERM with its
+        state saved, 130 for Ctrl-C.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0 if words else USAGE
+    if words[0] == "--version":
+        print(__version__)
+        return 0
+    try:
+        module, function, rest = _find(words)
+        return getattr(importlib.import_module(module), function)(rest)
+    except ConfigError as error:
+        return _tell(error, USAGE)
+    except SelfPABError as error:
+        return _tell(error, FAILED)
+    except KeyboardInterrupt:
+        return _tell("stopped", INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): nothing is wrong, and nothing more can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _find(words: list[str]) -> tuple[str, str, list[str]]:
+    for length in (2, 1):
+        name = " ".join(words[:length])
+        if name in COMMANDS:
+            module, function, _ = COMMANDS[name]
+            return module, function, words[length:]
+    within = [name for name in COMMANDS if name.split()[0] == words[0]]
+    raise ConfigError(
+        f"{' '.join(words[:2]) if within else words[0]}: no such command; there are "
+        f"{', '.join(within or COMMANDS)} (selfpab-jax --help)"
+    )
+
+
+def _tell(error: object, code: int) -> int:
+    print(f"selfpab-jax: {error}", file=sys.stderr)
+    return code
+
+
+def _help() -> str:
+    lines = [f"  {name:<18} {what}" for name, (_, _, what) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: selfpab-jax COMMAND [options]",
+            "",
+            *lines,
+            "",
+            "selfpab-jax COMMAND --help tells a command's options.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""`selfpab-jax evaluate`."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from selfpab_jax.cli.parser import Parser
+
+
+def evaluate(arguments: list[str]) -> int:
+    """Run the command."""
+    parser = Parser("evaluate", "Held-out loss of a run beside two baselines, with pictures.")
+    parser.add_argument("run", type=Path, help="directory of the run")
+    parser.add_argument("--data", type=Path, required=True, help="directory that `records build` wrote")
+    parser.add_argument("--checkpoint", type=Literal["best", "latest"], default="best")
+    parser.add_argument("--split", type=str, default="validation", help="split to measure on")
+    parser.add_argument("--windows", type=int | None, default=None, help="so many windows, evenly spaced; all if unset")
+    parser.add_argument("--batch_size", type=int, default=32, help="windows at a time")
+    parser.add_argument("--examples", type=int, default=3, help="windows in the picture")
+    parser.add_argument("--out", type=Path | None, default=None, help="where results go; RUN/evaluation if unset")
+    options = parser.parse_args(arguments)
+
+    from selfpab_jax.data.records import open_records
+    from selfpab_jax.evaluation.checkpoint_reader import read_checkpoint
+    from selfpab_jax.evaluation.evaluate import evaluate as measure
+    from selfpab_jax.evaluation.pictures import draw_loss_curve, draw_reconstructions
+    from selfpab_jax.train.log import read_log
+
+    records = open_records(options.data)
+    objective, parameters, facts = read_checkpoint(options.run, options.checkpoint)
+    there = records.info.splits[options.split].records if options.split in records.info.splits else 0
+    wanted = min(options.windows or there, there)
+    scores, examples = measure(
+        objective,
+        parameters,
+        records,
+        split=options.split,
+        seed=facts["settings"]["seed"],
+        rows=np.linspace(0, there, wanted, endpoint=False).astype(np.int64),
+        batch_size=options.batch_size,
+        examples=options.examples,
+    )
+    out = options.out or options.run / "evaluation"
+    out.mkdir(parents=True, exist_ok=True)
+    result = {"split": options.split, "checkpoint": options.checkpoint, "step": facts["step"], **asdict(scores)}
+    (out / "scores.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+    loss = facts["settings"]["task"]["loss"].replace("_", " ")
+    best = min(scores.feature_mean, scores.interpolation)
+    print(
+        f"{loss} on {scores.windows:,} windows of the {options.split} split, {options.checkpoint} checkpoint of step {facts['step']}"
+    )  # noqa: E501
+    print(f"  model                  {scores.model:.4f}   ({1 - scores.model / best:+.1%} of the better baseline)")
+    print(f"  feature mean           {scores.feature_mean:.4f}")
+    print(f"  linear interpolation   {scores.interpolation:.4f}")
+
+    baselines = {"feature mean": scores.feature_mean, "linear interpolation": scores.interpolation}
+    draw_loss_curve(read_log(options.run), out / "loss_curve.png", baselines)
+    pictures = ["loss_curve.png"]
+    if examples:
+        spectrogram = facts["records"]["settings"]
+        channels = facts["records"]["channels"]
+        draw_reconstructions(
+            examples,
+            out / "reconstructions.png",
+            channel_names=channels
+            if len(channels) == objective.channels == facts["outputs"] // (spectrogram["fft_window"] // 2 + 1)
+            else [f"target {i + 1}" for i in range(len(channels) // 2)],  # noqa: E501
+            seconds_per_frame=spectrogram["fft_hop"] / spectrogram["rate_hz"],
+            nyquist_hz=spectrogram["rate_hz"] / 2,
+        )
+        pictures.append("reconstructions.png")
+    print(f"scores.json, {', '.join(pictures)} in {out}")
+    return 0

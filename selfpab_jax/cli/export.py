@@ -1,0 +1,25 @@
+"""`selfpab-jax export`."""
+
+from pathlib import Path
+from typing import Literal
+
+from selfpab_jax.cli.parser import Parser
+
+
+def export(arguments: list[str]) -> int:
+    """Run the command."""
+    parser = Parser("export", "Write a run's model for use: weights, configuration, statistics, model card.")
+    parser.add_argument("run", type=Path, help="directory of the run")
+    parser.add_argument("model", type=Path, help="directory to write")
+    parser.add_argument("--checkpoint", type=Literal["best", "latest"], default="best")
+    parser.add_argument("--overwrite", action="store_true", help="replace a model directory that is there")
+    options = parser.parse_args(arguments)
+
+    from selfpab_jax.evaluation.export import export_run
+
+    config = export_run(options.run, options.model, options.checkpoint, overwrite=options.overwrite)
+    print(
+        f"{options.model}: {config.family}, width {config.model.width}, trained for {config.provenance['steps']} steps"
+    )
+    print(f'use it: selfpab_jax.load_encoder("{options.model}").encode_signal(signal, rate_hz=...)')
+    return 0

@@ -1,0 +1,42 @@
+"""The argument parser of every command: jsonargparse, with errors of one line that name the nearest field."""
+
+import difflib
+import re
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+import jsonargparse
+
+from selfpab_jax.errors import ConfigError
+
+
+class Parser(jsonargparse.ArgumentParser):
+    """Raises `ConfigError` where jsonargparse would print its usage and end the program."""
+
+    def __init__(self, command: str, description: str, **options: Any):
+        super().__init__(prog=f"selfpab-jax {command}", description=description, exit_on_error=False, **options)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say what is wrong in a line, with the nearest name where a name is unknown."""
+        raise ConfigError(f"{_in_a_line(message)}{self._nearest(message)} (see {self.prog} --help)") from ex
+
+    def _nearest(self, message: str) -> str:
+        unknown = re.search(r"nrecognized arguments: --([\w.]+)|[Oo]ption '([\w.]+)'", message)
+        if not unknown:
+            return ""
+        name = unknown.group(1) or unknown.group(2)
+        group = re.search(r"Group '([\w.]+)'", message)
+        name = f"{group.group(1)}.{name}" if group else name
+        near = difflib.get_close_matches(name, sorted(set(self._names()) - {name}), 1, 0.6)
+        return f"; did you mean {near[0]}?" if near else ""
+
+    def _names(self) -> Iterable[str]:
+        for action in self._actions:
+            yield from (option.removeprefix("--") for option in action.option_strings if option.startswith("--"))
+
+
+def _in_a_line(message: str) -> str:
+    line = re.sub(r"\s+", " ", message).strip()
+    line = re.sub(r"Parser key \"([\w.]+)\": ", r"\1: ", line)
+    line = re.sub(r"Expected an? (?:<class '(\w+)'>|typing\.(\S+?\]?))\. Got value: ", r"expected \1\2, got ", line)
+    return line[:400]

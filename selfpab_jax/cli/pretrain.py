@@ -1,0 +1,77 @@
+"""`selfpab-jax pretrain`."""
+
+import sys
+from importlib import resources
+from pathlib import Path
+
+from selfpab_jax.cli.parser import Parser
+from selfpab_jax.errors import ConfigError
+from selfpab_jax.train.run_directory import SETTINGS_FILE
+from selfpab_jax.train.settings import PretrainSettings
+
+STOPPED_AND_SAVED = 75  # EX_TEMPFAIL: start the same command again with --resume
+
+
+def pretrain_parser() -> Parser:
+    """Every field of `PretrainSettings`, and where the run goes."""
+    parser = Parser("pretrain", "Pre-train an encoder by masked reconstruction of spectrogram records.")
+    parser.add_argument("--config", action="config", help="YAML preset, e.g. configs/selfpab.yaml")
+    parser.add_class_arguments(PretrainSettings)
+    parser.add_argument("--run", type=Path, help="directory of the run: settings, log, checkpoints")
+    parser.add_argument("--resume", action="store_true", help="go on with RUN, or start it if it is new")
+    parser.add_argument("--overwrite", action="store_true", help="remove an existing RUN first")
+    return parser
+
+
+def pretrain(arguments: list[str]) -> int:
+    """Run the command."""
+    parser = pretrain_parser()
+    parsed = parser.parse_args(_with_config(arguments))
+    settings = read_settings(parser, parsed)
+    if parsed.run is None:
+        raise ConfigError("--run is missing: say where the run goes, e.g. --run runs/first")
+    from selfpab_jax.train.pretrain import pretrain as train
+
+    ending = train(settings, parsed.run, resume=parsed.resume, overwrite=parsed.overwrite)
+    if ending != "interrupted":
+        return 0
+    print(f"selfpab-jax: stopped and saved; --resume goes on: {parsed.run}", file=sys.stderr)
+    return STOPPED_AND_SAVED
+
+
+def read_settings(parser: Parser, parsed: object) -> PretrainSettings:
+    """The settings as dataclasses, checked.
+
+    Raises:
+        ConfigError: a value makes no sense.
+    """
+    try:
+        fields = parser.instantiate(parsed).as_dict()
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    names = PretrainSettings.__dataclass_fields__
+    return PretrainSettings(**{name: value for name, value in fields.items() if name in names})
+
+
+def _with_config(arguments: list[str]) -> list[str]:
+    """A resumed run brings its own settings; a preset's name stands for the file in the package."""
+    words = [
+        word
+        for argument in arguments
+        for word in (argument.split("=", 1) if argument.startswith("--config=") else [argument])
+    ]  # noqa: E501
+    if "--config" in words:
+        at = words.index("--config") + 1
+        if at < len(words):
+            words[at] = str(_preset(Path(words[at])))
+        return words
+    if "--resume" in words and "--run" in words[:-1]:
+        settings = Path(words[words.index("--run") + 1]) / SETTINGS_FILE
+        if settings.exists():
+            return ["--config", str(settings), *words]
+    return words
+
+
+def _preset(path: Path) -> Path:
+    shipped = Path(str(resources.files("selfpab_jax.configs"))) / path.with_suffix(".yaml").name
+    return shipped if not path.exists() and shipped.exists() else path

@@ -1,0 +1,52 @@
+"""`selfpab-jax status`: where a run is, from its log, while it runs or after."""
+
+import time
+from pathlib import Path
+
+from selfpab_jax.cli.parser import Parser
+from selfpab_jax.train.log import duration, read_log
+from selfpab_jax.train.run_directory import read_settings
+
+
+def status(arguments: list[str]) -> int:
+    """Run the command."""
+    parser = Parser("status", "Say where runs are.")
+    parser.add_argument("runs", nargs="+", type=Path, help="directories of runs")
+    for run in parser.parse_args(arguments).runs:
+        read_settings(run)
+        print(f"{run}: {describe(run)}")
+    return 0
+
+
+def describe(run: Path) -> str:
+    """A sentence on a run."""
+    start, train, validation, end, told = {}, {}, {}, {}, 0.0
+    for event in read_log(run):
+        told = event["time"]
+        match event["event"]:
+            case "start":
+                start, end = event, {}
+            case "train":
+                train = event
+            case "validation":
+                validation = event
+            case "end":
+                end = event
+    if not start:
+        return "not started yet"
+    steps = start["steps"]
+    parts = [f"step {train.get('step', start['step'])} of {steps}"]
+    if train:
+        parts.append(f"loss {train['mean_loss']:.4f}, {train['hours_seen']:,.1f} h of recording seen")
+    if validation:
+        parts.append(
+            f"held-out loss {validation['loss']:.4f} at step {validation['step']} (best {validation['best']:.4f})"
+        )
+    silence = duration(time.time() - told)
+    if end:
+        parts.append(f"{end['ending']} {silence} ago")
+    else:
+        left = (steps - train["step"]) / steps if train else 1.0
+        seconds = (told - start["time"]) * left / max(1 - left - start["step"] / steps, 1e-9) if train else 0
+        parts.append(f"last heard of {silence} ago" + (f", then {duration(seconds)} left" if seconds else ""))
+    return "; ".join(parts)

@@ -1,0 +1,1 @@
+"""What a model reconstructs on held-out windows, in figures and pictures."""

@@ -1,0 +1,26 @@
+"""Masked reconstruction losses."""
+
+from typing import Literal
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+LossName = Literal["masked_l1", "masked_l2"]
+
+
+def masked_errors(
+    output: Float[Array, "B T X"], target: Float[Array, "B T X"], mask: Bool[Array, "B T X"], loss: LossName
+) -> Float[Array, "B"]:
+    """Per sample: sum of |error| (or error squared) where mask is true, over the number of such entries.
+
+    A sample without a masked entry has loss 0, as in the original.
+    """
+    error = jnp.abs(output - target) if loss == "masked_l1" else jnp.square(output - target)
+    return jnp.where(mask, error, 0).sum((1, 2)) / jnp.maximum(mask.sum((1, 2)), 1).astype(error.dtype)
+
+
+def masked_loss(
+    output: Float[Array, "B T X"], target: Float[Array, "B T X"], mask: Bool[Array, "B T X"], loss: LossName
+) -> Float[Array, ""]:
+    """Mean of `masked_errors` over the batch: what the original minimises."""
+    return masked_errors(output, target, mask, loss).mean()

@@ -1,0 +1,171 @@
+"""Checkpoints of a run: the latest whole states and the best parameters, written by Orbax while training goes on."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from selfpab_jax.errors import RunError
+from selfpab_jax.model.blueprint import Parameters
+from selfpab_jax.train.state import TrainState
+
+LATEST, BEST = "latest", "best"
+
+
+@dataclass(frozen=True)
+class CheckpointSettings:
+    """When to save and how much to keep.
+
+    Args:
+        every_steps: steps between two saves of the whole state; a killed run loses at most so many.
+        keep: whole states kept; the best parameters are kept beside them.
+    """
+
+    every_steps: int = 500
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("every_steps", "keep"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"checkpoint.{name} is {getattr(self, name)}; it must be at least 1")
+
+
+def _manager(directory: Path, keep: int) -> ocp.CheckpointManager:
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells every file it touches
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, create=True, cleanup_tmp_directories=True, enable_async_checkpointing=True
+    )
+    return ocp.CheckpointManager(directory.absolute(), options=options)
+
+
+class Checkpoints:
+    """The writer of one run's checkpoints; a save is whole or not there at all.
+
+    Args:
+        run: the run's directory.
+        settings: how much to keep.
+    """
+
+    def __init__(self, run: Path, settings: CheckpointSettings):
+        self._latest = _manager(run / "checkpoints" / LATEST, settings.keep)
+        self._best = _manager(run / "checkpoints" / BEST, 1)
+
+    @property
+    def latest_step(self) -> int | None:
+        """Step of the newest whole state, or None where there is none."""
+        return self._latest.latest_step()
+
+    def save(self, state: TrainState, facts: dict[str, Any], step: int) -> None:
+        """Start writing the whole state; returns once the arrays are copied off the devices.
+
+        Args:
+            state: after `step` steps.
+            facts: what else belongs to it, as JSON: configuration, statistics, validation record.
+            step: its number.
+
+        Raises:
+            RunError: this save or the one before it failed (a full disk, say); older ones are whole.
+        """
+        if step in self._latest.all_steps():
+            return
+        items = ocp.args.Composite(
+            parameters=ocp.args.StandardSave(state.parameters),
+            optimiser=ocp.args.StandardSave(state.optimiser),
+            facts=ocp.args.JsonSave({**facts, "step": step}),
+        )
+        with self._told_in_short():
+            self._latest.save(step, args=items, force=True)
+
+    def save_best(self, parameters: Parameters, facts: dict[str, Any], step: int) -> None:
+        """Start writing the best parameters so far; the ones before go once these are there."""
+        if step in self._best.all_steps():
+            return
+        items = ocp.args.Composite(
+            parameters=ocp.args.StandardSave(parameters), facts=ocp.args.JsonSave({**facts, "step": step})
+        )
+        with self._told_in_short():
+            self._best.save(step, args=items, force=True)
+
+    def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """The newest whole state, laid out as `abstract` says, whatever mesh and processes wrote it."""
+        step = self._latest.latest_step()
+        with _unreadable(f"checkpoint {step}"):
+            restored = self._latest.restore(
+                step,
+                args=ocp.args.Composite(
+                    parameters=ocp.args.StandardRestore(abstract.parameters),
+                    optimiser=ocp.args.StandardRestore(abstract.optimiser),
+                    facts=ocp.args.JsonRestore(),
+                ),
+            )
+        counter = jax.device_put(jax.numpy.asarray(step, "int32"), abstract.step.sharding)
+        return TrainState(counter, restored["parameters"], restored["optimiser"]), restored["facts"]
+
+    def finish(self) -> None:
+        """Wait until everything started is written.
+
+        Raises:
+            RunError: something could not be.
+        """
+        with self._told_in_short():
+            self._latest.wait_until_finished()
+            self._best.wait_until_finished()
+
+    def close(self) -> None:
+        """Let go of the writers' threads."""
+        for manager in (self._latest, self._best):
+            manager.close()
+
+    @contextmanager
+    def _told_in_short(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # Orbax and TensorStore raise what they like; all of it means not saved
+            full = "no space left" in str(error).lower()
+            reason = "no space left on the disk; make room and use --resume" if full else _first_line(error)
+            whole = self._latest.latest_step()
+            kept = "no checkpoint is whole yet" if whole is None else f"the checkpoint of step {whole} is whole"
+            raise RunError(f"a checkpoint could not be written ({kept}): {reason}") from error
+
+
+def read_parameters(run: Path, which: str, abstract_of: Any) -> tuple[Parameters, dict[str, Any]]:
+    """The parameters and facts of a run's best or latest checkpoint, for use outside of training.
+
+    Args:
+        run: the run's directory.
+        which: `best` or `latest`.
+        abstract_of: from facts to the parameters' shapes and shardings.
+
+    Raises:
+        RunError: there is none, or it cannot be read.
+    """
+    directory = run / "checkpoints" / which
+    if not directory.is_dir():
+        raise RunError(f"{run} has no {which} checkpoint (looked in {directory}); was it trained by `pretrain`?")
+    with ocp.CheckpointManager(directory.absolute(), item_names=("parameters", "facts")) as manager:
+        step = manager.latest_step()
+        if step is None:
+            raise RunError(f"{run} has no whole {which} checkpoint yet; wait for one, or resume the run")
+        with _unreadable(f"{directory / str(step)}"):
+            facts = manager.restore(step, args=ocp.args.Composite(facts=ocp.args.JsonRestore()))["facts"]
+            items = ocp.args.Composite(parameters=ocp.args.StandardRestore(abstract_of(facts)))
+            return manager.restore(step, args=items)["parameters"], facts
+
+
+@contextmanager
+def _unreadable(what: str) -> Iterator[None]:
+    try:
+        yield
+    except RunError:
+        raise
+    except Exception as error:  # as above
+        raise RunError(f"{what} cannot be read: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,32 @@
+"""The held-out loss: what early stop and the best checkpoint go by."""
+
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Int
+
+from selfpab_jax.data.loader import in_order
+from selfpab_jax.data.records import RecordSource
+from selfpab_jax.model.blueprint import Parameters
+from selfpab_jax.train.step import ErrorStep, to_devices
+
+
+def held_out_loss(
+    errors: ErrorStep,
+    parameters: Parameters,
+    source: RecordSource,
+    rows: Int[np.ndarray, "n"],
+    *,
+    batch_size: int,
+    mesh: Mesh,
+    process: int,
+    processes: int,
+) -> float:
+    """Mean loss over the windows, each altered in its own fixed way, without dropout.
+
+    The mean is taken in float64 in the order of the rows, so that it does not depend on mesh or processes.
+    """
+    losses = [
+        np.asarray(errors(parameters, to_devices(mesh, batch["spectrogram"]), to_devices(mesh, batch["row"])))
+        for batch in in_order(source, rows, batch_size=batch_size, process_index=process, process_count=processes)
+    ]
+    return float(np.concatenate(losses)[: len(rows)].astype(np.float64).mean())

@@ -1,0 +1,85 @@
+"""AdamW as the original uses it, with its schedule."""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import optax
+
+from selfpab_jax.train import schedules
+
+
+@dataclass(frozen=True)
+class OptimiserSettings:
+    """AdamW and its schedule; the defaults are SelfPAB's.
+
+    Args:
+        batch_size: samples of a global batch, over all devices and processes.
+        epochs: passes over the training windows; the number of steps follows from it.
+        steps: number of steps; takes the place of `epochs` where it is set.
+        learning_rate: peak rate (`inverse_sqrt` has its own).
+        schedule: `linear_warmup` as published; `inverse_sqrt`, `exponential` or `constant`.
+        warmup_share: share of the steps spent warming up.
+        full_first_step: run the first step at the full rate, as the original does by accident.
+        beta1: decay of the first moment.
+        beta2: decay of the second moment.
+        epsilon: added to the root of the second moment.
+        weight_decay: decoupled decay of every parameter, biases and norms included.
+        clip_norm: largest global gradient norm; off where not set.
+        accumulate: micro-batches that a global batch is cut into, to save memory.
+    """
+
+    batch_size: int = 64
+    epochs: float = 50.0
+    steps: int | None = None
+    learning_rate: float = 1e-4
+    schedule: schedules.ScheduleName = "linear_warmup"
+    warmup_share: float = 0.07
+    full_first_step: bool = False
+    beta1: float = 0.9
+    beta2: float = 0.98
+    epsilon: float = 1e-8
+    weight_decay: float = 1e-5
+    clip_norm: float | None = None
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "epochs", "learning_rate", "accumulate", "epsilon"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"optimiser.{name} is {getattr(self, name)}; it must be greater than 0")
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"optimiser.steps is {self.steps}; it must be at least 1")
+        if not 0 <= self.warmup_share < 1:
+            raise ValueError(f"optimiser.warmup_share is {self.warmup_share}; it must lie in [0, 1)")
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"optimiser.batch_size {self.batch_size} is no multiple of optimiser.accumulate {self.accumulate}"
+            )
+
+    def total_steps(self, windows: int) -> int:
+        """Steps of the whole run over `windows` training windows."""
+        return self.steps or max(1, round(self.epochs * windows / self.batch_size))
+
+
+def learning_rate(settings: OptimiserSettings, total_steps: int, width: int) -> schedules.Schedule:
+    """The rate in force at each step."""
+    peak = settings.learning_rate
+    match settings.schedule:
+        case "linear_warmup":
+            schedule = schedules.linear_warmup(peak, total_steps, settings.warmup_share)
+        case "inverse_sqrt":
+            schedule = schedules.inverse_sqrt(width, total_steps, settings.warmup_share)
+        case "exponential":
+            schedule = schedules.exponential(peak)
+        case "constant":
+            schedule = lambda step: jnp.float32(peak)  # noqa: E731
+    return schedules.with_full_first_step(schedule, peak) if settings.full_first_step else schedule
+
+
+def adamw(settings: OptimiserSettings, schedule: schedules.Schedule) -> optax.GradientTransformation:
+    """AdamW on every parameter, after an optional clip of the global norm."""
+    update = optax.adamw(
+        schedule, settings.beta1, settings.beta2, eps=settings.epsilon, weight_decay=settings.weight_decay
+    )
+    if settings.clip_norm is None:
+        return update
+    return optax.chain(optax.clip_by_global_norm(settings.clip_norm), update)

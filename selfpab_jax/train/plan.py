@@ -1,0 +1,112 @@
+"""What a run will do, worked out and checked before the first device is used."""
+
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Int64
+
+from selfpab_jax.data.records import Records
+from selfpab_jax.data.subsets import select
+from selfpab_jax.errors import ConfigError, DataError
+from selfpab_jax.model.blueprint import draw_blueprint
+from selfpab_jax.model.flops import training_flops
+from selfpab_jax.model.task import features_of
+from selfpab_jax.train.optimiser import adamw, learning_rate
+from selfpab_jax.train.schedules import Schedule
+from selfpab_jax.train.settings import PretrainSettings
+from selfpab_jax.train.sharding import check_batch, make_mesh, parameter_shardings
+from selfpab_jax.train.step import Objective
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run before it starts.
+
+    Args:
+        objective: model, task and statistics.
+        mesh: over all devices.
+        update: the optimiser.
+        schedule: its learning rate.
+        rows: training windows, as positions in the train split.
+        hours: of recording in them, overlaps counted once.
+        held_out: windows that validation measures on.
+        steps: of the whole run.
+        validation_interval: steps between two measurements.
+        patience: measurements without improvement that end the run, or None.
+        flops: of one sample's training step.
+    """
+
+    objective: Objective
+    mesh: Mesh
+    update: optax.GradientTransformation
+    schedule: Schedule
+    rows: Int64[np.ndarray, "n"]
+    hours: float
+    held_out: Int64[np.ndarray, "m"]
+    steps: int
+    validation_interval: int
+    patience: int | None
+    flops: int
+
+
+def make_plan(settings: PretrainSettings, records: Records) -> Plan:
+    """Work out a run.
+
+    Raises:
+        ConfigError: task, mesh or batch do not fit the records or the devices.
+        DataError: the records have fewer hours or subjects than asked for.
+    """
+    info = records.info
+    try:
+        features = features_of(settings.task, info.features, info.sensors)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    blueprint = draw_blueprint(settings.model, features, features)
+    mesh = make_mesh(settings.mesh)
+    parameter_shardings(blueprint, mesh)
+    optimiser = settings.optimiser
+    check_batch(optimiser.batch_size, optimiser.accumulate, mesh)
+    if optimiser.batch_size % jax.process_count():
+        raise ConfigError(
+            f"optimiser.batch_size {optimiser.batch_size} does not spread over {jax.process_count()} processes"
+        )
+    if "train" not in info.splits:
+        raise DataError(f"{records.folder} has no train split; build it with smaller validation and test shares")
+    index = records.index("train")
+    rows = select(
+        index,
+        hours=settings.data.hours,
+        subjects=settings.data.subjects,
+        seed=settings.data.subset_seed,
+    )
+    steps = optimiser.total_steps(len(rows))
+    schedule = learning_rate(optimiser, steps, settings.model.width)
+    interval = settings.validation.interval(len(rows), optimiser.batch_size)
+    return Plan(
+        objective=Objective(
+            blueprint, settings.task, records.statistics(settings.data.statistics), info.sensors, len(info.channels)
+        ),
+        mesh=mesh,
+        update=adamw(optimiser, schedule),
+        schedule=schedule,
+        rows=rows,
+        hours=float(index.seconds[rows].sum(dtype=np.float64)) / 3600,
+        held_out=_evenly(_held_out_windows(records), settings.validation.windows),
+        steps=steps,
+        validation_interval=interval,
+        patience=settings.validation.patience_in_validations(steps, interval),
+        flops=training_flops(settings.model, features, features, info.frames),
+    )
+
+
+def _held_out_windows(records: Records) -> int:
+    return len(records.source("validation")) if "validation" in records.info.splits else 0
+
+
+def _evenly(there: int, wanted: int | None) -> Int64[np.ndarray, "m"]:
+    if wanted is None or wanted >= there:
+        return np.arange(there)
+    return np.linspace(0, there, wanted, endpoint=False).astype(np.int64)

@@ -1,0 +1,171 @@
+"""The jitted steps: one that trains, one that measures."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Float16, Int, Key
+
+from selfpab_jax.model.blueprint import Blueprint, Parameters
+from selfpab_jax.model.losses import masked_errors
+from selfpab_jax.model.random import fold_each, sample_keys
+from selfpab_jax.model.task import Puzzle, TaskSettings, pose
+from selfpab_jax.signal.statistics import Statistics
+from selfpab_jax.train.schedules import Schedule
+from selfpab_jax.train.sharding import batch_sharding, replicated
+from selfpab_jax.train.state import TrainState, state_shardings
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Everything that turns a batch of raw spectrograms and parameters into a loss.
+
+    Args:
+        blueprint: the model.
+        task: the pretext task.
+        statistics: of the records, for normalisation on the device.
+        sensors: their names in the order of the features.
+        channels: channels C of all sensors together.
+    """
+
+    blueprint: Blueprint
+    task: TaskSettings
+    statistics: Statistics
+    sensors: tuple[str, ...]
+    channels: int
+
+    def normalise(self, spectrogram: Float16[Array, "B T X"]) -> Float[Array, "B T X"]:
+        """Float32 frames with each feature's mean 0 and deviation 1 over the training recordings."""
+        return (spectrogram.astype(jnp.float32) - self.statistics.mean) / self.statistics.std
+
+    def solve(
+        self,
+        parameters: Parameters,
+        spectrogram: Float16[Array, "B T X"],
+        keys_B: Key[Array, "B"],
+        *,
+        training: bool,
+    ) -> tuple[Puzzle, Float[Array, "B T O"]]:
+        """The puzzle made of a batch and the model's answer; dropout only in training."""
+        puzzle = pose(
+            self.normalise(spectrogram),
+            fold_each(keys_B, 0),
+            self.task,
+            channels=self.channels,
+            sensors=self.sensors,
+        )
+        model = self.blueprint.build(parameters)
+        return puzzle, model(puzzle.input, keys_B=fold_each(keys_B, 1) if training else None)
+
+    def errors(
+        self,
+        parameters: Parameters,
+        spectrogram: Float16[Array, "B T X"],
+        keys_B: Key[Array, "B"],
+        *,
+        training: bool,
+    ) -> Float[Array, "B"]:
+        """The loss of each sample."""
+        puzzle, output = self.solve(parameters, spectrogram, keys_B, training=training)
+        return masked_errors(output, puzzle.target, puzzle.mask, self.task.loss)
+
+
+class StepMetrics(NamedTuple):
+    """What a training step tells the host."""
+
+    loss: Float[Array, ""]
+    gradient_norm: Float[Array, ""]
+    learning_rate: Float[Array, ""]
+    stop: Bool[Array, ""]
+    """Some process was asked to stop; all of them read it after the same step."""
+
+
+TrainStep = Callable[[TrainState, Float16[Array, "B T X"], Bool[Array, "B"]], tuple[TrainState, StepMetrics]]
+ErrorStep = Callable[[Parameters, Float16[Array, "B T X"], Int[Array, "B"]], Float[Array, "B"]]
+
+
+def train_step(
+    objective: Objective,
+    update: optax.GradientTransformation,
+    schedule: Schedule,
+    mesh: Mesh,
+    *,
+    seed: int,
+    accumulate: int,
+) -> TrainStep:
+    """The compiled training step; it takes over the state that it is given.
+
+    Alteration and dropout depend on the seed, the step and each sample's place in the global batch, not on devices.
+    """
+
+    def loss_of(parameters: Parameters, spectrogram: Array, keys_B: Array) -> Array:
+        return objective.errors(parameters, spectrogram, keys_B, training=True).mean()
+
+    def step(state: TrainState, spectrogram: Array, stop: Array) -> tuple[TrainState, StepMetrics]:
+        keys_B = sample_keys(jax.random.key(seed), state.step, jnp.arange(spectrogram.shape[0]))
+        loss, gradient = _mean_gradient(loss_of, state.parameters, spectrogram, keys_B, accumulate)
+        change, optimiser = update.update(gradient, state.optimiser, state.parameters)
+        parameters = optax.apply_updates(state.parameters, change)
+        metrics = StepMetrics(loss, optax.global_norm(gradient), schedule(state.step), stop.any())
+        return TrainState(state.step + 1, parameters, optimiser), metrics
+
+    shardings = state_shardings(objective.blueprint, update, mesh)
+    batch = batch_sharding(mesh)
+    compiled = jax.jit(
+        step,
+        in_shardings=(shardings, batch, batch),
+        out_shardings=(shardings, replicated(mesh)),
+        donate_argnums=0,
+    )
+
+    def on_mesh(state: TrainState, spectrogram: Array, stop: Array) -> tuple[TrainState, StepMetrics]:
+        with jax.set_mesh(mesh):
+            return compiled(state, spectrogram, stop)
+
+    return on_mesh
+
+
+def _mean_gradient(
+    loss_of: Callable, parameters: Parameters, spectrogram: Array, keys_B: Array, accumulate: int
+) -> tuple[Array, Parameters]:
+    if accumulate == 1:
+        return jax.value_and_grad(loss_of)(parameters, spectrogram, keys_B)
+
+    def micro(total: tuple, part: tuple) -> tuple[tuple, None]:
+        return jax.tree.map(jnp.add, total, jax.value_and_grad(loss_of)(parameters, *part)), None
+
+    # Every accumulate-th sample, so that each device cuts its own part of the batch.
+    parts = [jnp.moveaxis(x.reshape(-1, accumulate, *x.shape[1:]), 1, 0) for x in (spectrogram, keys_B)]
+    zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, parameters))
+    total, _ = jax.lax.scan(micro, zero, tuple(parts))
+    return jax.tree.map(lambda x: x / accumulate, total)
+
+
+def held_out_keys(seed: int, rows: Int[Array, "B"]) -> Key[Array, "B"]:
+    """Keys that alter a held-out record the same way every time, whatever batch it comes in."""
+    return sample_keys(jax.random.key(seed), jnp.zeros((), jnp.int32), rows)
+
+
+def error_step(objective: Objective, mesh: Mesh, *, seed: int) -> ErrorStep:
+    """The compiled held-out loss of each sample; the alteration depends on the seed and the record alone."""
+
+    def step(parameters: Parameters, spectrogram: Array, rows: Array) -> Array:
+        return objective.errors(parameters, spectrogram, held_out_keys(seed, rows), training=False)
+
+    compiled = jax.jit(step, out_shardings=replicated(mesh))
+
+    def on_mesh(parameters: Parameters, spectrogram: Array, rows: Array) -> Array:
+        with jax.set_mesh(mesh):
+            return compiled(parameters, spectrogram, rows)
+
+    return on_mesh
+
+
+def to_devices(mesh: Mesh, local: np.ndarray) -> Array:
+    """This process's rows of a batch as its part of the global array."""
+    return jax.make_array_from_process_local_data(batch_sharding(mesh), local)
