@@ -7,12 +7,13 @@ from typing import Literal
 from jsonargparse import ArgumentParser, Namespace
 
 from selfpab_jax.data.build import Runner, build_records
+from selfpab_jax.data.columns import TimestampUnit
 from selfpab_jax.data.hunt4 import Hunt4
 from selfpab_jax.data.plan import SHARD_BYTES, Plan, RecordSettings
 from selfpab_jax.data.records_info import RecordsInfo, records_folder
 from selfpab_jax.data.source import Source
 from selfpab_jax.data.splits import SplitSettings
-from selfpab_jax.data.tables import HARTH_SENSORS, Tables, TimestampUnit, parse_columns, sensor_columns
+from selfpab_jax.data.tables import HARTH_SENSORS, Tables, parse_columns, sensor_columns
 from selfpab_jax.errors import ConfigError
 from selfpab_jax.signal.stft import SpectrogramSettings
 from selfpab_jax.signal.units import Unit
@@ -102,16 +103,16 @@ def build(
             tuple(paths),
             sensors=sensors,
             columns=columns,
-            tables=dict(
-                unit=unit,
-                rate_hz=rate,
-                timestamp_column=timestamp_column,
-                timestamp_unit=timestamp_unit,
-                segment_column=segment_column,
-                label_column=label_column,
-                gap_limit=gap_limit,
-            ),
-            hunt4=dict(seconds=first_seconds, skip_night=skip_night),
+            tables={
+                "unit": unit,
+                "rate_hz": rate,
+                "timestamp_column": timestamp_column,
+                "timestamp_unit": timestamp_unit,
+                "segment_column": segment_column,
+                "label_column": label_column,
+                "gap_limit": gap_limit,
+            },
+            hunt4={"seconds": first_seconds, "skip_night": skip_night},
         ),
         records=RecordSettings(
             spectrogram=SpectrogramSettings(record_rate, fft_window, fft_hop),

@@ -22,14 +22,18 @@ def build_shards_with_beam(
         DataError: apache-beam is not installed.
     """
     try:
-        import apache_beam as beam
-        from apache_beam.options.pipeline_options import PipelineOptions
+        import apache_beam as beam  # type: ignore[import-not-found]
+        from apache_beam.options.pipeline_options import PipelineOptions  # type: ignore[import-not-found]
     except ImportError:
         raise DataError("--beam needs Apache Beam: pip install 'selfpab-jax[beam]'") from None
     with beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:
-        (
+        _ = (
             pipeline
             | "shards" >> beam.Create(shards)
             | "spread" >> beam.Reshuffle()
-            | "build" >> beam.Map(lambda shard: build_shard(plan, folder, shard, strict))
+            | "build" >> beam.Map(_build, plan, folder, strict)
         )
+
+
+def _build(shard: Shard, plan: Plan, folder: Path, strict: bool) -> int:
+    return build_shard(plan, folder, shard, strict)

@@ -8,7 +8,8 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfpab_jax.data.plan import Plan, Shard, check_same, write_plan
+from selfpab_jax.data.plan import Plan, Shard
+from selfpab_jax.data.planning import PLAN_FILE, check_same, write_plan
 from selfpab_jax.data.records_info import NAME, VERSION, RecordsInfo, read_info
 from selfpab_jax.data.shards import result_path, shard_path
 from selfpab_jax.errors import DataError
@@ -38,7 +39,8 @@ def build_records(plan: Plan, out: Path, runner: Runner, overwrite: bool = False
         overwrite: delete what an earlier build left in `out`, finished or not.
 
     Raises:
-        DataError: finished records in `out`, an unfinished build of another plan, another build at work, nothing usable.
+        DataError: finished records in `out`, an unfinished build of another plan, another build at work, or nothing
+            usable.
     """
     out.mkdir(parents=True, exist_ok=True)
     with _lock(out):
@@ -48,7 +50,7 @@ def build_records(plan: Plan, out: Path, runner: Runner, overwrite: bool = False
             shutil.rmtree(staging, ignore_errors=True)
         if folder.exists():
             raise DataError(f"{out}: finished records are in it already; choose another --out, or add --overwrite")
-        if (staging / "plan.json").exists():
+        if (staging / PLAN_FILE).exists():
             check_same(plan, staging)
         else:
             write_plan(plan, staging)

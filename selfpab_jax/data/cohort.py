@@ -54,7 +54,7 @@ class Person:
 
 
 def write_cohort(folder: Path, subjects: int, hours: int, seed: int) -> int:
-    """Writes `<folder>/S001/2024-03-04_07.npz` and so on: for every person one 5-minute file an hour, for `hours` hours.
+    """Writes `<folder>/S001/2024-03-04_07.npz` and so on: one 5-minute file an hour, for `hours` hours of every person.
 
     Returns:
         Files written. Each holds 5 minutes, so that 12 of them are an hour of recording.

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from jaxtyping import Float32
@@ -107,7 +108,7 @@ def read_rows(path: Path, rows: int, columns: int) -> Float32[np.ndarray, "N C"]
         raise Rejected(f"not a readable npz: {error}") from None
 
 
-def _first_rows(stream: zipfile.ZipExtFile, rows: int, columns: int) -> Float32[np.ndarray, "N C"]:
+def _first_rows(stream: IO[bytes], rows: int, columns: int) -> Float32[np.ndarray, "N C"]:
     version = np.lib.format.read_magic(stream)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran_order, dtype = read_header(stream)

@@ -5,7 +5,7 @@ in memory and any step can be the first. A step's rows are cut into one slice a 
 read ahead. The position in training is therefore the step and nothing else, also after a change of hosts.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ LARGEST_SEED = 2**32 - 1
 Batch = dict[str, np.ndarray]
 
 
-class Source(Protocol):
+class RandomAccess(Protocol):
     """Records by position, e.g. `records.RecordSource`; it is pickled for worker processes."""
 
     def __len__(self) -> int: ...
@@ -29,7 +29,7 @@ class Source(Protocol):
 
 
 def batches(
-    source: Source,
+    source: RandomAccess,
     rows: Int64[np.ndarray, " R"],
     *,
     seed: int,
@@ -68,11 +68,11 @@ def batches(
 
 def rows_of_batch(rows: Int64[np.ndarray, " R"], *, seed: int, batch_size: int, step: int) -> Int64[np.ndarray, " B"]:
     """The positions in the split that global batch `step` holds, without reading them."""
-    return _shuffled(rows, seed, batch_size)[step]
+    return np.asarray(_shuffled(rows, seed, batch_size)[step])
 
 
 def in_order(
-    source: Source,
+    source: RandomAccess,
     rows: Int64[np.ndarray, " R"],
     *,
     batch_size: int,
@@ -104,7 +104,7 @@ def in_order(
 class ReadRows:
     """Reads the part of a global batch that is this process's."""
 
-    source: Source
+    source: RandomAccess
     part: slice
 
     def __call__(self, rows_B: Int64[np.ndarray, " B"]) -> Batch:
@@ -130,15 +130,24 @@ class ReadWeighted:
         return self.read(rows_B) | {"weight": weights_B[self.read.part]}
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """Row numbers as a data source: an array stays 8 bytes a row, also on the way to worker processes."""
+
+    rows: Int64[np.ndarray, " R"]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> np.int64:
+        return self.rows[index]
+
+
 def _shuffled(rows: Int64[np.ndarray, " R"], seed: int, batch_size: int) -> grain.MapDataset:
     _check_rows(rows)
     if not 0 <= seed <= LARGEST_SEED:
         raise DataError(f"seed is {seed}: give 0 to {LARGEST_SEED}")
-    return grain.MapDataset.source(_int64(rows)).seed(seed).shuffle().repeat().batch(batch_size)
-
-
-def _int64(rows: Sequence[int] | np.ndarray) -> Int64[np.ndarray, " R"]:
-    return np.asarray(rows, np.int64)
+    return grain.MapDataset.source(_Rows(np.asarray(rows, np.int64))).seed(seed).shuffle().repeat().batch(batch_size)
 
 
 def _check_rows(rows: Int64[np.ndarray, " R"]) -> None:

@@ -36,9 +36,11 @@ def statistics_file(kind: str) -> str:
     return f"statistics_{kind}.npz"
 
 
-def merge_results(
-    plan: Plan, staging: Path, shards: list[Shard], folder: Path
-) -> dict[str, list[tuple[Shard, ShardFile]]]:
+Kept = dict[str, list[tuple[Shard, ShardFile]]]
+"""The shards that hold records, by split."""
+
+
+def merge_results(plan: Plan, staging: Path, shards: list[Shard], folder: Path) -> Kept:
     """Writes all but the shards into the data set's folder, going through the results one by one, in order.
 
     Returns:
@@ -48,7 +50,7 @@ def merge_results(
         DataError: no training record at all.
     """
     merged = {split: [shard for shard in shards if shard.split == split] for split in SPLITS}
-    kept: dict[str, list[tuple[Shard, ShardFile]]] = {}
+    kept: Kept = {}
     sizes: dict[str, SplitSize] = {}
     rejected = 0
     with open(folder / REJECTED_FILE, "w") as rejections:
@@ -94,7 +96,7 @@ def _numbered(files: list[tuple[Shard, ShardFile]], split: str) -> list[tuple[Sh
 
 def _write_moments(moments: Moments, path: Path) -> None:
     with open(path, "wb") as file:
-        np.savez(file, **moments.to_arrays())
+        np.savez(file, **moments.to_arrays())  # type: ignore[arg-type]
 
 
 def _why(staging: Path, shards: list[Shard]) -> str:
@@ -104,9 +106,7 @@ def _why(staging: Path, shards: list[Shard]) -> str:
     return f"all {len(reasons)} files were set aside, the first ({reasons[0]['file']}) because: {reasons[0]['reason']}"
 
 
-def _info(
-    plan: Plan, sizes: dict[str, SplitSize], kept: dict[str, list[tuple[Shard, ShardFile]]], files: int, rejected: int
-) -> RecordsInfo:
+def _info(plan: Plan, sizes: dict[str, SplitSize], kept: Kept, files: int, rejected: int) -> RecordsInfo:
     return RecordsInfo(
         settings=plan.records.spectrogram,
         window_samples=plan.records.window_samples,

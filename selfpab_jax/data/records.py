@@ -90,7 +90,7 @@ class Records:
 
 @dataclass
 class RecordSource:
-    """Random access through TFDS's data source; opens the files on first use, so that it travels to worker processes."""
+    """Random access through TFDS; opens the files on first use, so that it can travel to worker processes."""
 
     folder: str
     split: str
@@ -100,7 +100,7 @@ class RecordSource:
         return self.records
 
     def __getitem__(self, position: SupportsIndex) -> dict[str, Any]:
-        """A record: `spectrogram` (T, X) float16 (read-only), `subject`, `recording`, `start`, `source`, perhaps `labels`."""
+        """A record: `spectrogram` (T, X) float16 (read-only), `subject`, `recording`, `start`, `source`, `labels`."""
         return self._opened[position]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class RecordSource:
     def _opened(self) -> Any:
         import tensorflow_datasets as tfds
 
-        return tfds.builder_from_directory(self.folder).as_data_source(self.split)
+        return tfds.builder_from_directory(self.folder).as_data_source(self.split)  # type: ignore[call-arg]
 
 
 def open_records(path: Path) -> Records:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from selfpab_jax.data.plan import Plan, RecordSettings, Shard, shard_files
+from selfpab_jax.data.plan import Plan, RecordSettings, Shard
+from selfpab_jax.data.planning import shard_files
 from selfpab_jax.data.recording import Recording, Window, at_rate, milliseconds, windows
 from selfpab_jax.data.records_format import WRITER_OPTIONS, frame_labels, record_features
 from selfpab_jax.data.source import Rejected, SourceFile
@@ -65,7 +66,7 @@ def build_shard(plan: Plan, folder: Path, shard: Shard, strict: bool = False, co
     from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
     features = record_features(plan.records.frames, plan.features, plan.has_labels)
-    serializer = ExampleSerializer(features.get_serialized_info())
+    serializer = ExampleSerializer(features.get_serialized_info())  # type: ignore[arg-type]
     moments = Moments.empty(plan.features)
     index: dict[str, list] = {"subject": [], "recording": [], "start_ms": []}
     rejected: list[dict[str, str]] = []
@@ -148,7 +149,7 @@ def _write_result(result: ShardResult, path: Path) -> None:
     about = {name: getattr(result, name) for name in ("records", "bytes", "fingerprint", "index", "rejected")}
     partial = path.with_suffix(f".{os.getpid()}.part")
     with open(partial, "wb") as file:
-        np.savez(file, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **result.moments.to_arrays())
+        np.savez(file, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **result.moments.to_arrays())  # type: ignore[arg-type]
     partial.rename(path)
 
 

@@ -1,5 +1,7 @@
 """Where a table breaks into continuous stretches, which windows never cross."""
 
+from itertools import pairwise
+
 import numpy as np
 from jaxtyping import Float64, Int
 
@@ -31,7 +33,7 @@ def stretches(
             )
         breaks_n |= steps_n > gap_limit
     edges = [0, *(np.flatnonzero(breaks_n) + 1).tolist(), rows]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def check_rate(times_N: Float64[np.ndarray, " N"], pieces: list[tuple[int, int]], rate_hz: float) -> None:

@@ -19,7 +19,7 @@ def resample(signal_NxC: Float[np.ndarray, "N C"], from_hz: float, to_hz: float)
 
     Beyond its ends the signal is taken to go on along the straight line between its first and last samples, so
     that gravity causes no edge. Polyphase rather than Fourier resampling, because it treats a recording as what it
-    is, not periodic, and costs the same for any length. M = ceil(N * to_hz / from_hz); sample m lies at m / to_hz seconds.
+    is, not periodic, and costs the same for any length. M = ceil(N * to_hz / from_hz); sample m lies at m / to_hz.
     """
     factor = ratio(from_hz, to_hz)
     if factor == 1 or not len(signal_NxC):

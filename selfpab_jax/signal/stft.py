@@ -71,6 +71,6 @@ def spectrogram(signal_NxC: Shaped[np.ndarray, "N C"], settings: SpectrogramSett
         return np.zeros((0, settings.features(channels)), np.float32)
     signal_CxN = np.ascontiguousarray(signal_NxC.T, dtype=np.float32)
     frames_CxTxW = sliding_window_view(signal_CxN, settings.fft_window, axis=1)[:, :: settings.fft_hop]
-    spectrum_CxTxF = scipy.fft.rfft(frames_CxTxW * periodic_hann(settings.fft_window), axis=-1)
+    spectrum_CxTxF = np.asarray(scipy.fft.rfft(frames_CxTxW * periodic_hann(settings.fft_window), axis=-1))
     magnitude_TxCxF = np.abs(spectrum_CxTxF).transpose(1, 0, 2)
     return magnitude_TxCxF.reshape(frames, -1)

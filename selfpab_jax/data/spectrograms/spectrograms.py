@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
 from selfpab_jax.data.merge import merge_results
-from selfpab_jax.data.plan import Plan, Shard, read_shards
+from selfpab_jax.data.plan import Plan, Shard
+from selfpab_jax.data.planning import read_shards
 from selfpab_jax.data.records_format import record_features
 from selfpab_jax.data.shards import shard_path
 
@@ -16,7 +18,7 @@ BuildShards = Callable[[Plan, Path, list[Shard]], None]
 """Builds the shards that are not finished: processes of this machine, or a Beam pipeline."""
 
 
-class Spectrograms(tfds.core.dataset_builder.FileReaderBuilder):
+class Spectrograms(FileReaderBuilder):
     """One record a window; the shards are built by a runner of the caller's and then put together.
 
     Attributes:
@@ -58,7 +60,7 @@ class Spectrograms(tfds.core.dataset_builder.FileReaderBuilder):
                     ),
                 )
             )
-        self.info.set_splits(tfds.core.splits.SplitDict(splits))
+        self.info.set_splits(tfds.core.SplitDict(splits))
 
 
 def _link(source: Path, target: Path) -> None:
