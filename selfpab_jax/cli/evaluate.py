@@ -3,15 +3,16 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from jsonargparse import Namespace
 
 from selfpab_jax.cli.parser import Parser
 
 
-def evaluate(arguments: list[str]) -> int:
-    """Run the command."""
+def evaluate_parser() -> Parser:
+    """Arguments of the command."""
     parser = Parser("evaluate", "Held-out loss of a run beside two baselines, with pictures.")
     parser.add_argument("run", type=Path, help="directory of the run")
     parser.add_argument("--data", type=Path, required=True, help="directory that `records build` wrote")
@@ -21,8 +22,11 @@ def evaluate(arguments: list[str]) -> int:
     parser.add_argument("--batch_size", type=int, default=32, help="windows at a time")
     parser.add_argument("--examples", type=int, default=3, help="windows in the picture")
     parser.add_argument("--out", type=Path | None, default=None, help="where results go; RUN/evaluation if unset")
-    options = parser.parse_args(arguments)
+    return parser
 
+
+def run_evaluate(options: Namespace) -> int:
+    """Run the command."""
     from selfpab_jax.data.records import open_records
     from selfpab_jax.evaluation.checkpoint_reader import read_checkpoint
     from selfpab_jax.evaluation.evaluate import evaluate as measure
@@ -48,30 +52,28 @@ def evaluate(arguments: list[str]) -> int:
     result = {"split": options.split, "checkpoint": options.checkpoint, "step": facts["step"], **asdict(scores)}
     (out / "scores.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
-    loss = facts["settings"]["task"]["loss"].replace("_", " ")
-    best = min(scores.feature_mean, scores.interpolation)
-    print(
-        f"{loss} on {scores.windows:,} windows of the {options.split} split, {options.checkpoint} checkpoint of step {facts['step']}"
-    )  # noqa: E501
-    print(f"  model                  {scores.model:.4f}   ({1 - scores.model / best:+.1%} of the better baseline)")
-    print(f"  feature mean           {scores.feature_mean:.4f}")
-    print(f"  linear interpolation   {scores.interpolation:.4f}")
-
+    print(report(result, facts["settings"]["task"]["loss"]))
     baselines = {"feature mean": scores.feature_mean, "linear interpolation": scores.interpolation}
     draw_loss_curve(read_log(options.run), out / "loss_curve.png", baselines)
     pictures = ["loss_curve.png"]
     if examples:
-        spectrogram = facts["records"]["settings"]
-        channels = facts["records"]["channels"]
-        draw_reconstructions(
-            examples,
-            out / "reconstructions.png",
-            channel_names=channels
-            if len(channels) == objective.channels == facts["outputs"] // (spectrogram["fft_window"] // 2 + 1)
-            else [f"target {i + 1}" for i in range(len(channels) // 2)],  # noqa: E501
-            seconds_per_frame=spectrogram["fft_hop"] / spectrogram["rate_hz"],
-            nyquist_hz=spectrogram["rate_hz"] / 2,
-        )
+        draw_reconstructions(examples, out / "reconstructions.png", facts["records"])
         pictures.append("reconstructions.png")
     print(f"scores.json, {', '.join(pictures)} in {out}")
     return 0
+
+
+def report(result: dict[str, Any], loss: str) -> str:
+    """The scores as people read them."""
+    best = min(result["feature_mean"], result["interpolation"])
+    gain = 1 - result["model"] / best
+    verdict = f"{gain:.1%} below the better baseline" if gain > 0 else f"{-gain:.1%} above the better baseline"
+    return "\n".join(
+        [
+            f"held-out {loss.replace('_', ' ')} over {result['windows']:,} windows of the {result['split']} split "
+            f"({result['checkpoint']} checkpoint, step {result['step']})",
+            f"  model                  {result['model']:.4f}   {verdict}",
+            f"  feature mean           {result['feature_mean']:.4f}",
+            f"  linear interpolation   {result['interpolation']:.4f}",
+        ]
+    )

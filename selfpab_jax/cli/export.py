@@ -3,18 +3,23 @@
 from pathlib import Path
 from typing import Literal
 
+from jsonargparse import Namespace
+
 from selfpab_jax.cli.parser import Parser
 
 
-def export(arguments: list[str]) -> int:
-    """Run the command."""
+def export_parser() -> Parser:
+    """Arguments of the command."""
     parser = Parser("export", "Write a run's model for use: weights, configuration, statistics, model card.")
     parser.add_argument("run", type=Path, help="directory of the run")
     parser.add_argument("model", type=Path, help="directory to write")
     parser.add_argument("--checkpoint", type=Literal["best", "latest"], default="best")
     parser.add_argument("--overwrite", action="store_true", help="replace a model directory that is there")
-    options = parser.parse_args(arguments)
+    return parser
 
+
+def run_export(options: Namespace) -> int:
+    """Run the command."""
     from selfpab_jax.evaluation.export import export_run
 
     config = export_run(options.run, options.model, options.checkpoint, overwrite=options.overwrite)

@@ -9,15 +9,15 @@ from selfpab_jax import __version__
 from selfpab_jax.errors import ConfigError, SelfPABError
 
 COMMANDS = {
-    # words of the command: (module, function that takes the remaining arguments, what it does)
-    "cohort": ("selfpab_jax.cli.cohort", "cohort", "write a synthetic cohort in HUNT4's file layout"),
-    "records build": ("selfpab_jax.cli.records", "build", "turn recordings into spectrogram records"),
-    "records describe": ("selfpab_jax.cli.records", "describe", "say and draw what is in a set of records"),
-    "pretrain": ("selfpab_jax.cli.pretrain", "pretrain", "pre-train an encoder on records"),
-    "status": ("selfpab_jax.cli.status", "status", "say where a run is"),
-    "evaluate": ("selfpab_jax.cli.evaluate", "evaluate", "held-out loss and pictures of a run"),
-    "export": ("selfpab_jax.cli.export", "export", "write a run's model for use"),
-    "demo": ("selfpab_jax.cli.demo", "demo", "all of the above on a synthetic cohort, in minutes"),
+    # words of the command: (module with <name>_parser and run_<name>, name, what it does)
+    "cohort": ("cohort", "cohort", "write a synthetic cohort in HUNT4's file layout"),
+    "records build": ("records", "build", "turn recordings into spectrogram records"),
+    "records describe": ("records", "describe", "say and draw what is in a set of records"),
+    "pretrain": ("pretrain", "pretrain", "pre-train an encoder on records"),
+    "status": ("status", "status", "say where runs are"),
+    "evaluate": ("evaluate", "evaluate", "held-out loss and pictures of a run"),
+    "export": ("export", "export", "write a run's model for use"),
+    "demo": ("demo", "demo", "all of the above on a synthetic cohort, in minutes"),
 }
 
 USAGE, FAILED, INTERRUPTED = 2, 1, 130
@@ -38,8 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(__version__)
         return 0
     try:
-        module, function, rest = _find(words)
-        return getattr(importlib.import_module(module), function)(rest)
+        file, name, rest = _find(words)
+        module = importlib.import_module(f"selfpab_jax.cli.{file}")
+        return getattr(module, f"run_{name}")(getattr(module, f"{name}_parser")().parse_args(rest))
     except ConfigError as error:
         return _tell(error, USAGE)
     except SelfPABError as error:
@@ -56,8 +57,8 @@ def _find(words: list[str]) -> tuple[str, str, list[str]]:
     for length in (2, 1):
         name = " ".join(words[:length])
         if name in COMMANDS:
-            module, function, _ = COMMANDS[name]
-            return module, function, words[length:]
+            file, function, _ = COMMANDS[name]
+            return file, function, words[length:]
     within = [name for name in COMMANDS if name.split()[0] == words[0]]
     raise ConfigError(
         f"{' '.join(words[:2]) if within else words[0]}: no such command; there are "

@@ -1,8 +1,12 @@
 """`selfpab-jax pretrain`."""
 
 import sys
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
 
 from selfpab_jax.cli.parser import Parser
 from selfpab_jax.errors import ConfigError
@@ -12,9 +16,17 @@ from selfpab_jax.train.settings import PretrainSettings
 STOPPED_AND_SAVED = 75  # EX_TEMPFAIL: start the same command again with --resume
 
 
-def pretrain_parser() -> Parser:
+class PretrainParser(Parser):
+    """Knows presets by name, and the settings that a resumed run brings itself."""
+
+    def parse_args(self, args: Sequence[str], **options: Any) -> Namespace:
+        """Parse the command line after filling in `--config`."""
+        return super().parse_args(_with_config(args), **options)
+
+
+def pretrain_parser() -> PretrainParser:
     """Every field of `PretrainSettings`, and where the run goes."""
-    parser = Parser("pretrain", "Pre-train an encoder by masked reconstruction of spectrogram records.")
+    parser = PretrainParser("pretrain", "Pre-train an encoder by masked reconstruction of spectrogram records.")
     parser.add_argument("--config", action="config", help="YAML preset, e.g. configs/selfpab.yaml")
     parser.add_class_arguments(PretrainSettings)
     parser.add_argument("--run", type=Path, help="directory of the run: settings, log, checkpoints")
@@ -23,11 +35,9 @@ def pretrain_parser() -> Parser:
     return parser
 
 
-def pretrain(arguments: list[str]) -> int:
+def run_pretrain(parsed: Namespace) -> int:
     """Run the command."""
-    parser = pretrain_parser()
-    parsed = parser.parse_args(_with_config(arguments))
-    settings = read_settings(parser, parsed)
+    settings = settings_of(pretrain_parser(), parsed)
     if parsed.run is None:
         raise ConfigError("--run is missing: say where the run goes, e.g. --run runs/first")
     from selfpab_jax.train.pretrain import pretrain as train
@@ -39,7 +49,7 @@ def pretrain(arguments: list[str]) -> int:
     return STOPPED_AND_SAVED
 
 
-def read_settings(parser: Parser, parsed: object) -> PretrainSettings:
+def settings_of(parser: Parser, parsed: Namespace) -> PretrainSettings:
     """The settings as dataclasses, checked.
 
     Raises:
@@ -53,13 +63,10 @@ def read_settings(parser: Parser, parsed: object) -> PretrainSettings:
     return PretrainSettings(**{name: value for name, value in fields.items() if name in names})
 
 
-def _with_config(arguments: list[str]) -> list[str]:
-    """A resumed run brings its own settings; a preset's name stands for the file in the package."""
-    words = [
-        word
-        for argument in arguments
-        for word in (argument.split("=", 1) if argument.startswith("--config=") else [argument])
-    ]  # noqa: E501
+def _with_config(arguments: Sequence[str]) -> list[str]:
+    words = []
+    for argument in arguments:
+        words += argument.split("=", 1) if argument.startswith(("--config=", "--run=")) else [argument]
     if "--config" in words:
         at = words.index("--config") + 1
         if at < len(words):

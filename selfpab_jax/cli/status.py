@@ -3,16 +3,23 @@
 import time
 from pathlib import Path
 
+from jsonargparse import Namespace
+
 from selfpab_jax.cli.parser import Parser
 from selfpab_jax.train.log import duration, read_log
 from selfpab_jax.train.run_directory import read_settings
 
 
-def status(arguments: list[str]) -> int:
-    """Run the command."""
+def status_parser() -> Parser:
+    """Arguments of the command."""
     parser = Parser("status", "Say where runs are.")
     parser.add_argument("runs", nargs="+", type=Path, help="directories of runs")
-    for run in parser.parse_args(arguments).runs:
+    return parser
+
+
+def run_status(parsed: Namespace) -> int:
+    """Run the command."""
+    for run in parsed.runs:
         read_settings(run)
         print(f"{run}: {describe(run)}")
     return 0

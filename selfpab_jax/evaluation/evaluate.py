@@ -1,10 +1,8 @@
 """Held-out losses of a checkpoint beside the two baselines, with pictures."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 
@@ -59,7 +57,7 @@ def evaluate(
         seed: the run's, so that the validation loss is the one in its log.
         rows: windows of the split, all where not given.
         batch_size: windows at a time, rounded up to a multiple of the devices.
-        examples: how many windows to keep for pictures, those with most hidden of the first batches.
+        examples: how many windows to keep for pictures, of different subjects, with frames and bins hidden.
 
     Raises:
         DataError: the split is missing or its records do not fit the model.
@@ -95,21 +93,9 @@ def evaluate(
             guesses = (output[i], np.zeros_like(target[i]), interpolate(target[i], mask[i], channels))
             hidden = max(int(mask[i].sum()), 1)
             totals += [float((np.abs(guess - target[i])[mask[i]] ** power).sum()) / hidden for guess in guesses]
-            if len(kept) < examples and mask[i].all(axis=1).any() and mask[i].all(axis=0).any():
-                row = int(batch["row"][i])
-                name = f"{index.subject[row]} / {index.recording[row]}"
-                kept.append(Example(name, target[i], altered[i], output[i], mask[i]))
+            subject = str(index.subject[int(batch["row"][i])])
+            tells_much = mask[i].all(axis=1).any() and mask[i].all(axis=0).any()
+            if len(kept) < examples and tells_much and subject not in {example.name for example in kept}:
+                kept.append(Example(subject, target[i], altered[i], output[i], mask[i]))
         seen += batch_size
     return Scores(len(rows), *(totals / len(rows)).tolist()), kept
-
-
-def replicate(parameters: Parameters) -> Parameters:
-    """Parameters as plain arrays on the default device."""
-    return {name: jnp.asarray(np.asarray(array)) for name, array in parameters.items()}
-
-
-def output_directory(run: Path, out: Path | None) -> Path:
-    """Where the results go: `out`, or `evaluation` in the run."""
-    directory = out or run / "evaluation"
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory

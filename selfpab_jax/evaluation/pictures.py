@@ -13,41 +13,51 @@ import numpy as np
 
 from selfpab_jax.evaluation.evaluate import Example
 
+VALUE_SCALE = {"cmap": "viridis", "vmin": -1.5, "vmax": 3}
+ERROR_SCALE = {"cmap": "magma", "vmin": 0, "vmax": 2}
 
-def draw_reconstructions(
-    examples: list[Example], path: Path, *, channel_names: list[str], seconds_per_frame: float, nyquist_hz: float
-) -> None:
-    """One row a window: spectrogram, what the model was given, what it made of it, and the error where it counts."""
-    titles = ("spectrogram", "altered input", "reconstruction", "error where hidden")
+
+def draw_reconstructions(examples: list[Example], path: Path, records: dict[str, Any]) -> None:
+    """One row a window: spectrogram, what the model was given, what it made of it, and the error where it counts.
+
+    Args:
+        examples: the windows.
+        path: of the PNG.
+        records: the `records` part of a checkpoint's facts: spectrogram settings and channel names.
+    """
+    settings, bins = records["settings"], records["settings"]["fft_window"] // 2 + 1
+    shown = examples[0].target.shape[1] // bins
+    names = records["channels"] if shown == len(records["channels"]) else [f"channel {i + 1}" for i in range(shown)]
     figure, axes = plt.subplots(
         len(examples), 4, figsize=(17, 1.2 + 3.6 * len(examples)), squeeze=False, sharex=True, sharey=True,
         layout="constrained",
     )  # fmt: skip
     for row, example in zip(axes, examples, strict=True):
-        filled = np.where(example.mask, example.output, example.target)
-        error = np.where(example.mask, np.abs(example.output - example.target), np.nan)
-        pictures = (example.target, example.altered, filled, error)
-        extent = (0, len(example.target) * seconds_per_frame, 0, example.target.shape[1])
-        for axis, picture, title in zip(row, pictures, titles, strict=True):
-            scale = (
-                {"cmap": "magma", "vmin": 0, "vmax": 2}
-                if picture is error
-                else {"cmap": "viridis", "vmin": -1.5, "vmax": 3}
-            )  # noqa: E501
+        extent = (0, len(example.target) * settings["fft_hop"] / settings["rate_hz"], 0, example.target.shape[1])
+        for axis, (title, picture) in zip(row, _panels(example).items(), strict=True):
+            scale = ERROR_SCALE if "error" in title else VALUE_SCALE
             image = axis.imshow(
                 picture.T, aspect="auto", origin="lower", extent=extent, interpolation="nearest", **scale
             )
             axis.set_title(title, fontsize=10)
-            if picture is error or picture is filled:
+            if title in ("reconstruction", "error where hidden"):
                 figure.colorbar(image, ax=axis, pad=0.01)
-        bins = example.target.shape[1] // len(channel_names)
-        row[0].set_yticks([bins * (i + 0.5) for i in range(len(channel_names))], channel_names)
-        row[0].set_ylabel(f"{example.name}\n(each channel 0 to {nyquist_hz:g} Hz)", fontsize=8)
+        row[0].set_yticks([bins * (i + 0.5) for i in range(shown)], names)
+        row[0].set_ylabel(f"{example.name}\n(each channel 0 to {settings['rate_hz'] / 2:g} Hz)", fontsize=8)
     for axis in axes[-1]:
         axis.set_xlabel("seconds")
     figure.suptitle("Held-out windows, in standard deviations from each feature's mean", fontsize=11)
     figure.savefig(path, dpi=100)
     plt.close(figure)
+
+
+def _panels(example: Example) -> dict[str, np.ndarray]:
+    return {
+        "spectrogram": example.target,
+        "altered input": example.altered,
+        "reconstruction": np.where(example.mask, example.output, example.target),
+        "error where hidden": np.where(example.mask, np.abs(example.output - example.target), np.nan),
+    }
 
 
 def draw_loss_curve(events: Iterable[dict[str, Any]], path: Path, baselines: dict[str, float]) -> None:

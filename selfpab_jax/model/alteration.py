@@ -92,8 +92,7 @@ def alter(frames: Float[Array, "T X"], key: Key[Array, ""], channels: int, setti
         channels: channels C; a masked band covers the same bins in all of them.
         settings: shares, widths, probabilities.
     """
-    length, features = frames.shape
-    bins = features // channels
+    bins = frames.shape[1] // channels
     frames_key, bands_key = jax.random.split(key)
     altered, in_time = _alter_time(frames, frames_key, settings)
 

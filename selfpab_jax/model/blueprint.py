@@ -11,7 +11,7 @@ from selfpab_jax.model.encoder import ReconstructionModel
 from selfpab_jax.model.settings import ModelSettings
 
 Parameters = dict[str, Float[Array, "..."]]
-"""Parameters under dotted names such as `encoder.layers.0.attention.qkv_kernel`: the names in checkpoints and exports."""
+"""Parameters under dotted names such as `encoder.layers.0.norm1.scale`: the names in checkpoints and exports."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Blueprint:
     _tree: Any
 
     def initialise(self, key: Key[Array, ""]) -> Parameters:
-        """Fresh parameters as torch.nn draws them, but each layer on its own (the original copies the first L times)."""
+        """Fresh parameters as torch.nn draws them, but each layer its own (the original copies the first)."""
         state = nnx.state(_model(self.settings, self.features, self.outputs, nnx.Rngs(params=key)), nnx.Param)
         return dict(zip(self.abstract, jax.tree.leaves(state), strict=True))
 

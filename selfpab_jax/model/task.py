@@ -1,6 +1,6 @@
 """The two pretext tasks: reconstruct what was hidden, from the same sensors or from another one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import jax
@@ -28,7 +28,7 @@ class TaskSettings:
     input_sensor: str = ""
     switch_probability: float = 0.5
     loss: LossName = "masked_l1"
-    alteration: AlterationSettings = AlterationSettings()
+    alteration: AlterationSettings = field(default_factory=AlterationSettings)
 
     def __post_init__(self) -> None:
         if not 0 <= self.switch_probability <= 1:

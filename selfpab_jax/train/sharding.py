@@ -55,7 +55,7 @@ def make_mesh(settings: MeshSettings, devices: list[jax.Device] | None = None) -
     if math.prod(sizes) != len(devices):
         asked = " x ".join(f"{axis} {size}" for axis, size in zip(MESH_AXES, sizes, strict=True))
         raise ConfigError(
-            f"mesh: {asked} does not make the {len(devices)} devices there are; change mesh.data, mesh.fsdp or mesh.tensor"
+            f"mesh: {asked} is not the {len(devices)} devices there are; change mesh.data, mesh.fsdp or mesh.tensor"
         )
     return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices)
 
@@ -121,9 +121,9 @@ def sharding_table(blueprint: Blueprint, shardings: Mapping[str, NamedSharding],
     sizes = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
     return "\n".join(
         [
-            f"mesh {sizes} of {mesh.size} {mesh.devices.flat[0].device_kind}; samples over {' and '.join(BATCH_AXES)}",
+            f"mesh {sizes} of {mesh.size} {mesh.devices.flat[0].device_kind}; samples over {' x '.join(BATCH_AXES)}",
             *rows,
-            f"  {blueprint.parameter_count:,} parameters; a device holds {local / 2**20:.1f} of {whole / 2**20:.1f} MiB "
-            f"of them and {2 * local / 2**20:.1f} MiB of AdamW's moments",
+            f"  {blueprint.parameter_count:,} parameters; a device holds {local / 2**20:.1f} of {whole / 2**20:.1f} MiB"
+            f" of them and {2 * local / 2**20:.1f} MiB of AdamW's moments",
         ]
     )
