@@ -172,14 +172,19 @@ def _read_ahead(dataset: grain.MapDataset, workers: int, threads: int, buffer: i
     if not flags.FLAGS.is_parsed():  # Grain asks absl's flags for its defaults, and they refuse before a parse
         flags.FLAGS.mark_as_parsed()
     processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=max(1, buffer))
-    return _own(reading.mp_prefetch(processes))
+    return _unpacked(reading.map(_pack).mp_prefetch(processes))
 
 
-def _own(batches: grain.IterDataset) -> Iterator[Batch]:
-    # Batches from workers lie in shared memory; a copy frees it at once, also when the program ends in between.
-    iterator = iter(batches)
+def _pack(batch: Batch) -> dict[str, tuple[bytes, str, tuple[int, ...]]]:
+    # Grain hands arrays over in shared memory, of which the last ones are left behind when a program ends. Bytes
+    # go through a pipe instead, at more than 1 GB/s.
+    return {name: (array.tobytes(), array.dtype.str, array.shape) for name, array in batch.items()}
+
+
+def _unpacked(packed: grain.IterDataset) -> Iterator[Batch]:
+    iterator = iter(packed)
     try:
         for batch in iterator:
-            yield {name: np.array(array) for name, array in batch.items()}
+            yield {name: np.frombuffer(data, dtype).reshape(shape) for name, (data, dtype, shape) in batch.items()}
     finally:
         iterator.close()
