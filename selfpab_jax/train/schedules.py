@@ -22,9 +22,10 @@ def linear_warmup(peak: float, total_steps: int, warmup_share: float) -> Schedul
 
     def rate(step: Int[Array, ""]) -> Float[Array, ""]:
         progress = jnp.minimum((step + 1).astype(jnp.float32) / total_steps, 1.0)
-        up = progress / (warmup_share + 1e-6)
-        down = (progress - warmup_share) / (1 - warmup_share)
-        return jnp.where(progress < warmup_share, floor + up * (peak - floor), peak - down * (peak - floor))
+        # From the steps that are left, because 1 - progress loses its digits near the end.
+        left = jnp.maximum(total_steps - 1 - step, 0).astype(jnp.float32) / total_steps
+        height = jnp.where(progress < warmup_share, progress / (warmup_share + 1e-6), left / (1 - warmup_share))
+        return floor + height * (peak - floor)
 
     return rate
 

@@ -1,0 +1,202 @@
+"""The pretext task against the original's measured shares and its exact primitives."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from selfpab_jax.model.alteration import AlterationSettings, alter, covered, draw_stretches, stretch_count, swap_frames
+from selfpab_jax.model.task import TaskSettings, features_of, pose
+
+DRAWS = 20_000
+REFERENCE_DRAWS = 4000
+T, C, F = 599, 6, 26
+
+
+@pytest.fixture(scope="module")
+def drawn() -> dict[str, np.ndarray]:
+    """What 20,000 alterations did to frames that are never 0 and tell frame and feature."""
+    frames = jnp.asarray(np.arange(1, T + 1)[:, None] + np.arange(C * F)[None, :] / 1000, jnp.float32)
+
+    @jax.jit
+    def facts(key: jax.Array) -> dict[str, jax.Array]:
+        altered = alter(frames, key, C, AlterationSettings())
+        bins = altered.mask.all(0).reshape(C, F)
+        # a frame altered in time is altered in every bin
+        times = altered.mask.all(1)
+        zero = altered.frames == 0
+        swapped = ((altered.frames != frames) & ~zero).any()
+        return {
+            "mask": altered.mask.mean(),
+            "zero": zero.mean(),
+            "times": times,
+            "bins": bins.all(0),
+            "same_bins": (bins.all(0) == bins.any(0)).all(),
+            "swap": swapped,
+        }
+
+    keys = jax.random.split(jax.random.key(11), DRAWS)
+    return {name: np.asarray(x) for name, x in jax.lax.map(facts, keys, batch_size=50).items()}
+
+
+def share(hits: np.ndarray, expected: float, reference_draws: int = REFERENCE_DRAWS) -> None:
+    """Within 3 standard errors of a share that was itself measured over `reference_draws` draws."""
+    error = np.sqrt(expected * (1 - expected) * (1 / len(hits) + 1 / reference_draws))
+    assert abs(hits.mean() - expected) < 3 * error + 1e-12, (hits.mean(), expected, error)
+
+
+def mean(values: np.ndarray, expected: tuple[float, float]) -> None:
+    value, deviation = expected
+    assert abs(values.mean() - value) < 3 * deviation * np.sqrt(1 / len(values) + 1 / REFERENCE_DRAWS) + 1e-7
+
+
+def test_shares_are_the_originals(drawn: dict[str, np.ndarray], golden: Path) -> None:
+    expected = json.loads((golden / "alteration_statistics.json").read_text())
+    times = drawn["times"].any(1)
+    kinds = expected["time_kind_share"]
+    share(~times, kinds["none"])
+    share(times & drawn["swap"], kinds["swap"])
+    share(times & ~drawn["swap"], kinds["mask"])
+    mean(drawn["times"][times].mean(1), expected["time_altered_share_given_altered"])
+    bins = drawn["bins"].any(1)
+    share(bins, expected["freq_masked_probability"])
+    mean(drawn["bins"][bins].mean(1), expected["freq_masked_share_given_masked"])
+    mean(drawn["mask"], expected["loss_mask_share"])
+    mean(drawn["zero"], expected["zeroed_share"])
+
+
+def many_masks(frames: int, channels: int, bins: int, draws: int) -> np.ndarray:
+    """Masks of so many draws that their own error does not count."""
+    ones = jnp.ones((frames, channels * bins))
+    keys = jax.random.split(jax.random.key(12), draws)
+    masks = jax.jit(
+        lambda keys: jax.lax.map(
+            lambda key: alter(ones, key, channels, AlterationSettings()).mask, keys, batch_size=1000
+        )
+    )
+    return np.asarray(masks(keys))
+
+
+def test_bins_at_the_edges_are_the_originals(golden: Path) -> None:
+    expected = json.loads((golden / "alteration_statistics.json").read_text())
+    hits = many_masks(frames=4, channels=1, bins=F, draws=200_000)[:, -1]  # the last frame: altered by bands alone
+    given_masked = hits[hits.any(1)]
+    reference = round(REFERENCE_DRAWS * expected["freq_masked_probability"])
+    for bin_hits, probability in zip(
+        given_masked.T, expected["freq_bin_masked_probability_per_bin_given_masked"], strict=True
+    ):
+        share(bin_hits, probability, reference)
+    assert not hits[:, -1].any(), "the last bin is never masked"
+
+
+def test_frames_at_the_edges_are_the_originals(drawn: dict[str, np.ndarray], golden: Path) -> None:
+    expected = json.loads((golden / "alteration_statistics.json").read_text())
+    times = many_masks(frames=T, channels=1, bins=2, draws=50_000)[:, :, 0]  # two bins: too few for a band
+    given_altered = times[times.any(1)]
+    reference = round(REFERENCE_DRAWS * (1 - expected["time_kind_share"]["none"]))
+    first, last = expected["time_frame_altered_probability_first_last_5_given_altered"]
+    for hits, probability in zip(np.c_[given_altered[:, :5], given_altered[:, -5:]].T, first + last, strict=True):
+        share(hits, probability, reference)
+    assert not times[:, -1].any(), "the last frame is never altered"
+    assert not drawn["times"][:, -1].any()
+    assert drawn["same_bins"].all(), "a band covers the same bins in all channels"
+
+
+def test_numbers_of_stretches(golden: Path) -> None:
+    expected = json.loads((golden / "alteration_statistics.json").read_text())
+    assert stretch_count(T, 0.15, 3) == expected["num_time_starts"] == 29
+    assert stretch_count(F, 0.2, 3) == expected["num_freq_starts"] == 1
+    assert stretch_count(T, 0.0, 3) == stretch_count(T, 0.15, 0) == 0
+
+
+def test_swap_is_the_originals(golden: Path) -> None:
+    given = np.load(golden / "alteration_primitives.npz")
+    frames = jnp.asarray(given["swap_in"], jnp.float32)
+    swapped, targets = swap_frames(
+        frames, jnp.asarray(given["swap_src"], "int32"), jnp.asarray(given["swap_dst"], "int32")
+    )
+    np.testing.assert_array_equal(swapped, given["swap_out"])
+    np.testing.assert_array_equal(~np.asarray(targets), given["swap_mask"].astype(bool))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.data())
+def test_swap_reads_the_unaltered_source_and_the_last_target_wins(data: st.DataObject) -> None:
+    length = 12
+    pairs = data.draw(
+        st.lists(st.tuples(st.integers(0, length - 1), st.integers(0, length - 1)), min_size=6, max_size=6)
+    )
+    source, target = (jnp.asarray(side, "int32") for side in zip(*pairs, strict=True))
+    frames = jnp.arange(length, dtype=jnp.float32)[:, None]
+    expected = np.arange(length, dtype=np.float32)
+    for read, write in pairs:
+        expected[write] = read
+    swapped, targets = swap_frames(frames, source, target)
+    np.testing.assert_array_equal(swapped[:, 0], expected)
+    assert set(np.flatnonzero(targets)) == {write for _, write in pairs}
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31 - 1), st.sampled_from([(59, 3, 4), (119, 5, 2), (40, 1, 30)]))
+def test_starts_are_distinct_and_stay_inside(seed: int, sizes: tuple[int, int, int]) -> None:
+    length, width, count = sizes
+    positions = np.asarray(draw_stretches(jax.random.key(seed), length, count, width))
+    assert len(set(positions[:, 0])) == count
+    assert positions.min() >= 0
+    assert positions.max() <= length - 2
+    assert np.asarray(covered(jnp.asarray(positions), length)).sum() <= count * width
+
+
+def test_reversed_mask_covers_the_last_frame_and_not_the_first() -> None:
+    lta2v = AlterationSettings(
+        time_share=0.1, time_width=5, mask_probability=1.0, swap_probability=0.0, reverse_probability=1.0,
+        frequency_share=0.0,
+    )  # fmt: skip
+    frames = jnp.ones((59, 12))
+    masks = jax.vmap(lambda key: alter(frames, key, 2, lta2v).mask)(jax.random.split(jax.random.key(0), 300))
+    assert not masks[:, 0].any()
+    assert masks[:, -2].any()
+
+
+def test_same_key_same_alteration_whatever_the_batch() -> None:
+    frames = jax.random.normal(jax.random.key(0), (4, 119, 156))
+    keys = jax.random.split(jax.random.key(1), 4)
+    arguments = {"task": TaskSettings(), "channels": 6, "sensors": ("back", "thigh")}
+    whole = pose(frames, keys, **arguments)
+    alone = pose(frames[2:3], keys[2:3], **arguments)
+    np.testing.assert_array_equal(whole.input[2], alone.input[0])
+    np.testing.assert_array_equal(whole.mask[2], alone.mask[0])
+
+
+def test_cross_sensor_takes_one_sensor_and_asks_for_the_other() -> None:
+    count = 2000
+    frames = jnp.broadcast_to(jnp.where(jnp.arange(12) < 6, 1.0, 2.0), (count, 20, 12))
+    keys = jax.random.split(jax.random.key(5), count)
+    task = TaskSettings(kind="cross_sensor", input_sensor="back", switch_probability=0.3)
+    puzzle = pose(frames, keys, task, channels=6, sensors=("back", "thigh"))
+    assert puzzle.input.shape == puzzle.target.shape == puzzle.mask.shape == (count, 20, 6)
+    entering = np.asarray(puzzle.input.max((1, 2)))
+    asked = np.asarray(puzzle.target[:, 0, 0])
+    np.testing.assert_array_equal(entering + asked, 3.0)
+    share(entering == 2.0, 0.3, 10**9)
+    task = TaskSettings(kind="cross_sensor", input_sensor="thigh", switch_probability=0.0)
+    never = pose(frames, keys, task, channels=6, sensors=("back", "thigh"))
+    assert (never.target == 1.0).all()
+
+
+def test_cross_sensor_needs_two_sensors() -> None:
+    with pytest.raises(ValueError, match="two sensors"):
+        features_of(TaskSettings(kind="cross_sensor"), 78, ("hip",))
+    with pytest.raises(ValueError, match="none of back, thigh"):
+        features_of(TaskSettings(kind="cross_sensor", input_sensor="hip"), 156, ("back", "thigh"))
+
+
+@pytest.mark.parametrize("wrong", [{"time_share": 1.5}, {"mask_probability": 0.95}, {"frequency_width": -1}])
+def test_impossible_settings_are_refused(wrong: dict) -> None:
+    with pytest.raises(ValueError, match=r"alteration\."):
+        AlterationSettings(**wrong)

@@ -1,0 +1,139 @@
+"""The encoder: sizes, dtypes, dropout, timestamps."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from selfpab_jax.model.blueprint import draw_blueprint
+from selfpab_jax.model.flops import forward_flops, training_flops
+from selfpab_jax.model.random import dropout
+from selfpab_jax.model.settings import ModelSettings
+
+SMALL = ModelSettings(width=16, heads=4, feedforward=24, layers=2, dropout=0.1, compute="float32")
+
+
+def small(**changes: object) -> tuple:
+    settings = ModelSettings(**{**vars(SMALL), **changes})
+    blueprint = draw_blueprint(settings, 12, 12)
+    return blueprint, blueprint.initialise(jax.random.key(0))
+
+
+def test_published_size_has_the_published_number_of_parameters() -> None:
+    assert draw_blueprint(ModelSettings(), 156, 156).parameter_count == 61_107_848
+
+
+def test_published_size_has_the_published_cost() -> None:
+    assert forward_flops(ModelSettings(), 156, 156, 599) == pytest.approx(81.8e9, rel=0.002)
+    assert training_flops(ModelSettings(), 156, 156, 599) == pytest.approx(245e9, rel=0.002)
+
+
+def test_hand_count_is_what_the_compiler_counts() -> None:
+    blueprint, parameters = small(layers=3)
+    forward = jax.jit(lambda p, x: blueprint.build(p)(x)).lower(parameters, jnp.ones((1, 40, 12)))
+    hlo = forward.as_text()
+    counted = sum(_dot_flops(line) for line in hlo.splitlines() if "dot_general" in line)
+    assert counted == forward_flops(blueprint.settings, 12, 12, 40)
+
+
+def _dot_flops(line: str) -> int:
+    """2 * (elements of the result) * (contracted length) of one stablehlo.dot_general line."""
+    import math
+    import re
+
+    left, _, result = (
+        [int(n) for n in shape.split("x")] for shape in re.findall(r"tensor<([\dx]+)x(?:f32|bf16)>", line)[-3:]
+    )
+    contracted = re.search(r"contracting_dims = \[([\d, ]+)\]", line)
+    assert contracted
+    return 2 * math.prod(result) * math.prod(left[int(i)] for i in contracted.group(1).split(","))
+
+
+def test_published_size_forward_in_its_real_shapes_is_abstractly_right() -> None:
+    blueprint = draw_blueprint(ModelSettings(), 156, 156)
+    out = jax.eval_shape(
+        lambda p, x: blueprint.build(p)(x), blueprint.abstract, jax.ShapeDtypeStruct((4, 599, 156), jnp.float32)
+    )
+    assert out.shape == (4, 599, 156)
+    assert out.dtype == jnp.float32
+
+
+def test_parameters_stay_float32_and_products_run_in_bf16() -> None:
+    blueprint, parameters = small(compute="bfloat16")
+    assert {array.dtype for array in parameters.values()} == {jnp.dtype("float32")}
+    lowered = jax.jit(lambda p, x: blueprint.build(p)(x)).lower(parameters, jnp.ones((2, 9, 12))).as_text()
+    products = [line for line in lowered.splitlines() if "dot_general" in line]
+    assert products
+    assert all(line.split(":")[-1].count("bf16") >= 2 for line in products), "an operand is not bf16"
+
+
+def test_bf16_is_near_float32() -> None:
+    exact, parameters = small()
+    coarse, _ = small(compute="bfloat16")
+    x = jax.random.normal(jax.random.key(1), (2, 30, 12))
+    a, b = exact.build(parameters)(x), coarse.build(parameters)(x)
+    assert np.linalg.norm(a - b) / np.linalg.norm(a) < 0.02
+
+
+def test_trace_agrees_with_the_plain_call_and_attention_sums_to_one() -> None:
+    blueprint, parameters = small()
+    model = blueprint.build(parameters)
+    x = jax.random.normal(jax.random.key(1), (2, 30, 12))
+    trace = model.encoder.trace(x)
+    np.testing.assert_allclose(trace.layers[-1], model.encoder(x), rtol=1e-5, atol=1e-6)
+    assert len(trace.layers) == len(trace.attention) == 2
+    np.testing.assert_allclose(trace.attention[0].sum(-1), 1, rtol=1e-5)
+
+
+def test_rematerialisation_changes_nothing_but_memory() -> None:
+    blueprint, parameters = small()
+    remat, _ = small(rematerialise=True)
+    x, keys = jax.random.normal(jax.random.key(1), (2, 30, 12)), jax.random.split(jax.random.key(2), 2)
+
+    def gradient(which: object) -> dict:
+        return jax.grad(lambda p: jnp.square(which.build(p)(x, keys_B=keys)).mean())(parameters)
+
+    for name, expected in gradient(blueprint).items():
+        np.testing.assert_allclose(gradient(remat)[name], expected, rtol=1e-4, atol=1e-7, err_msg=name)
+        break
+
+
+def test_dropout_belongs_to_the_sample() -> None:
+    keys = jax.random.split(jax.random.key(3), 4)
+    x = jnp.ones((4, 50, 8))
+    whole = dropout(x, 0.1, keys)
+    np.testing.assert_array_equal(whole[3:], dropout(x[3:], 0.1, keys[3:]))
+    assert not np.array_equal(whole[0], whole[1])
+    np.testing.assert_array_equal(dropout(x, 0.1, None), x)
+    many = dropout(jnp.ones((4, 200, 500)), 0.1, keys)
+    kept = np.asarray(many > 0)
+    assert abs(kept.mean() - 0.9) < 3 * np.sqrt(0.09 / kept.size)
+    assert float(many.mean()) == pytest.approx(1.0, abs=2e-3)
+
+
+def test_dropout_is_off_without_keys_and_on_with_them() -> None:
+    blueprint, parameters = small(dropout=0.5)
+    model = blueprint.build(parameters)
+    x = jax.random.normal(jax.random.key(1), (2, 30, 12))
+    keys = jax.random.split(jax.random.key(2), 2)
+    assert not np.allclose(model(x), model(x, keys_B=keys))
+    off, _ = small(dropout=0.0)
+    np.testing.assert_array_equal(off.build(parameters)(x), off.build(parameters)(x, keys_B=keys))
+
+
+def test_timestamps_are_asked_for_and_only_then_taken() -> None:
+    blueprint, parameters = small()
+    x = jnp.ones((1, 5, 12))
+    times = jnp.ones((1, 5, 5), jnp.int32)
+    with pytest.raises(ValueError, match="takes no timestamps"):
+        blueprint.build(parameters)(x, times)
+    calendar, _ = small(temporal_positions=True)
+    with pytest.raises(ValueError, match="needs timestamps"):
+        calendar.build(parameters)(x)
+    assert calendar.build(parameters)(x, times).shape == (1, 5, 12)
+
+
+@pytest.mark.parametrize("wrong", [{"width": 10}, {"heads": 0}, {"dropout": 1.0}, {"width": 5, "heads": 5}])
+def test_impossible_sizes_are_refused(wrong: dict) -> None:
+    with pytest.raises(ValueError, match=r"model\."):
+        ModelSettings(**{**vars(SMALL), **wrong})
