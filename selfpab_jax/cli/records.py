@@ -22,7 +22,7 @@ FLAGS = {
     "skip_night": "hunt4 only. Leave out recordings that start in the hours 0 to 6.",
     "beam": "Run as an Apache Beam pipeline instead of processes; folders must be seen by all of its workers.",
     "strict": "Stop at the first file that cannot be used instead of setting it aside.",
-    "resume": "Go on with an unfinished build (the same command does so anyway).",
+    "resume": "Go on with an unfinished build, as the same command does anyway; finished already, it is no error.",
     "overwrite": "Delete what is in `out` first.",
 }
 """Options of `records build` that take no value."""
@@ -129,7 +129,7 @@ def build(
         beam_options=tuple(beam_options or ()) if beam else None,
         strict=strict,
     )
-    info = build_records(plan, out, runner, overwrite)
+    info = build_records(plan, out, runner, overwrite, resume)
     print(_summary(info, out))
     return 0
 

@@ -26,7 +26,7 @@ class Runner:
     strict: bool = False
 
 
-def build_records(plan: Plan, out: Path, runner: Runner, overwrite: bool = False) -> RecordsInfo:
+def build_records(plan: Plan, out: Path, runner: Runner, overwrite: bool = False, resume: bool = False) -> RecordsInfo:
     """Builds records into `out/spectrograms/1.0.0` and says what they are.
 
     Finished shards wait in `out/.building` until all are there; the folder of the data set appears at once, complete.
@@ -37,6 +37,7 @@ def build_records(plan: Plan, out: Path, runner: Runner, overwrite: bool = False
         out: the folder to build in.
         runner: how.
         overwrite: delete what an earlier build left in `out`, finished or not.
+        resume: finished records of the same options are no error but the answer.
 
     Raises:
         DataError: finished records in `out`, an unfinished build of another plan, another build at work, or nothing
@@ -48,6 +49,10 @@ def build_records(plan: Plan, out: Path, runner: Runner, overwrite: bool = False
         if overwrite:
             shutil.rmtree(folder, ignore_errors=True)
             shutil.rmtree(staging, ignore_errors=True)
+        if folder.exists() and (resume or staging.exists()) and read_info(folder).options == plan.options():
+            # Killed while clearing up, or asked to go on with what is done.
+            shutil.rmtree(staging, ignore_errors=True)
+            return read_info(folder)
         if folder.exists():
             raise DataError(f"{out}: finished records are in it already; choose another --out, or add --overwrite")
         if (staging / PLAN_FILE).exists():

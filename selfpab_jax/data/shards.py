@@ -77,7 +77,9 @@ def build_shard(plan: Plan, folder: Path, shard: Shard, strict: bool = False, co
         try:
             for recording, window in file_windows(plan, file):
                 example = to_example(plan, recording, window, moments)
-                writer.write(serializer.serialize_example(features.encode_example(example)))
+                # Protocol buffers order maps by a process's hash seed unless told not to.
+                record = serializer.get_tf_example(features.encode_example(example))
+                writer.write(record.SerializeToString(deterministic=True))
                 for name, value in (
                     ("subject", file.subject),
                     ("recording", recording.name),

@@ -1,0 +1,76 @@
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from selfpab_jax.data.records import RecordIndex
+from selfpab_jax.data.subsets import hours_of, select
+from selfpab_jax.errors import DataError
+
+
+def index_of(counts: list[int], seconds: float = 300.0) -> RecordIndex:
+    subject = np.repeat([f"S{i}" for i in range(len(counts))], counts)
+    rows = len(subject)
+    return RecordIndex(subject, subject, np.zeros(rows, np.int64), np.full(rows, seconds, np.float32))
+
+
+COUNTS = st.lists(st.integers(1, 30), min_size=2, max_size=12)
+SEEDS = st.integers(0, 2**31)
+
+
+@settings(max_examples=100)
+@given(counts=COUNTS, seed=SEEDS, shares=st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)))
+def test_hours_are_nested_and_met(counts, seed, shares):
+    index = index_of(counts)
+    there = len(index) / 12
+    less, more = (select(index, hours=share * there, seed=seed) for share in sorted(shares))
+    assert set(less) <= set(more)
+    assert (np.diff(more) > 0).all()
+    wanted = max(shares) * there
+    assert wanted - 1e-6 <= hours_of(index, more) < wanted + 1 / 12 + 1e-6
+
+
+@settings(max_examples=100)
+@given(counts=COUNTS, seed=SEEDS, data=st.data())
+def test_subjects_are_nested_and_whole(counts, seed, data):
+    index = index_of(counts)
+    more = data.draw(st.integers(1, len(counts)))
+    less = data.draw(st.integers(1, more))
+    few, many = (select(index, subjects=n, seed=seed) for n in (less, more))
+    assert set(few) <= set(many)
+    chosen = set(index.subject[many])
+    assert len(chosen) == more
+    assert len(many) == np.isin(index.subject, list(chosen)).sum()
+
+
+@settings(max_examples=50)
+@given(counts=COUNTS, seed=SEEDS, share=st.floats(0.01, 1))
+def test_hours_among_chosen_subjects(counts, seed, share):
+    index = index_of(counts)
+    people = select(index, subjects=2, seed=seed)
+    both = select(index, subjects=2, hours=share * hours_of(index, people), seed=seed)
+    assert set(both) <= set(people)
+
+
+def test_everything_is_the_default():
+    np.testing.assert_array_equal(select(index_of([2, 3])), np.arange(5))
+
+
+def test_the_seed_matters():
+    index = index_of([50, 50])
+    assert set(select(index, hours=1, seed=0)) != set(select(index, hours=1, seed=1))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"hours": 2}, "has 0.9167"),
+        ({"hours": 0}, "0 hours"),
+        ({"subjects": 4}, "4 subjects were asked for; the split has 3"),
+        ({"subjects": 0}, "0 subjects"),
+        ({"subjects": 1, "hours": 0.9}, "of these 1 subjects has"),
+    ],
+)
+def test_more_than_there_is(wanted, message):
+    with pytest.raises(DataError, match=message):
+        select(index_of([3, 4, 4]), **wanted)
