@@ -51,9 +51,11 @@ RULES = (
 )
 """Every parameter, in the order in which the original's classes register them."""
 
-FRAME_POSITIONS = ("emb.pos_encoder.pe", "emb.pos_encoder.pos_encoders.{n}.pe")
-CALENDAR_POSITIONS = {"emb.pos_encoder.pos_encoders.{n}." + f"{name}_embed.emb.weight": name for name in CALENDAR}
-"""Fixed tables, which we compute instead of storing; the second are LTA2V's, by what they are looked up with."""
+FRAME_TABLE, NUMBERED_FRAME_TABLE = "emb.pos_encoder.pe", "emb.pos_encoder.pos_encoders.{n}.pe"
+CALENDAR_TABLES = {
+    f"emb.pos_encoder.pos_encoders.{{n}}.{name}_embed.emb.weight": rows for name, rows in reversed(CALENDAR.items())
+}
+"""Fixed tables, which we compute instead of storing: by frame, and LTA2V's by calendar with their rows."""
 
 IGNORED = (r"(?:val_|test_)?metrics\..+",)
 """What else a `state_dict` may hold: torchmetrics' counters, which no output depends on."""
@@ -84,7 +86,9 @@ class Pair:
 
 def is_position(name: str) -> bool:
     """Whether a tensor is one of the fixed tables."""
-    return any(_layer_of(pattern, name) is not None for pattern in (*FRAME_POSITIONS, *CALENDAR_POSITIONS))
+    return any(
+        _layer_of(pattern, name) is not None for pattern in (FRAME_TABLE, NUMBERED_FRAME_TABLE, *CALENDAR_TABLES)
+    )
 
 
 def is_ignored(name: str) -> bool:

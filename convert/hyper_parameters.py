@@ -1,0 +1,132 @@
+"""The original's `hyper_parameters` as our settings, and back; numbers may be texts such as '1e-4'."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from selfpab_jax.errors import ModelError
+from selfpab_jax.model.settings import ModelSettings
+
+Number = TypeVar("Number", int, float)
+FRAME_ENCODING, CALENDAR_ENCODING = "AbsolutePositionalEncoding", "TemporalPositionalEncoding"
+UNSUPPORTED = {"seq_operation": (None,), "output_activation": (None,), "n_prediction_head_layers": (1, "1")}
+"""Options that change the function; every published run has these values."""
+
+
+def arguments_of(content: Mapping[Any, Any]) -> dict[str, Any]:
+    """The arguments that the original's class was made with.
+
+    Raises:
+        ModelError: there are none, or they are a DownstreamMLP's.
+    """
+    stored = content.get("hyper_parameters")
+    arguments = stored.get("args", stored) if isinstance(stored, dict) else None
+    if not isinstance(arguments, dict) or not arguments:
+        raise ModelError("it has no hyper_parameters, so the number of heads is unknown")
+    if "upstream_algorithm" in arguments or "upstream_model_path" in arguments:
+        raise ModelError(
+            "it is a DownstreamMLP, a classifier on top of an encoder: convert the upstream_model.ckpt it was made from"
+        )
+    return arguments
+
+
+def settings_of(arguments: Mapping[str, Any], temporal_positions: bool) -> ModelSettings:
+    """Sizes of the encoder, in float32 as the original computes.
+
+    Raises:
+        ModelError: an argument is missing, no number, or asks for something that our encoder does not do.
+    """
+    for name, values in UNSUPPORTED.items():
+        if name in arguments and arguments[name] not in values:
+            raise ModelError(f"hyper-parameter {name} is {short(arguments[name])}; only {values[0]} is known here")
+    try:
+        return ModelSettings(
+            width=number(arguments, "d_model", int),
+            heads=number(arguments, "nhead", int),
+            feedforward=number(arguments, "dim_feedforward", int),
+            layers=number(arguments, "n_encoder_layers", int),
+            dropout=number(arguments, "dropout", float),
+            compute="float32",
+            temporal_positions=temporal_positions,
+        )
+    except ValueError as error:
+        raise ModelError(f"its hyper-parameters make no model: {error}") from None
+
+
+def number(arguments: Mapping[str, Any], name: str, kind: type[Number]) -> Number:
+    """An argument as a number, also where it is stored as a text.
+
+    Raises:
+        ModelError: missing, or no such number.
+    """
+    value = arguments.get(name)
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            found = float(value)
+            if found == kind(found):
+                return kind(found)
+        except (ValueError, OverflowError):
+            pass
+    raise ModelError(f"hyper-parameter {name} is {short(value)}; a number is needed")
+
+
+def encodings_of(arguments: Mapping[str, Any]) -> str | list[str]:
+    """The positional encodings by name: one alone, or a list of which each has a number in the `state_dict`.
+
+    Raises:
+        ModelError: others than the published ones.
+    """
+    said = arguments.get("positional_encoding", FRAME_ENCODING)
+    names = list(said) if isinstance(said, (list, tuple)) else said
+    known = (FRAME_ENCODING, [FRAME_ENCODING], [CALENDAR_ENCODING, FRAME_ENCODING], [FRAME_ENCODING, CALENDAR_ENCODING])
+    if names not in known:
+        raise ModelError(
+            f"positional encoding {short(said)} is unknown; {FRAME_ENCODING}, alone or with {CALENDAR_ENCODING}, "
+            "is known"
+        )
+    return names
+
+
+def arguments_for(
+    settings: ModelSettings, features: int, outputs: int, kept: Mapping[str, Any], batch_size: int, steps: int
+) -> dict[str, Any]:
+    """Arguments with which the original makes this model: those it came with, or the published ones for its size."""
+    encoding = [CALENDAR_ENCODING, FRAME_ENCODING] if settings.temporal_positions else FRAME_ENCODING
+    published = {
+        "batch_size": batch_size,
+        "dim_prediction_head": None,
+        "epochs": 1,
+        "loss": "maskedL1",
+        "lr": 1e-4,
+        "lr_scheduler": "LinearWUSchedule",
+        "metrics": None,
+        "n_prediction_head_layers": 1,
+        "optimizer": "AdamW",
+        "output_activation": None,
+        "positional_encoding": encoding,
+        "seq_operation": None,
+        "weight_decay": 1e-5,
+        "total_step_count": steps,
+        "_epochs": 1,
+        "d_model": settings.width,
+        "dim_feedforward": settings.feedforward,
+        "dropout": settings.dropout,
+        "n_encoder_layers": settings.layers,
+        "nhead": settings.heads,
+        "input_dim": features,
+        "output_dim": outputs,
+    }
+    return published | dict(kept)
+
+
+def plain(value: Any) -> Any:
+    """A value with everything that JSON cannot hold left out (tensors, mostly)."""
+    if isinstance(value, dict):
+        return {str(key): plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+        return [plain(part) for part in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else None
+
+
+def short(value: Any) -> str:
+    """A foreign value in a message."""
+    return repr(value)[:80] if isinstance(value, (type(None), bool, int, float, str)) else str(plain(value))[:80]

@@ -1,0 +1,102 @@
+"""The original's normalisation statistics: found by number of features and sensor, or read where one says."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from selfpab_jax.convert.family import Family
+from selfpab_jax.errors import DataError, ModelError
+from selfpab_jax.signal.statistics import SMALLEST_STD, Statistics
+
+FOLDER = re.compile(r"normalization_params_STFT_feats(\d+)_seqlen(\d+)")
+NAME_OF_SENSOR = {"back": "_B", "thigh": "_T"}
+"""How the original's folders end that hold one sensor's statistics: `HUNT4_B`, `HUNT4_T`; `HUNT4` holds both."""
+
+
+def find_statistics(checkpoint: Path, family: Family, features: int) -> Statistics | None:
+    """The statistics in the clone of the original's repository that a checkpoint lies in, or None.
+
+    Raises:
+        ModelError: several sets fit.
+    """
+    for folder in checkpoint.absolute().parents:
+        root = folder / "params" / "norm_params"
+        if root.is_dir():
+            return _search(root, family, features)
+    return None
+
+
+def read_statistics(path: Path, family: Family, features: int) -> Statistics:
+    """The statistics that one gave: a folder with `mean.csv` and `std.csv`, one above such folders, or an npz.
+
+    Raises:
+        ModelError: there are none that fit, or they cannot be read.
+    """
+    if path.is_file():
+        try:
+            found = Statistics.load(path)
+        except DataError as error:
+            raise ModelError(str(error)) from None
+    elif (path / "mean.csv").exists():
+        found = _statistics([path], path.parent.name or path.name)
+    else:
+        searched = _search(path, family, features)
+        if searched is None:
+            raise ModelError(f"{path} has no statistics of {features} features: {_wanted(family, features)}")
+        return searched
+    wanted = _records_features(family, features)
+    if len(found.mean) != wanted:
+        raise ModelError(f"{path} has statistics of {len(found.mean)} features: {_wanted(family, features)}")
+    return found
+
+
+def _search(root: Path, family: Family, features: int) -> Statistics | None:
+    suffixes = [""] if family.channels_in == len(family.channels) else [NAME_OF_SENSOR[s] for s in family.sensors]
+    chosen = []
+    for suffix in suffixes:
+        fitting = [
+            folder for folder in sorted(root.glob("*/normalization_params_*")) if _fits(folder, features, suffix)
+        ]
+        if len(fitting) > 1:
+            names = ", ".join(str(folder.relative_to(root)) for folder in fitting)
+            raise ModelError(f"{root} has several statistics that fit ({names}): choose with --statistics")
+        chosen += fitting
+    if len(chosen) < len(suffixes):
+        return None
+    return _statistics(chosen, " and ".join(folder.parent.name for folder in chosen))
+
+
+def _fits(folder: Path, features: int, suffix: str) -> bool:
+    found = FOLDER.fullmatch(folder.name)
+    one_sensor = folder.parent.name.endswith(tuple(NAME_OF_SENSOR.values()))
+    right = folder.parent.name.endswith(suffix) if suffix else not one_sensor
+    return found is not None and int(found.group(1)) == features and right and (folder / "mean.csv").exists()
+
+
+def _statistics(folders: list[Path], name: str) -> Statistics:
+    mean, std = (np.concatenate([_column(folder / f"{part}.csv") for folder in folders]) for part in ("mean", "std"))
+    try:
+        return Statistics(mean, np.where(std == 0, np.float32(SMALLEST_STD), std), f"of the original, {name}")
+    except DataError as error:
+        raise ModelError(f"{folders[0]}: {error}") from None
+
+
+def _column(path: Path) -> np.ndarray:
+    try:
+        return np.array([float(line) for line in path.read_text().split()], np.float32)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read as one number a line: {error}") from None
+
+
+def _records_features(family: Family, features: int) -> int:
+    return features // family.channels_in * len(family.channels)
+
+
+def _wanted(family: Family, features: int) -> str:
+    wanted = _records_features(family, features)
+    if wanted == features:
+        return f"this model needs {features}"
+    return (
+        f"this model needs {wanted}, or a folder with both {family.sensors[0]}'s (…_B) and {family.sensors[1]}'s (…_T)"
+    )
