@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from selfpab_jax.errors import ModelError
 from selfpab_jax.model.settings import ModelSettings
 from selfpab_jax.signal.statistics import Statistics
 from selfpab_jax.signal.stft import SpectrogramSettings
+from selfpab_jax.tensor_file import write_tensors
 
 FORMAT = 1
 WEIGHTS_FILE, CONFIG_FILE, STATISTICS_FILE, CARD_FILE = (
@@ -54,7 +56,7 @@ class ModelConfig:
 def write_model(
     directory: Path,
     config: ModelConfig,
-    parameters: dict[str, np.ndarray],
+    parameters: Mapping[str, np.ndarray],
     statistics: Statistics | None,
     *,
     overwrite: bool = False,
@@ -71,15 +73,14 @@ def write_model(
     Raises:
         ModelError: the directory exists, or the disk is full.
     """
-    if directory.exists() and any(directory.iterdir()):
-        if not overwrite:
-            raise ModelError(f"{directory} exists; choose another directory or add --overwrite")
-        if not (directory / CONFIG_FILE).exists():
-            raise ModelError(f"{directory} is no model directory, so --overwrite leaves it alone")
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
+    check_writable(directory, overwrite=overwrite)
     try:
-        safetensors.numpy.save_file(dict(parameters), temporary / WEIGHTS_FILE)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
+    except OSError as error:
+        raise ModelError(f"{directory} cannot be made: {error}") from error
+    try:
+        write_tensors(temporary / WEIGHTS_FILE, parameters)
         content = {"format": FORMAT, **asdict(config), "statistics": STATISTICS_FILE if statistics else None}
         (temporary / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         if statistics:
@@ -89,10 +90,25 @@ def write_model(
         if directory.exists():
             shutil.rmtree(directory)
         os.replace(temporary, directory)
-    except (OSError, safetensors.SafetensorError) as error:
+    except OSError as error:
         raise ModelError(f"{directory} could not be written: {error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_writable(directory: Path, *, overwrite: bool) -> None:
+    """See before any work whether a model directory may be written.
+
+    Raises:
+        ModelError: something is there that is not to be replaced.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise ModelError(f"{directory} is a file; choose another directory")
+    if directory.exists() and any(directory.iterdir()):
+        if not overwrite:
+            raise ModelError(f"{directory} exists; choose another directory or add --overwrite")
+        if not (directory / CONFIG_FILE).exists():
+            raise ModelError(f"{directory} is no model directory, so --overwrite leaves it alone")
 
 
 def read_model(directory: Path) -> tuple[ModelConfig, dict[str, np.ndarray], Statistics | None]:
@@ -136,7 +152,7 @@ def read_config(directory: Path) -> tuple[ModelConfig, str | None]:
         raise ModelError(f"{path} cannot be read: {type(error).__name__} {error}") from None
 
 
-def model_card(config: ModelConfig, parameters: dict[str, np.ndarray], statistics: Statistics | None) -> str:
+def model_card(config: ModelConfig, parameters: Mapping[str, np.ndarray], statistics: Statistics | None) -> str:
     """The directory's README for people."""
     model, spectrogram = config.model, config.spectrogram
     seconds = (spectrogram.fft_window + (config.frames - 1) * spectrogram.fft_hop) / spectrogram.rate_hz
@@ -145,7 +161,11 @@ def model_card(config: ModelConfig, parameters: dict[str, np.ndarray], statistic
         if statistics
         else "**none in this directory**: frames must be given normalised"
     )
-    known = "\n".join(f"- {name.replace('_', ' ')}: {_short(value)}" for name, value in config.provenance.items())
+    known = "\n".join(
+        f"- {name.replace('_', ' ')}: {_short(value)}"
+        for name, value in config.provenance.items()
+        if not isinstance(value, dict)
+    )
     return f"""---
 library_name: selfpab-jax
 tags: [accelerometer, human-activity-recognition, self-supervised]

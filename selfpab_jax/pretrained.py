@@ -1,5 +1,6 @@
 """The door for users of features: a frozen encoder that takes signals or spectrograms."""
 
+import warnings
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -171,6 +172,8 @@ def load_encoder(
     """
     directory = Path(directory)
     config, arrays, statistics = read_model(directory)
+    if statistics is None:
+        warnings.warn(f"{directory} has no normalisation statistics: give it normalised frames", stacklevel=2)
     config = replace(config, model=replace(config.model, compute=compute or "float32"))
     abstract = draw_blueprint(config.model, config.features, config.outputs).abstract
     wrong = [
