@@ -40,8 +40,8 @@ def build_records(plan: Plan, out: Path, runner: Runner, overwrite: bool = False
         resume: finished records of the same options are no error but the answer.
 
     Raises:
-        DataError: finished records in `out`, an unfinished build of another plan, another build at work, or nothing
-            usable.
+        DataError: finished records in `out`, an unfinished build of another plan, another build at work, nothing
+            usable, or a full disk.
     """
     out.mkdir(parents=True, exist_ok=True)
     with _lock(out):
@@ -55,13 +55,16 @@ def build_records(plan: Plan, out: Path, runner: Runner, overwrite: bool = False
             return read_info(folder)
         if folder.exists():
             raise DataError(f"{out}: finished records are in it already; choose another --out, or add --overwrite")
-        if (staging / PLAN_FILE).exists():
-            check_same(plan, staging)
-        else:
-            write_plan(plan, staging)
-        _sweep(out)
-        _prepare(plan, out, staging, runner)
-        shutil.rmtree(staging)
+        try:
+            if (staging / PLAN_FILE).exists():
+                check_same(plan, staging)
+            else:
+                write_plan(plan, staging)
+            _sweep(out)
+            _prepare(plan, out, staging, runner)
+            shutil.rmtree(staging)
+        except OSError as error:
+            raise DataError(f"{out}: cannot build here ({error}); mend that and repeat the command to go on") from None
     return read_info(folder)
 
 

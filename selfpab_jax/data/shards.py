@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,8 +62,8 @@ def build_shard(plan: Plan, folder: Path, shard: Shard, strict: bool = False, co
 
     Raises:
         DataError: strict, and a file was to be set aside.
+        OSError: the disk is full, or the folder cannot be written.
     """
-    from array_record.python.array_record_module import ArrayRecordWriter
     from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
     features = record_features(plan.records.frames, plan.features, plan.has_labels)
@@ -71,34 +72,43 @@ def build_shard(plan: Plan, folder: Path, shard: Shard, strict: bool = False, co
     index: dict[str, list] = {"subject": [], "recording": [], "start_ms": []}
     rejected: list[dict[str, str]] = []
     partial = folder / f"{shard.number:05d}.{os.getpid()}.part"
-    writer = ArrayRecordWriter(str(partial), WRITER_OPTIONS)
-    for file in shard_files(folder, shard):
-        written = 0
-        try:
-            for recording, window in file_windows(plan, file):
-                example = to_example(plan, recording, window, moments)
-                # Protocol buffers order maps by a process's hash seed unless told not to.
-                record = serializer.get_tf_example(features.encode_example(example))
-                writer.write(record.SerializeToString(deterministic=True))
-                for name, value in (
-                    ("subject", file.subject),
-                    ("recording", recording.name),
-                    ("start_ms", example["start"]),
-                ):
-                    index[name].append(value)
-                written += 1
-        except Rejected as reason:
-            if strict:
-                raise DataError(f"{file.path}: {reason} (--strict)") from None
-            rejected.append({"file": file.path, "subject": file.subject, "split": shard.split, "reason": str(reason)})
-        if count is not None:
-            count(written, int(not written))
-    writer.close()
-    size = partial.stat().st_size
-    result = ShardResult(len(index["subject"]), size, fingerprint(partial), moments, index, rejected)
+    with _record_writer(partial) as write:
+        for file in shard_files(folder, shard):
+            written = 0
+            try:
+                for recording, window in file_windows(plan, file):
+                    example = to_example(plan, recording, window, moments)
+                    record = serializer.get_tf_example(features.encode_example(example))
+                    # Protocol buffers order maps by a process's hash seed unless told not to.
+                    write(record.SerializeToString(deterministic=True))
+                    index["subject"].append(file.subject)
+                    index["recording"].append(recording.name)
+                    index["start_ms"].append(example["start"])
+                    written += 1
+            except Rejected as reason:
+                if strict:
+                    raise DataError(f"{file.path}: {reason} (--strict)") from None
+                about = {"file": file.path, "subject": file.subject, "split": shard.split, "reason": str(reason)}
+                rejected.append(about)
+            if count is not None:
+                count(written, int(not written))
+    result = ShardResult(len(index["subject"]), partial.stat().st_size, fingerprint(partial), moments, index, rejected)
     partial.rename(shard_path(folder, shard))
     _write_result(result, result_path(folder, shard))
     return shard.number
+
+
+@contextmanager
+def _record_writer(path: Path) -> Iterator[Callable[[bytes], None]]:
+    """Writes records, and tells of a full disk as any file would (ArrayRecord raises a RuntimeError)."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    writer = ArrayRecordWriter(str(path), WRITER_OPTIONS)
+    try:
+        yield writer.write
+        writer.close()
+    except RuntimeError as error:
+        raise OSError(f"writing {path}: {error}") from error
 
 
 def file_windows(plan: Plan, file: SourceFile) -> Iterator[tuple[Recording, Window]]:

@@ -189,3 +189,27 @@ def test_the_command_fails_without_a_traceback(tmp_path, cli):
     assert done.returncode != 0
     assert "no <subject>/<YYYY-MM-DD_HH>.npz" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_full_disk_is_told_and_the_build_goes_on_later(cohort, plan_of, tmp_path, monkeypatch, records, contents):
+    from selfpab_jax.data import shards, workers
+
+    room = [3]
+
+    def full(result, path, write=shards._write_result):
+        room[0] -= 1
+        if room[0] < 0:
+            raise OSError(28, "No space left on device")
+        write(result, path)
+
+    def here(plan, folder, missing, count, strict, report):
+        for shard in missing:
+            workers.build_shard(plan, folder, shard, strict)
+
+    monkeypatch.setattr(workers, "build_shards", here)
+    monkeypatch.setattr(shards, "_write_result", full)
+    with pytest.raises(DataError, match=r"No space left on device.*repeat the command"):
+        build_records(plan_of(cohort), tmp_path, Runner())
+    room[0] = 1000
+    build_records(plan_of(cohort), tmp_path, Runner())
+    assert contents(tmp_path / "spectrograms") == contents(records.folder.parent)
