@@ -5,14 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from selfpab_jax.model.alteration import AlterationSettings
 from selfpab_jax.model.blueprint import Blueprint, Parameters, draw_blueprint
 from selfpab_jax.model.settings import ModelSettings
 from selfpab_jax.model.task import TaskSettings
-from selfpab_jax.signal.statistics import Statistics
-from selfpab_jax.train.checkpoint import read_parameters
+from selfpab_jax.train.checkpoint import read_parameters, statistics_of
 from selfpab_jax.train.step import Objective
 
 
@@ -38,13 +36,10 @@ def read_checkpoint(run: Path, which: str, compute: str | None = None) -> tuple[
     parameters, facts = read_parameters(run, which, abstract)
     blueprint = blueprint_of(facts, compute)
     task = facts["settings"]["task"]
-    statistics = facts["statistics"]
     objective = Objective(
         blueprint,
         TaskSettings(**{**task, "alteration": AlterationSettings(**task["alteration"])}),
-        Statistics(
-            np.asarray(statistics["mean"], np.float32), np.asarray(statistics["std"], np.float32), statistics["kind"]
-        ),
+        statistics_of(facts),
         tuple(facts["records"]["sensors"]),
         len(facts["records"]["channels"]),
     )

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from selfpab_jax.errors import RunError
 from selfpab_jax.model.blueprint import Parameters
+from selfpab_jax.signal.statistics import Statistics
 from selfpab_jax.train.state import TrainState
 
 LATEST, BEST = "latest", "best"
@@ -155,6 +157,12 @@ def read_parameters(run: Path, which: str, abstract_of: Any) -> tuple[Parameters
             facts = manager.restore(step, args=ocp.args.Composite(facts=ocp.args.JsonRestore()))["facts"]
             items = ocp.args.Composite(parameters=ocp.args.StandardRestore(abstract_of(facts)))
             return manager.restore(step, args=items)["parameters"], facts
+
+
+def statistics_of(facts: dict[str, Any]) -> Statistics:
+    """The normalisation statistics that a checkpoint was trained with."""
+    stored = facts["statistics"]
+    return Statistics(np.asarray(stored["mean"], np.float32), np.asarray(stored["std"], np.float32), stored["kind"])
 
 
 @contextmanager

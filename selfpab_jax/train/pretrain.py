@@ -15,7 +15,7 @@ from selfpab_jax.data.loader import batches, rows_of_batch
 from selfpab_jax.data.records import Records, RecordSource, open_records
 from selfpab_jax.data.records_info import RecordsInfo
 from selfpab_jax.errors import ConfigError, RunError
-from selfpab_jax.train.checkpoint import Checkpoints
+from selfpab_jax.train.checkpoint import Checkpoints, statistics_of
 from selfpab_jax.train.distributed import join
 from selfpab_jax.train.held_out import held_out_loss
 from selfpab_jax.train.interruption import Interruption, listen
@@ -89,7 +89,7 @@ def _train(settings: PretrainSettings, run: Path, records: Records, plan: Plan) 
     progress.say(sharding_table(plan.objective.blueprint, shardings, plan.mesh))
 
     checkpoints = Checkpoints(run, settings.checkpoint)
-    state, validation = _start(settings, plan, checkpoints)
+    state, validation, plan = _start(settings, plan, checkpoints)
     first = int(state.step)
     if speaks:
         rewind_log(run, first)
@@ -112,15 +112,17 @@ def _train(settings: PretrainSettings, run: Path, records: Records, plan: Plan) 
     return ending
 
 
-def _start(settings: PretrainSettings, plan: Plan, checkpoints: Checkpoints) -> tuple[TrainState, Validation]:
+def _start(settings: PretrainSettings, plan: Plan, checkpoints: Checkpoints) -> tuple[TrainState, Validation, Plan]:
     blueprint = plan.objective.blueprint
     if checkpoints.latest_step is None:
         key = jax.random.key(settings.seed)
-        return create_state(blueprint, plan.update, plan.mesh, key), Validation()
+        return create_state(blueprint, plan.update, plan.mesh, key), Validation(), plan
     state, facts = checkpoints.restore(abstract_state(blueprint, plan.update, plan.mesh))
     record = facts["validation"]
     best = math.inf if record["best"] is None else record["best"]
-    return state, Validation(best, record["best_step"], record["since"])
+    # The encoder knows the statistics it began with: a converted run goes on with the published ones.
+    objective = replace(plan.objective, statistics=statistics_of(facts))
+    return state, Validation(best, record["best_step"], record["since"]), replace(plan, objective=objective)
 
 
 def _loop(
