@@ -87,6 +87,16 @@ class Checkpoint:
         if wrong:
             raise ModelError(f"{self.file.path} has values that are not finite in {', '.join(wrong)}")
 
+    def check_weights(self) -> dict[str, int]:
+        """Read everything that the model needs through once; checksums of the fixed tables by name.
+
+        Raises:
+            ModelError: as `check_values` and `check_positions`.
+        """
+        tables = self.check_positions()
+        self.check_values({pair.torch: self.tensors[pair.torch] for pair in self.pairs})
+        return tables
+
     def check_positions(self) -> dict[str, int]:
         """Compare the fixed tables with what we compute instead; their checksums by name.
 
