@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from selfpab_jax.errors import ModelError
 from selfpab_jax.model.settings import ModelSettings
+from selfpab_jax.model_directory import ModelConfig
 
 Number = TypeVar("Number", int, float)
 FRAME_ENCODING, CALENDAR_ENCODING = "AbsolutePositionalEncoding", "TemporalPositionalEncoding"
@@ -86,36 +87,39 @@ def encodings_of(arguments: Mapping[str, Any]) -> str | list[str]:
     return names
 
 
-def arguments_for(
-    settings: ModelSettings, features: int, outputs: int, kept: Mapping[str, Any], batch_size: int, steps: int
-) -> dict[str, Any]:
-    """Arguments with which the original makes this model: those it came with, or the published ones for its size."""
-    encoding = [CALENDAR_ENCODING, FRAME_ENCODING] if settings.temporal_positions else FRAME_ENCODING
-    published = {
-        "batch_size": batch_size,
+def arguments_for(config: ModelConfig, kept: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments with which the original makes a model: those it was converted from, else the published ones.
+
+    Args:
+        config: of the model directory.
+        kept: arguments that a converted model came with; they are given back as they were.
+    """
+    model, steps = config.model, config.provenance.get("steps") or 1
+    own = {
+        "batch_size": config.provenance.get("batch_size") or 64,
+        "d_model": model.width,
+        "dim_feedforward": model.feedforward,
         "dim_prediction_head": None,
+        "dropout": model.dropout,
         "epochs": 1,
         "loss": "maskedL1",
         "lr": 1e-4,
         "lr_scheduler": "LinearWUSchedule",
         "metrics": None,
+        "n_encoder_layers": model.layers,
         "n_prediction_head_layers": 1,
+        "nhead": model.heads,
         "optimizer": "AdamW",
         "output_activation": None,
-        "positional_encoding": encoding,
+        "positional_encoding": [CALENDAR_ENCODING, FRAME_ENCODING] if model.temporal_positions else FRAME_ENCODING,
         "seq_operation": None,
         "weight_decay": 1e-5,
+        "input_dim": config.features,
+        "output_dim": config.outputs,
         "total_step_count": steps,
         "_epochs": 1,
-        "d_model": settings.width,
-        "dim_feedforward": settings.feedforward,
-        "dropout": settings.dropout,
-        "n_encoder_layers": settings.layers,
-        "nhead": settings.heads,
-        "input_dim": features,
-        "output_dim": outputs,
     }
-    return published | dict(kept)
+    return own | dict(kept)
 
 
 def plain(value: Any) -> Any:

@@ -97,6 +97,5 @@ def _wanted(family: Family, features: int) -> str:
     wanted = _records_features(family, features)
     if wanted == features:
         return f"this model needs {features}"
-    return (
-        f"this model needs {wanted}, or a folder with both {family.sensors[0]}'s (…_B) and {family.sensors[1]}'s (…_T)"
-    )
+    back, thigh = family.sensors
+    return f"this model needs {wanted}, or a folder with both {back}'s (…_B) and {thigh}'s (…_T)"

@@ -1,5 +1,6 @@
 """The one table of names and shapes between the original's `state_dict` and ours, read in both directions."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -119,7 +120,7 @@ def match(tensors: Mapping[str, Shaped], sizes: Mapping[str, int], layers: int) 
         ]
         problems += [] if pairs else [f"{name} is unexpected"]
         for pair in pairs:
-            problems += _misfits(tensor, pair, sizes)
+            problems += _misfits(tensor, pair.torch, pair.rule.torch_axes, sizes)
         found += pairs
     expected = expand(layers)
     for ours, count in Counter(pair.ours for pair in found).items():
@@ -135,6 +136,22 @@ def match(tensors: Mapping[str, Shaped], sizes: Mapping[str, int], layers: int) 
         raise ModelError("the tensors do not fit the model: " + "; ".join(problems))
     by_name = {pair.ours: pair for pair in found}
     return [by_name[pair.ours] for pair in expected]
+
+
+def match_ours(arrays: Mapping[str, Shaped], sizes: Mapping[str, int], layers: int) -> list[Pair]:
+    """Pair every parameter of the model with our array of it: `match` the other way.
+
+    Raises:
+        ModelError: arrays that are missing, unexpected, or have another shape or dtype: all of them.
+    """
+    pairs = expand(layers)
+    problems = [f"{name} is unexpected" for name in arrays if name not in {pair.ours for pair in pairs}]
+    for pair in pairs:
+        there = arrays.get(pair.ours)
+        problems += [f"{pair.ours} is missing"] if there is None else _misfits(there, pair.ours, pair.rule.axes, sizes)
+    if problems:
+        raise ModelError("the arrays do not fit the model: " + "; ".join(problems))
+    return pairs
 
 
 def expand(layers: int) -> list[Pair]:
@@ -161,7 +178,7 @@ def torch_of(array: Float32[np.ndarray, "..."], rule: Rule) -> Float32[np.ndarra
     axes = _split(rule.axes)
     turned = array.transpose([axes.index(axis) for axis in _split(rule.torch_axes)])
     by_axis = dict(zip(axes, array.shape, strict=True))
-    shape = [int(np.prod([by_axis[axis] for axis in _split(group)])) for group in _groups(rule.torch_axes)]
+    shape = [math.prod(by_axis[axis] for axis in _split(group)) for group in _groups(rule.torch_axes)]
     return np.ascontiguousarray(turned).reshape(shape)
 
 
@@ -180,22 +197,25 @@ def to_ours(
 
 
 def to_torch(parameters: Mapping[str, np.ndarray], settings: ModelSettings) -> Arrays:
-    """Tensors under torch names from our parameters, in the original's order, without the positional tables."""
+    """Tensors under torch names from our parameters, in the original's order, without the positional tables.
+
+    Raises:
+        ModelError: as `match_ours`.
+    """
+    match_ours(parameters, sizes_of(settings), settings.layers)
     return {pair.torch: torch_of(np.asarray(parameters[pair.ours]), pair.rule) for pair in expand(settings.layers)}
 
 
-def _misfits(tensor: Shaped, pair: Pair, sizes: Mapping[str, int]) -> list[str]:
-    groups = _groups(pair.rule.torch_axes)
+def _misfits(tensor: Shaped, name: str, axes: str, sizes: Mapping[str, int]) -> list[str]:
     known = [
-        int(np.prod([sizes[axis] for axis in _split(group)])) if set(_split(group)) <= sizes.keys() else None
-        for group in groups
+        math.prod(sizes[axis] for axis in _split(group)) if set(_split(group)) <= sizes.keys() else None
+        for group in _groups(axes)
     ]
-    shape = tuple(tensor.shape)
-    fits = len(shape) == len(known) and all(size in (None, there) for size, there in zip(known, shape, strict=False))
-    wanted = "x".join("any" if size is None else str(size) for size in known)
-    problems = [] if fits else [f"{pair.torch} has shape {'x'.join(map(str, shape)) or 'of a scalar'}, not {wanted}"]
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    return problems + ([] if dtype == "float32" else [f"{pair.torch} is {dtype}, not float32"])
+    shape, dtype = tuple(tensor.shape), str(tensor.dtype)
+    fits = len(shape) == len(known) and all(size in (None, there) for size, there in zip(known, shape, strict=True))
+    wanted = " x ".join("any" if size is None else str(size) for size in known)
+    problems = [] if fits else [f"{name} has shape {' x '.join(map(str, shape)) or 'of a scalar'}, not {wanted}"]
+    return problems + ([] if dtype == "float32" else [f"{name} is {dtype}, not float32"])
 
 
 def _sizes_seen(shape: Sequence[int], axes: str, sizes: Mapping[str, int]) -> dict[str, int]:
