@@ -109,6 +109,15 @@ def check_batch(batch_size: int, accumulate: int, mesh: Mesh) -> None:
 
 def sharding_table(blueprint: Blueprint, shardings: Mapping[str, NamedSharding], mesh: Mesh) -> str:
     """For people: each parameter once (layers stand for one another), its axes, and bytes a device."""
+    whole = sum(shape.size * 4 for shape in blueprint.abstract.values())
+    local = sum(math.prod(shardings[name].shard_shape(shape.shape)) * 4 for name, shape in blueprint.abstract.items())
+    device = mesh.devices.flat[0].device_kind
+    total = (
+        f"{blueprint.parameter_count:,} parameters; a device holds {local / 2**20:.1f} of {whole / 2**20:.1f} MiB"
+        f" of them and {2 * local / 2**20:.1f} MiB of AdamW's moments"
+    )
+    if mesh.size == 1:
+        return f"one device ({device}), nothing to shard; {total}"
     rows = []
     for name, shape in blueprint.abstract.items():
         if ".layers." in name and ".layers.0." not in name:
@@ -116,14 +125,6 @@ def sharding_table(blueprint: Blueprint, shardings: Mapping[str, NamedSharding],
         spec = shardings[name].spec
         cut = ", ".join(f"{a or '-'}:{m}" for a, m in zip(blueprint.axes[name], spec, strict=True) if m) or "whole"
         rows.append(f"  {name:<46} {'x'.join(map(str, shape.shape)):>16}  {cut}")
-    whole = sum(shape.size * 4 for shape in blueprint.abstract.values())
-    local = sum(math.prod(shardings[name].shard_shape(shape.shape)) * 4 for name, shape in blueprint.abstract.items())
     sizes = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
-    return "\n".join(
-        [
-            f"mesh {sizes} of {mesh.size} {mesh.devices.flat[0].device_kind}; samples over {' x '.join(BATCH_AXES)}",
-            *rows,
-            f"  {blueprint.parameter_count:,} parameters; a device holds {local / 2**20:.1f} of {whole / 2**20:.1f} MiB"
-            f" of them and {2 * local / 2**20:.1f} MiB of AdamW's moments",
-        ]
-    )
+    head = f"mesh {sizes} of {mesh.size} devices ({device}); samples over {' x '.join(BATCH_AXES)}"
+    return "\n".join([head, *rows, f"  {total}"])

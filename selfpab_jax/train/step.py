@@ -111,7 +111,7 @@ def train_step(
         loss, gradient = _mean_gradient(loss_of, state.parameters, spectrogram, keys_B, accumulate)
         change, optimiser = update.update(gradient, state.optimiser, state.parameters)
         parameters = optax.apply_updates(state.parameters, change)
-        metrics = StepMetrics(loss, optax.global_norm(gradient), schedule(state.step), stop.any())
+        metrics = StepMetrics(loss, optax.tree.norm(gradient), schedule(state.step), stop.any())
         return TrainState(state.step + 1, parameters, optimiser), metrics
 
     shardings = state_shardings(objective.blueprint, update, mesh)

@@ -83,7 +83,7 @@ def test_gradients_and_three_steps(golden: Path) -> None:
 
 
 def without_key_biases(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Softmax does not see a key bias: its gradient is 0 but for rounding, and AdamW makes full steps of the rounding."""
+    """Softmax does not see a key bias: its gradient is rounding alone, and AdamW makes whole steps of that."""
     kept = {name: np.asarray(tensor) for name, tensor in tensors.items()}
     for name, tensor in kept.items():
         if name.endswith("in_proj_bias"):
