@@ -14,7 +14,9 @@ def sinusoids(rows: int, width: int) -> Float32[np.ndarray, "T D"]:
     Every intermediate is float32, as there: the angle of frame 599 then differs from the float64 one by 2e-5, and
     a table in higher precision would miss the published encoder's positions by as much.
     """
-    rate_of_pair = np.exp(np.arange(0, width, 2, dtype=np.float32) * np.float32(-np.log(10_000.0) / width))
+    exponent = np.arange(0, width, 2, dtype=np.float32) * np.float32(-np.log(10_000.0) / width)
+    # The nearest float32 to the exponential is what torch gets; NumPy's own is an ulp off for half of the rates.
+    rate_of_pair = np.exp(exponent.astype(np.float64)).astype(np.float32)
     angle = np.arange(rows, dtype=np.float32)[:, None] * rate_of_pair
     table = np.empty((rows, width), np.float32)
     table[:, 0::2] = np.sin(angle)
