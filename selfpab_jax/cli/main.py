@@ -17,6 +17,10 @@ COMMANDS = {
     "status": ("status", "status", "say where runs are"),
     "evaluate": ("evaluate", "evaluate", "held-out loss and pictures of a run"),
     "export": ("export", "export", "write a run's model for use"),
+    "convert inspect": ("convert", "inspect", "say what is in a PyTorch checkpoint"),
+    "convert from-torch": ("convert", "from_torch", "PyTorch checkpoint to a model directory or a run"),
+    "convert to-torch": ("convert", "to_torch", "model directory to a PyTorch checkpoint"),
+    "convert verify": ("convert", "verify", "compare two models layer by layer"),
     "demo": ("demo", "demo", "all of the above on a synthetic cohort, in minutes"),
 }
 
