@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from selfpab_jax.convert.checkpoint import Checkpoint
 from selfpab_jax.convert.family import Family
 from selfpab_jax.errors import DataError, ModelError
 from selfpab_jax.signal.statistics import SMALLEST_STD, Statistics
@@ -12,6 +13,22 @@ from selfpab_jax.signal.statistics import SMALLEST_STD, Statistics
 FOLDER = re.compile(r"normalization_params_STFT_feats(\d+)_seqlen(\d+)")
 NAME_OF_SENSOR = {"back": "_B", "thigh": "_T"}
 """How the original's folders end that hold one sensor's statistics: `HUNT4_B`, `HUNT4_T`; `HUNT4` holds both."""
+
+
+def statistics_for(checkpoint: Checkpoint, given: Path | None) -> Statistics:
+    """The statistics that one gave, or those of the clone that the checkpoint lies in.
+
+    Raises:
+        ModelError: there are none that fit; asks for them.
+    """
+    path, family, features = checkpoint.file.path, checkpoint.family, checkpoint.features
+    found = read_statistics(given, family, features) if given else find_statistics(path, family, features)
+    if found is None:
+        raise ModelError(
+            f"{path} brings no statistics, and no clone's params/norm_params fits: give --statistics DIR "
+            f"({_wanted(family, features)}), or say --no-statistics"
+        )
+    return found
 
 
 def find_statistics(checkpoint: Path, family: Family, features: int) -> Statistics | None:

@@ -9,6 +9,7 @@ from jaxtyping import Float32, Int
 from selfpab_jax.convert.positions import build_tables
 from selfpab_jax.convert.table import Arrays
 from selfpab_jax.convert.torch_extra import require_torch
+from selfpab_jax.model.positions import CALENDAR
 from selfpab_jax.model.settings import ModelSettings
 
 LAYER = "transformer_encoder.layers.{n}."
@@ -69,6 +70,6 @@ def _positions(tables: Mapping[str, Any], frames: int, timestamps: Any) -> Any:
         if name.endswith(".pe"):
             total = total + table[:, :frames]
         elif timestamps is not None:
-            column = ("month", "day", "weekday", "hour", "minute").index(name.split(".")[-3].removesuffix("_embed"))
+            column = list(CALENDAR).index(name.split(".")[-3].removesuffix("_embed"))
             total = total + table[timestamps[..., column].long()]
     return total

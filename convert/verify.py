@@ -16,10 +16,11 @@ from selfpab_jax.convert.table import Arrays
 from selfpab_jax.convert.torch_network import torch_trace
 from selfpab_jax.errors import ModelError
 from selfpab_jax.model.blueprint import draw_blueprint
-from selfpab_jax.model.positions import CALENDAR
 from selfpab_jax.model.settings import ModelSettings
 from selfpab_jax.model_directory import CONFIG_FILE, read_model
+from selfpab_jax.signal.statistics import Statistics
 
+SIZES = ("width", "heads", "feedforward", "layers", "temporal_positions")
 Trace = Callable[[Float32[np.ndarray, "B T X"], Int[np.ndarray, "B T 5"] | None], Arrays]
 
 
@@ -32,6 +33,7 @@ class Network:
         settings: sizes.
         features, outputs: of an input and of a reconstructed frame.
         trace: from normalised frames (and timestamps) to the outputs of every part, by name.
+        statistics: of all sensors, where the model brings them.
     """
 
     kind: Literal["ours", "torch"]
@@ -39,6 +41,7 @@ class Network:
     features: int
     outputs: int
     trace: Trace
+    statistics: Statistics | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def open_network(
         ModelError: it is neither, or it is damaged.
     """
     if path.is_dir():
-        config, arrays, _ = read_model(path)
+        config, arrays, statistics = read_model(path)
         settings = replace(config.model, compute=compute)
         blueprint = draw_blueprint(settings, config.features, config.outputs)
         if {name: array.shape for name, array in arrays.items()} != {n: s.shape for n, s in blueprint.abstract.items()}:
@@ -94,7 +97,7 @@ def open_network(
             parts["reconstruction"] = model.head(traced.layers[-1])
             return {name: np.asarray(part, np.float32) for name, part in parts.items()}
 
-        return Network("ours", settings, config.features, config.outputs, ours)
+        return Network("ours", settings, config.features, config.outputs, ours, statistics)
 
     checkpoint = read_checkpoint(path, family, any_version=any_version)
     checkpoint.check_weights()
@@ -120,19 +123,6 @@ def compare(first: Network, second: Network, x: np.ndarray, timestamps: np.ndarr
         raise ModelError(f"the two models are of different shape: {', '.join(apart)}")
     traces = first.trace(x, timestamps), second.trace(x, timestamps)
     return [_difference(part, traces[0][part], traces[1][part]) for part in traces[0]]
-
-
-SIZES = ("width", "heads", "feedforward", "layers", "temporal_positions")
-
-
-def draw_windows(network: Network, windows: int, frames: int, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Random normalised frames, and random timestamps where the model takes them."""
-    generator = np.random.default_rng(seed)
-    x = generator.standard_normal((windows, frames, network.features), np.float32)
-    if not network.settings.temporal_positions:
-        return x, None
-    columns = [generator.integers(rows, size=(windows, frames)) for rows in CALENDAR.values()]
-    return x, np.stack(columns, -1).astype(np.int32)
 
 
 def _difference(part: str, first: np.ndarray, second: np.ndarray) -> Difference:

@@ -1,0 +1,143 @@
+"""`selfpab-jax convert inspect`, `from-torch`, `to-torch` and `verify`."""
+
+import sys
+from pathlib import Path
+from typing import Literal, get_args
+
+from jsonargparse import Namespace
+
+from selfpab_jax.cli.parser import Parser
+from selfpab_jax.convert.family import FamilyName
+from selfpab_jax.errors import ConfigError
+
+TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-1}
+FAMILY_HELP = f"which of {', '.join(get_args(FamilyName))} it is, where its features do not tell"
+VERSION_HELP = "also of another PyTorch Lightning than 1.6"
+
+
+def inspect_parser() -> Parser:
+    """Arguments of `convert inspect`."""
+    parser = Parser("convert inspect", "Say what is in a PyTorch checkpoint, without loading its weights.")
+    parser.add_argument("file", type=Path, help="upstream_model.ckpt")
+    parser.add_argument("--family", type=FamilyName | None, help=FAMILY_HELP)
+    return parser
+
+
+def run_inspect(options: Namespace) -> int:
+    """Run `convert inspect`; 1 where the file cannot be converted."""
+    from selfpab_jax.convert.summary import summarise
+
+    lines, reason = summarise(options.file, options.family)
+    print("\n".join(lines))
+    print(f"cannot be converted: {reason}" if reason else "can be converted: every name and shape fits")
+    return 1 if reason else 0
+
+
+def from_torch_parser() -> Parser:
+    """Arguments of `convert from-torch`."""
+    parser = Parser("convert from-torch", "Convert a PyTorch checkpoint to a model directory, or to a run.")
+    parser.add_argument("file", type=Path, help="upstream_model.ckpt")
+    parser.add_argument(
+        "model", type=Path | None, nargs="?", help="model directory to write; may be left out with --run"
+    )
+    parser.add_argument("--run", type=Path | None, help="run to write, which `pretrain --resume` continues")
+    parser.add_argument("--statistics", type=Path | None, help="folder with mean.csv and std.csv, or one above such")
+    parser.add_argument("--no-statistics", action="store_true", help="write a model that takes normalised frames only")
+    parser.add_argument("--family", type=FamilyName | None, help=FAMILY_HELP)
+    parser.add_argument("--any-version", action="store_true", help=VERSION_HELP)
+    parser.add_argument("--overwrite", action="store_true", help="replace a model directory that is there")
+    return parser
+
+
+def run_from_torch(options: Namespace) -> int:
+    """Run `convert from-torch`."""
+    if options.model is None and options.run is None:
+        raise ConfigError("say where to write: MODEL_DIR, --run RUN, or both")
+    if options.no_statistics and (options.statistics or options.run):
+        other = "--run, whose records are normalised" if options.run else "--statistics"
+        raise ConfigError(f"--no-statistics does not go with {other}")
+    from selfpab_jax.convert.checkpoint import read_checkpoint
+    from selfpab_jax.convert.from_torch import write_converted
+    from selfpab_jax.convert.statistics import statistics_for
+
+    checkpoint = read_checkpoint(options.file, options.family, any_version=options.any_version)
+    statistics = None if options.no_statistics else statistics_for(checkpoint, options.statistics)
+    said = f"statistics: {statistics.kind}" if statistics else "WITHOUT statistics: it takes normalised frames only"
+    if options.run is not None and statistics is not None:
+        from selfpab_jax.convert.run import write_run
+
+        training = write_run(checkpoint, options.run, statistics)
+        print(
+            f"{options.run}: {checkpoint.family.name} after step {training.step} of {training.optimiser.steps}, {said}"
+        )
+        print(f"continue it: selfpab-jax pretrain --resume --run {options.run} --data.path RECORDS")
+    if options.model is not None:
+        config = write_converted(checkpoint, options.model, statistics, overwrite=options.overwrite)
+        print(f"{options.model}: {config.family}, width {config.model.width}, {said}")
+        print(f'use it: selfpab_jax.load_encoder("{options.model}")')
+    return 0
+
+
+def to_torch_parser() -> Parser:
+    """Arguments of `convert to-torch`."""
+    parser = Parser("convert to-torch", "Convert a model directory to a checkpoint that the original opens.")
+    parser.add_argument("model", type=Path, help="model directory")
+    parser.add_argument("file", type=Path, help="checkpoint to write, e.g. out.ckpt")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    return parser
+
+
+def run_to_torch(options: Namespace) -> int:
+    """Run `convert to-torch`."""
+    from selfpab_jax.convert.to_torch import write_torch
+
+    written = write_torch(options.model, options.file, overwrite=options.overwrite)
+    for note in written:
+        print(f"selfpab-jax: {note}", file=sys.stderr)
+    print(f"{options.file}: {options.file.stat().st_size:,} bytes; statistics do not travel in it")
+    return 0
+
+
+def verify_parser() -> Parser:
+    """Arguments of `convert verify`."""
+    parser = Parser("convert verify", "Compare two models, model directories or PyTorch checkpoints, layer by layer.")
+    parser.add_argument("first", type=Path, help="model directory or .ckpt")
+    parser.add_argument("second", type=Path, help="model directory or .ckpt")
+    parser.add_argument("--data", type=Path | None, help="records of which real windows are compared too")
+    parser.add_argument("--windows", type=int, default=2, help="windows of each kind")
+    parser.add_argument("--frames", type=int, default=599, help="frames of a window")
+    parser.add_argument("--seed", type=int, default=0, help="of the random windows")
+    parser.add_argument("--compute", type=Literal["float32", "bfloat16"], default="float32", help="on our side")
+    parser.add_argument("--tolerance", type=float | None, help="largest relative error that passes; 1e-4 in float32")
+    parser.add_argument("--attention", action="store_true", help="compare the attention weights too")
+    parser.add_argument("--family", type=FamilyName | None, help=FAMILY_HELP)
+    parser.add_argument("--any-version", action="store_true", help=VERSION_HELP)
+    return parser
+
+
+def run_verify(options: Namespace) -> int:
+    """Run `convert verify`; 1 where the two differ."""
+    if options.windows < 1 or options.frames < 1:
+        raise ConfigError("--windows and --frames must be at least 1")
+    from selfpab_jax.convert.verify import compare, open_network
+    from selfpab_jax.convert.windows import random_timestamps, random_windows, real_windows
+
+    first, second = (
+        open_network(
+            path, options.compute, options.family, attention=options.attention, any_version=options.any_version
+        )
+        for path in (options.first, options.second)
+    )
+    tolerance = TOLERANCE[options.compute] if options.tolerance is None else options.tolerance
+    batches = {"random": random_windows(first, options.windows, options.frames, options.seed)}
+    if options.data is not None:
+        batches["real"] = real_windows(first, second, options.data, options.windows, options.frames)
+    worst = 0.0
+    for kind, x in batches.items():
+        print(f"{len(x)} {kind} windows of {x.shape[1]} frames   largest     mean  relative")
+        for each in compare(first, second, x, random_timestamps(first, *x.shape[:2], options.seed)):
+            print(f"  {each.part:<32} {each.largest:9.1e} {each.mean:8.1e} {each.relative:9.1e}")
+            worst = each.relative if not each.relative <= worst else worst
+    same = worst <= tolerance
+    print(f"{'the same' if same else 'DIFFERENT'}: {worst:.1e} relative, tolerance {tolerance:.0e}")
+    return 0 if same else 1
