@@ -2,17 +2,16 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
 
 from selfpab_jax.convert.checkpoint import Checkpoint
 from selfpab_jax.convert.room import replaced_when_whole, require_room
-from selfpab_jax.convert.table import Arrays
 from selfpab_jax.convert.training_state import TrainingState, read_training_state
 from selfpab_jax.errors import ModelError
-from selfpab_jax.model.blueprint import draw_blueprint
+from selfpab_jax.model.blueprint import Parameters, draw_blueprint
 from selfpab_jax.signal.statistics import Statistics
 from selfpab_jax.train.checkpoint import Checkpoints
 from selfpab_jax.train.optimiser import adamw, learning_rate
@@ -39,7 +38,8 @@ def write_run(checkpoint: Checkpoint, run: Path, statistics: Statistics) -> Trai
         )
     checkpoint.check_weights()
     training = read_training_state(checkpoint)
-    parameters = checkpoint.parameters()
+    # Orbax takes views of the mapped file as it takes arrays on devices, without a copy of all of them.
+    parameters = cast(Parameters, checkpoint.parameters())
     require_room(run, 4 * sum(array.nbytes for array in parameters.values()))
     settings = PretrainSettings(model=checkpoint.settings, task=checkpoint.family.task, optimiser=training.optimiser)
     with replaced_when_whole(run) as workshop:
@@ -57,7 +57,7 @@ def write_run(checkpoint: Checkpoint, run: Path, statistics: Statistics) -> Trai
     return training
 
 
-def state_of(checkpoint: Checkpoint, training: TrainingState, parameters: Arrays) -> TrainState:
+def state_of(checkpoint: Checkpoint, training: TrainingState, parameters: Parameters) -> TrainState:
     """The whole state as `pretrain` has it: optax's AdamW with the file's moments, at the file's step."""
     settings = training.optimiser
     schedule = learning_rate(settings, settings.total_steps(1), checkpoint.settings.width)

@@ -78,7 +78,7 @@ class _Shape(NamedTuple):
 
 
 def _shape(tensor: Any) -> _Shape:
-    return _Shape(tuple(tensor.get_shape()), {"F32": "float32"}.get(tensor.get_dtype(), tensor.get_dtype()))
+    return _Shape(tuple(tensor.get_shape()), "float32" if tensor.get_dtype() == "F32" else str(tensor.get_dtype()))
 
 
 @contextmanager

@@ -89,7 +89,7 @@ def open_network(
 
         def ours(x: np.ndarray, timestamps: np.ndarray | None) -> Arrays:
             model = blueprint.build({name: jax.numpy.asarray(array) for name, array in arrays.items()})
-            given = (x,) if timestamps is None else (x, timestamps)
+            given = (jax.numpy.asarray(each) for each in (x, timestamps) if each is not None)
             traced = model.encoder.trace(*given)
             parts = {"embedding": traced.embedding}
             for depth, (output, weights) in enumerate(zip(traced.layers, traced.attention, strict=True)):

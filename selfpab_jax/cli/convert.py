@@ -135,7 +135,7 @@ def run_verify(options: Namespace) -> int:
     worst = 0.0
     for kind, x in batches.items():
         print(f"{len(x)} {kind} windows of {x.shape[1]} frames   largest     mean  relative")
-        for each in compare(first, second, x, random_timestamps(first, *x.shape[:2], options.seed)):
+        for each in compare(first, second, x, random_timestamps(first, len(x), x.shape[1], options.seed)):
             print(f"  {each.part:<32} {each.largest:9.1e} {each.mean:8.1e} {each.relative:9.1e}")
             worst = each.relative if not each.relative <= worst else worst
     same = worst <= tolerance
