@@ -179,10 +179,10 @@ def _checked(file: TorchFile, said: FamilyName | None, any_version: bool) -> Che
     temporal = CALENDAR_ENCODING in encodings
     settings = settings_of(arguments, temporal)
     features, outputs = (number(arguments, name, int) for name in ("input_dim", "output_dim"))
+    pairs = match(tensors, sizes_of(settings, features, outputs), settings.layers)
     _check_tables(tensors, table_shapes(encodings, settings.width))
     family = recognise(features, temporal, said)
-    family.spectrogram(features)
-    pairs = match(tensors, sizes_of(settings, features, outputs), settings.layers)
+    family.spectrogram(features)  # refuses features that are none of its channels'
     return Checkpoint(file, family, settings, features, outputs, arguments, pairs)
 
 

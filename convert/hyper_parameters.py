@@ -119,7 +119,7 @@ def arguments_for(config: ModelConfig, kept: Mapping[str, Any]) -> dict[str, Any
         "total_step_count": steps,
         "_epochs": 1,
     }
-    return own | dict(kept)
+    return dict(kept) or own
 
 
 def plain(value: Any) -> Any:

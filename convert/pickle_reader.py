@@ -178,7 +178,7 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
 _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "GLOBAL": lambda machine, name: machine.refer(name.replace(" ", ".")),
     "INST": lambda machine, name: machine.refer(name.replace(" ", ".")),
-    "STACK_GLOBAL": lambda machine, _: machine.refer(".".join(str(machine.pop()) for _ in range(2))),
+    "STACK_GLOBAL": lambda machine, _: machine.refer(".".join([_of_type(machine.pop(), str) for _ in range(2)][::-1])),
     "BINPUT": lambda machine, key: machine.put(key),
     "LONG_BINPUT": lambda machine, key: machine.put(key),
     "MEMOIZE": lambda machine, _: machine.put(len(machine.memo)),

@@ -56,7 +56,8 @@ def read_statistics(path: Path, family: Family, features: int) -> Statistics:
         except DataError as error:
             raise ModelError(str(error)) from None
     elif (path / "mean.csv").exists():
-        found = _statistics([path], path.parent.name or path.name)
+        published = FOLDER.fullmatch(path.absolute().name)
+        found = _statistics([path], _published(path.absolute().parent.name) if published else "given")
     else:
         searched = _search(path, family, features)
         if searched is None:
@@ -81,7 +82,11 @@ def _search(root: Path, family: Family, features: int) -> Statistics | None:
         chosen += fitting
     if len(chosen) < len(suffixes):
         return None
-    return _statistics(chosen, " and ".join(folder.parent.name for folder in chosen))
+    return _statistics(chosen, _published(" and ".join(folder.parent.name for folder in chosen)))
+
+
+def _published(name: str) -> str:
+    return f"of the original, {name}"
 
 
 def _fits(folder: Path, features: int, suffix: str) -> bool:
@@ -91,10 +96,10 @@ def _fits(folder: Path, features: int, suffix: str) -> bool:
     return found is not None and int(found.group(1)) == features and right and (folder / "mean.csv").exists()
 
 
-def _statistics(folders: list[Path], name: str) -> Statistics:
+def _statistics(folders: list[Path], kind: str) -> Statistics:
     mean, std = (np.concatenate([_column(folder / f"{part}.csv") for folder in folders]) for part in ("mean", "std"))
     try:
-        return Statistics(mean, np.where(std == 0, np.float32(SMALLEST_STD), std), f"of the original, {name}")
+        return Statistics(mean, np.where(std == 0, np.float32(SMALLEST_STD), std), kind)
     except DataError as error:
         raise ModelError(f"{folders[0]}: {error}") from None
 

@@ -1,0 +1,264 @@
+"""Every bad file is told in a line or two, with an exit code that is not 0, and nothing is left behind."""
+
+import io
+import os
+import shutil
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from selfpab_jax.cli.main import main
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:85177d\nsize 793353563\n"
+
+
+class Evil:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.fixture
+def rejected(tmp_path, refused):
+    """Both commands refuse a file, and neither leaves anything; what from-torch says."""
+
+    def check(path: Path) -> str:
+        out = tmp_path / "out"
+        out.mkdir()
+        said = refused("convert", "from-torch", path, out / "model", "--no-statistics")
+        assert list(out.iterdir()) == []
+        return said
+
+    return check
+
+
+@pytest.fixture
+def changed(torch, tmp_path, checkpoint, rejected):
+    """What from-torch says of `tiny_selfpab` after a change to its content."""
+
+    def check(change) -> str:
+        content = torch.load(checkpoint, weights_only=True)
+        change(content)
+        path = tmp_path / "changed.ckpt"
+        torch.save(content, path)
+        return rejected(path)
+
+    return check
+
+
+def test_an_lfs_pointer_says_the_size_it_should_have(tmp_path, rejected):
+    path = tmp_path / "upstream_model.ckpt"
+    path.write_text(POINTER)
+    said = rejected(path)
+    assert "Git LFS pointer" in said
+    assert "793,353,563 bytes" in said
+
+
+@pytest.mark.parametrize("share", [0.001, 0.3, 0.9, 0.9999])
+def test_truncated(checkpoint, rejected, share):
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes(whole[: int(share * len(whole))])
+    assert "truncated or damaged" in rejected(checkpoint)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."])
+def test_no_zip(tmp_path, rejected, content):
+    path = tmp_path / "model.ckpt"
+    path.write_bytes(content)
+    assert "no checkpoint" in rejected(path)
+
+
+def test_missing_file_and_directory(tmp_path, rejected, refused):
+    assert "cannot be read" in rejected(tmp_path / "nothing.ckpt")
+    assert "cannot be read" in refused("convert", "inspect", tmp_path)
+
+
+def test_a_zip_that_is_no_checkpoint(tmp_path, rejected):
+    path = tmp_path / "archive.ckpt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("notes.txt", "hello")
+    assert "a zip but no checkpoint" in rejected(path)
+
+
+def test_a_pickle_that_names_another_callable(torch, tmp_path, rejected, refused):
+    ran, path = tmp_path / "ran", tmp_path / "evil.ckpt"
+    torch.save({"state_dict": {"emb.lin_proj_layer.weight": Evil(ran)}}, path)
+    assert "names posix.system, which is refused; nothing was run" in rejected(path)
+    assert "names posix.system" in refused("convert", "inspect", path)
+    assert "names posix.system" in refused("convert", "verify", path, path)
+    assert not ran.exists()
+
+
+def test_a_whole_pickled_module(torch, tmp_path, rejected):
+    path = tmp_path / "module.ckpt"
+    torch.save(torch.nn.Linear(2, 2), path)
+    assert "torch.nn.modules.linear.Linear, which is refused" in rejected(path)
+
+
+def test_values_that_are_not_finite_are_named(changed):
+    def change(content):
+        content["state_dict"]["transformer_encoder.layers.1.linear1.bias"][3] = np.nan
+        content["state_dict"]["prediction_head.mlp.out_layer.bias"][0] = np.inf
+
+    said = changed(change)
+    assert "not finite in transformer_encoder.layers.1.linear1.bias, prediction_head.mlp.out_layer.bias" in said
+
+
+def test_damaged_weights_are_noticed(checkpoint, rejected):
+    data = bytearray(checkpoint.read_bytes())
+    with zipfile.ZipFile(checkpoint) as archive:
+        entry = next(info for info in archive.infolist() if info.filename.endswith("/data/5"))
+    data[entry.header_offset + 200] ^= 1
+    checkpoint.write_bytes(data)
+    assert "not those written" in rejected(checkpoint)
+
+
+def test_a_downstream_mlp(changed):
+    def change(content):
+        tensors = content["state_dict"]
+        content["state_dict"] = {f"upstream_models.0.model.{name}": tensor for name, tensor in tensors.items()}
+
+    assert "is a DownstreamMLP" in changed(change)
+
+
+def test_a_downstream_mlp_by_its_arguments(changed):
+    args = {"upstream_algorithm": "TransformerEncoderNetwork"}
+    assert "is a DownstreamMLP" in changed(lambda content: content["hyper_parameters"]["args"].update(args))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "known"),
+    [
+        ("RotaryEncoding", False),
+        (["TemporalPositionalEncoding"], False),
+        (["AbsolutePositionalEncoding"], True),
+        (7, False),
+    ],
+)
+def test_unknown_positional_encodings_by_name(changed, encoding, known):
+    said = changed(lambda content: content["hyper_parameters"]["args"].update(positional_encoding=encoding))
+    # The known one numbers its table, which this file does not.
+    assert ("its tables are emb.pos_encoder.pe" if known else "is unknown") in said
+    assert "positional encoding" in said
+
+
+def test_an_unknown_positional_table(changed):
+    def change(content):
+        content["state_dict"]["emb.pos_encoder.pe"] *= 1.001
+
+    assert "emb.pos_encoder.pe is an unknown positional encoding" in changed(change)
+
+
+def test_a_table_of_another_shape(changed):
+    def change(content):
+        content["state_dict"]["emb.pos_encoder.pe"] = content["state_dict"]["emb.pos_encoder.pe"][:, :5000].clone()
+
+    assert "unknown positional encoding" in changed(change)
+
+
+@pytest.mark.parametrize("version", ["2.1.0", "1.5.10", None])
+def test_another_lightning_needs_to_be_said(changed, version):
+    said = changed(lambda content: content.update({"pytorch-lightning_version": version}))
+    assert "PyTorch Lightning" in said
+    assert "--any-version" in said
+
+
+def test_another_lightning_with_the_same_layout_converts_when_said(torch, tmp_path, checkpoint):
+    content = torch.load(checkpoint, weights_only=True)
+    torch.save({**content, "pytorch-lightning_version": "2.1.0"}, checkpoint)
+    command = ["convert", "from-torch", str(checkpoint), str(tmp_path / "m"), "--no-statistics"]
+    assert main([*command, "--any-version"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("nhead", "six", "nhead is 'six'"),
+        ("nhead", None, "nhead is None"),
+        ("nhead", 7, "no multiple"),
+        ("d_model", 66, "not 66 x 156"),
+        ("n_encoder_layers", 4, "layers.3.norm1.weight is missing"),
+        ("n_encoder_layers", "2", "layers.2.norm1.weight is unexpected"),
+        ("n_prediction_head_layers", 2, "n_prediction_head_layers is 2"),
+        ("output_activation", "softmax", "output_activation is 'softmax'"),
+        ("input_dim", 155, "has shape 60 x 156, not 60 x 155"),
+        ("dropout", float("nan"), "dropout is nan"),
+    ],
+)
+def test_hyper_parameters_that_do_not_fit(changed, name, value, said):
+    assert said in changed(lambda content: content["hyper_parameters"]["args"].update({name: value}))
+
+
+@pytest.mark.parametrize("key", ["state_dict", "hyper_parameters"])
+def test_missing_parts(changed, key):
+    assert key in changed(lambda content: content.pop(key))
+
+
+def test_extras_are_ignored_only_if_the_table_says_so(torch, changed, checkpoint, tmp_path):
+    said = changed(lambda content: content["state_dict"].update({"extra.counter": torch.zeros(2)}))
+    assert "extra.counter is unexpected" in said
+    content = torch.load(checkpoint, weights_only=True)
+    content["state_dict"]["val_metrics.0.confmat"] = torch.zeros(3, 3, dtype=torch.int64)
+    torch.save(content, checkpoint)
+    assert main(["convert", "from-torch", str(checkpoint), str(tmp_path / "m"), "--no-statistics"]) == 0
+
+
+def test_a_tensor_that_is_not_in_one_piece(torch, changed):
+    name = "transformer_encoder.layers.0.linear1.weight"
+    said = changed(lambda content: content["state_dict"].update({name: torch.zeros(60, 96).T}))
+    assert "not stored in one piece" in said
+
+
+def test_too_little_disk(tmp_path, checkpoint, rejected, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    assert "0 MB left" in rejected(checkpoint)
+
+
+def test_a_disk_that_fills_up_while_writing(checkpoint, rejected, monkeypatch):
+    def full(path, arrays):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("selfpab_jax.model_directory.write_tensors", full)
+    assert "No space left on device" in rejected(checkpoint)
+
+
+def test_to_torch_leaves_nothing_when_the_disk_fills_up(torch, tmp_path, checkpoint, refused, monkeypatch):
+    model, out = tmp_path / "model", tmp_path / "out"
+    out.mkdir()
+    assert main(["convert", "from-torch", str(checkpoint), str(model), "--no-statistics"]) == 0
+
+    class Full(io.FileIO):
+        def write(self, data):
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, warnings.catch_warnings():
+        patch.setattr("builtins.open", lambda path, mode: Full(path, mode))
+        assert "No space left" in refused("convert", "to-torch", model, out / "back.ckpt")
+    assert list(out.iterdir()) == []
+
+
+def test_what_is_there_is_not_overwritten(checkpoint, tmp_path, refused):
+    command = ["convert", "from-torch", str(checkpoint), str(tmp_path / "model"), "--no-statistics"]
+    assert main(command) == 0
+    assert "exists" in refused(*command)
+    assert main([*command, "--overwrite"]) == 0
+    assert "exists" in refused("convert", "to-torch", tmp_path / "model", checkpoint)
+    assert "is a file" in refused("convert", "from-torch", checkpoint, checkpoint, "--no-statistics")
+
+
+def test_damaged_model_directory(checkpoint, tmp_path, refused):
+    model = tmp_path / "model"
+    assert main(["convert", "from-torch", str(checkpoint), str(model), "--no-statistics"]) == 0
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert "damaged" in refused("convert", "to-torch", model, tmp_path / "back.ckpt")
+    weights.unlink()
+    assert "missing" in refused("convert", "to-torch", model, tmp_path / "back.ckpt")
+    assert not (tmp_path / "back.ckpt").exists()

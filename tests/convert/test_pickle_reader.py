@@ -1,0 +1,57 @@
+"""A pickle is data: whatever it names, nothing is imported and nothing runs."""
+
+import collections
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+
+from selfpab_jax.convert.pickle_reader import read_pickle
+from selfpab_jax.errors import ModelError
+
+
+class Evil:
+    def __init__(self, path: Path, function: object = os.system):
+        self.call = (function, (f"touch {path}",))
+
+    def __reduce__(self) -> tuple:
+        return self.call
+
+
+def test_plain_values_come_back():
+    value = {"a": [1, 2.5, "x", None, True, (1, 2, 3, 4)], "b": collections.OrderedDict([("c", -(2**40))]), "d": ()}
+    for protocol in (2, 4, 5):
+        assert read_pickle(pickle.dumps(value, protocol)) == value
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize(
+    ("function", "name"), [(os.system, "posix.system"), (eval, "builtins.eval"), (open, "io.open")]
+)
+def test_any_other_callable_is_refused_by_name(tmp_path, protocol, function, name):
+    target = tmp_path / "ran"
+    with pytest.raises(ModelError, match=rf"names \S*{name.split('.')[1]}, which is refused; nothing was run"):
+        read_pickle(pickle.dumps({"state_dict": Evil(target, function)}, protocol))
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"(S'touch x'\nios\nsystem\n.", "refused|needs"),  # INST
+        (b"\x80\x02\x82\x01.", "EXT1"),  # the extension registry
+        (b"cos\nsystem\n(U\x01xtR.", r"os\.system"),  # a GLOBAL of protocol 0
+        (b"\x80\x02ccollections\nOrderedDict\n)\x81.", "NEWOBJ"),
+        (b"\x80\x02ctorch\nFloatStorage\n)R.", "torch.FloatStorage"),  # a dtype is no function
+        (b"\x80\x02]" + b"\x85" * 200_000 + b"K\x01s.", "damaged"),  # a deep tuple as a key
+        (b"\x80\x02}]K\x01s.", "damaged"),  # a list as a key
+        (b"\x80\x02K\x01", "no end|damaged"),
+        (b"\x80\x02r\xff\xff\xff\xff.", "damaged"),  # a memo of four thousand million
+        (b"\x80\x02X\xff\xff\xff\x7fabc.", "damaged"),  # a text longer than the file
+        (b"", "damaged"),
+    ],
+)
+def test_hostile_pickles_are_told_apart_and_not_run(data, said):
+    with pytest.raises(ModelError, match=said):
+        read_pickle(data)
