@@ -3,12 +3,9 @@
 import math
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import safetensors
+from typing import Any
 
 from selfpab_jax.convert.from_torch import KEPT
 from selfpab_jax.convert.hyper_parameters import arguments_for, encodings_of
@@ -18,6 +15,7 @@ from selfpab_jax.convert.table import match_ours, sizes_of, torch_of
 from selfpab_jax.convert.torch_extra import require_torch
 from selfpab_jax.errors import ModelError
 from selfpab_jax.model_directory import WEIGHTS_FILE, read_config
+from selfpab_jax.tensor_file import open_tensors
 
 LIGHTNING = "1.6.4"
 
@@ -44,16 +42,13 @@ def write_torch(directory: Path, target: Path, *, overwrite: bool = False) -> li
     arguments = arguments_for(config, kept.get("args") or {})
     tables = build_tables(torch, encodings_of(arguments), config.model.width)
     path = directory / WEIGHTS_FILE
-    with _opened(path) as weights:
-        shapes = {name: _shape(weights.get_slice(name)) for name in weights.keys()}  # noqa: SIM118
-        try:
-            pairs = match_ours(shapes, sizes_of(config.model, config.features, config.outputs), config.model.layers)
-        except ModelError as error:
-            raise ModelError(f"{path}: {error}") from None
-        require_room(target, 4 * sum(math.prod(each.shape) for each in (*shapes.values(), *tables.values())))
-        parameters = {
-            pair.torch: torch.from_numpy(torch_of(weights.get_tensor(pair.ours), pair.rule)) for pair in pairs
-        }
+    arrays = open_tensors(path)
+    try:
+        pairs = match_ours(arrays, sizes_of(config.model, config.features, config.outputs), config.model.layers)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
+    require_room(target, 4 * sum(math.prod(each.shape) for each in (*arrays.values(), *tables.values())))
+    parameters = {pair.torch: torch.from_numpy(torch_of(arrays[pair.ours].read(), pair.rule)) for pair in pairs}
     embedding = [pair.torch for pair in pairs if pair.ours.startswith("encoder.embed.")]
     tensors = parameters | tables
     content = {
@@ -70,26 +65,6 @@ def write_torch(directory: Path, target: Path, *, overwrite: bool = False) -> li
         except RuntimeError as error:  # torch's own writer tells a full disk so
             raise ModelError(f"{target} could not be written: {str(error).splitlines()[0]}") from None
     return _notes(tables, kept.get("tables") or {})
-
-
-class _Shape(NamedTuple):
-    shape: tuple[int, ...]
-    dtype: str
-
-
-def _shape(tensor: Any) -> _Shape:
-    return _Shape(tuple(tensor.get_shape()), "float32" if tensor.get_dtype() == "F32" else str(tensor.get_dtype()))
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            yield file
-    except FileNotFoundError:
-        raise ModelError(f"{path} is missing; copy the whole model directory again") from None
-    except (OSError, safetensors.SafetensorError) as error:
-        raise ModelError(f"{path} is damaged ({error}); copy it again") from None
 
 
 def _notes(tables: Mapping[str, Any], checksums: Mapping[str, int]) -> list[str]:
