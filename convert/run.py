@@ -2,16 +2,17 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import numpy as np
 
 from selfpab_jax.convert.checkpoint import Checkpoint
 from selfpab_jax.convert.room import replaced_when_whole, require_room
+from selfpab_jax.convert.table import Arrays
 from selfpab_jax.convert.training_state import TrainingState, read_training_state
 from selfpab_jax.errors import ModelError
-from selfpab_jax.model.blueprint import Parameters, draw_blueprint
+from selfpab_jax.model.blueprint import draw_blueprint
 from selfpab_jax.signal.statistics import Statistics
 from selfpab_jax.train.checkpoint import Checkpoints
 from selfpab_jax.train.optimiser import adamw, learning_rate
@@ -38,26 +39,27 @@ def write_run(checkpoint: Checkpoint, run: Path, statistics: Statistics) -> Trai
         )
     checkpoint.check_weights()
     training = read_training_state(checkpoint)
-    # Orbax takes views of the mapped file as it takes arrays on devices, without a copy of all of them.
-    parameters = cast(Parameters, checkpoint.parameters())
+    parameters = checkpoint.parameters()
     require_room(run, 4 * sum(array.nbytes for array in parameters.values()))
     settings = PretrainSettings(model=checkpoint.settings, task=checkpoint.family.task, optimiser=training.optimiser)
+    state = state_of(checkpoint, training, parameters)
+    checkpoint.file.forget_all()  # it is in memory now, and Orbax needs a second copy while it writes
     with replaced_when_whole(run) as workshop:
         workshop.mkdir()
         write_json(workshop / SETTINGS_FILE, as_json(settings))
         facts = _facts(checkpoint, settings, statistics)
         checkpoints = Checkpoints(workshop, settings.checkpoint)
         try:
-            checkpoints.save_best(parameters, facts, training.step)
+            checkpoints.save_best(state.parameters, facts, training.step)
             checkpoints.finish()
-            checkpoints.save(state_of(checkpoint, training, parameters), facts, training.step)
+            checkpoints.save(state, facts, training.step)
             checkpoints.finish()
         finally:
             checkpoints.close()
     return training
 
 
-def state_of(checkpoint: Checkpoint, training: TrainingState, parameters: Parameters) -> TrainState:
+def state_of(checkpoint: Checkpoint, training: TrainingState, parameters: Arrays) -> TrainState:
     """The whole state as `pretrain` has it: optax's AdamW with the file's moments, at the file's step."""
     settings = training.optimiser
     schedule = learning_rate(settings, settings.total_steps(1), checkpoint.settings.width)
@@ -66,15 +68,16 @@ def state_of(checkpoint: Checkpoint, training: TrainingState, parameters: Parame
     count = np.asarray(training.step, np.int32)
     moments = {"mu": training.mean, "nu": training.square}
 
-    def leaf(path: tuple[Any, ...], shape: jax.ShapeDtypeStruct) -> np.ndarray:
+    def leaf(path: tuple[Any, ...], shape: jax.ShapeDtypeStruct) -> jax.Array:
         field = next(part.name for part in reversed(path) if isinstance(part, jax.tree_util.GetAttrKey))
         found = count if field == "count" else moments[field][path[-1].key]
         if found.shape != shape.shape:
             raise ValueError(f"{jax.tree_util.keystr(path)} has shape {found.shape}, not {shape.shape}")
-        return found
+        return jax.numpy.asarray(found)
 
     optimiser = jax.tree_util.tree_map_with_path(leaf, abstract)
-    return TrainState(jax.numpy.asarray(count), {name: parameters[name] for name in blueprint.abstract}, optimiser)
+    on_device = {name: jax.numpy.asarray(parameters[name]) for name in blueprint.abstract}
+    return TrainState(jax.numpy.asarray(count), on_device, optimiser)
 
 
 def _facts(checkpoint: Checkpoint, settings: PretrainSettings, statistics: Statistics) -> dict[str, Any]:

@@ -81,6 +81,11 @@ class TorchFile:
         if hasattr(mmap, "MADV_DONTNEED") and size:
             self._mapping.madvise(mmap.MADV_DONTNEED, first, start + size - first)
 
+    def forget_all(self) -> None:
+        """Let the pages of the whole file go."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._mapping.madvise(mmap.MADV_DONTNEED)
+
     def _entry(self, tensor: StoredTensor) -> tuple[int, int, int]:
         try:
             return self._entries[tensor.storage.key]

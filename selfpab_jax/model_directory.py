@@ -164,7 +164,7 @@ def model_card(config: ModelConfig, parameters: Mapping[str, np.ndarray], statis
     known = "\n".join(
         f"- {name.replace('_', ' ')}: {_short(value)}"
         for name, value in config.provenance.items()
-        if not isinstance(value, dict)
+        if value is not None and not isinstance(value, dict)
     )
     return f"""---
 library_name: selfpab-jax
