@@ -1,5 +1,6 @@
 """`selfpab-jax pretrain`."""
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import resources
@@ -42,7 +43,14 @@ def run_pretrain(parsed: Namespace) -> int:
         raise ConfigError("--run is missing: say where the run goes, e.g. --run runs/first")
     from selfpab_jax.train.pretrain import pretrain as train
 
-    ending = train(settings, parsed.run, resume=parsed.resume, overwrite=parsed.overwrite)
+    try:
+        ending = train(settings, parsed.run, resume=parsed.resume, overwrite=parsed.overwrite)
+    except Exception as error:
+        if not settings.distributed.coordinator:
+            raise
+        # The usual way out waits for the other processes, which wait for this one.
+        print(f"selfpab-jax: process {settings.distributed.process}: {error}", file=sys.stderr, flush=True)
+        os._exit(1)
     if ending != "interrupted":
         return 0
     print(f"selfpab-jax: stopped and saved; --resume goes on: {parsed.run}", file=sys.stderr)

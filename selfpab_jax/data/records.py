@@ -101,7 +101,10 @@ class RecordSource:
 
     def __getitem__(self, position: SupportsIndex) -> dict[str, Any]:
         """A record: `spectrogram` (T, X) float16 (read-only), `subject`, `recording`, `start`, `source`, `labels`."""
-        return self._opened[position]
+        try:
+            return self._opened[position]
+        except (RuntimeError, ValueError, OSError) as error:  # what ArrayRecord raises, whatever is wrong
+            raise DataError(f"{self.folder}: record {position} of {self.split} cannot be read: {error}") from error
 
     def __getstate__(self) -> dict[str, Any]:
         return {"folder": self.folder, "split": self.split, "records": self.records}

@@ -40,7 +40,12 @@ class CheckpointSettings:
 def _manager(directory: Path, keep: int) -> ocp.CheckpointManager:
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells every file it touches
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep, create=True, cleanup_tmp_directories=True, enable_async_checkpointing=True
+        max_to_keep=keep,
+        create=True,
+        cleanup_tmp_directories=True,
+        enable_async_checkpointing=True,
+        # Two managers save at once: without names of their own, processes meet at each other's barriers and hang.
+        multiprocessing_options=ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=directory.name),
     )
     return ocp.CheckpointManager(directory.absolute(), options=options)
 
@@ -56,6 +61,8 @@ class Checkpoints:
     def __init__(self, run: Path, settings: CheckpointSettings):
         self._latest = _manager(run / "checkpoints" / LATEST, settings.keep)
         self._best = _manager(run / "checkpoints" / BEST, 1)
+        # A resumed run comes by steps again whose best parameters are there already.
+        self._had = {LATEST: set(self._latest.all_steps()), BEST: set(self._best.all_steps())}
 
     @property
     def latest_step(self) -> int | None:
@@ -73,7 +80,7 @@ class Checkpoints:
         Raises:
             RunError: this save or the one before it failed (a full disk, say); older ones are whole.
         """
-        if step in self._latest.all_steps():
+        if step in self._had[LATEST]:
             return
         items = ocp.args.Composite(
             parameters=ocp.args.StandardSave(state.parameters),
@@ -85,7 +92,7 @@ class Checkpoints:
 
     def save_best(self, parameters: Parameters, facts: dict[str, Any], step: int) -> None:
         """Start writing the best parameters so far; the ones before go once these are there."""
-        if step in self._best.all_steps():
+        if step in self._had[BEST]:
             return
         items = ocp.args.Composite(
             parameters=ocp.args.StandardSave(parameters), facts=ocp.args.JsonSave({**facts, "step": step})

@@ -16,12 +16,13 @@ class Interruption:
 
 @contextmanager
 def listen() -> Iterator[Interruption]:
-    """Turn SIGTERM and SIGINT into an `Interruption`; a second Ctrl-C ends the program at once."""
+    """Turn SIGTERM and SIGINT into an `Interruption`; a second signal ends the program at once."""
     wish = Interruption()
 
     def note(number: int, _frame: object) -> None:
-        if wish and number == signal.SIGINT:
-            raise KeyboardInterrupt
+        if wish:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
         wish.signal_number = number
 
     before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -78,8 +78,9 @@ def pretrain(settings: PretrainSettings, run: Path, *, resume: bool = False, ove
 
 
 def as_json(settings: PretrainSettings) -> dict[str, Any]:
-    """The configuration as plain JSON values."""
-    return json.loads(json.dumps(asdict(settings), default=str))
+    """The configuration as plain JSON values, but for how processes meet: a resumed run may have others."""
+    told = {part: value for part, value in asdict(settings).items() if part != "distributed"}
+    return json.loads(json.dumps(told, default=str))
 
 
 def _train(settings: PretrainSettings, run: Path, records: Records, plan: Plan) -> Ending:

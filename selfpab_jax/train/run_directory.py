@@ -14,7 +14,7 @@ from selfpab_jax.errors import RunError
 SETTINGS_FILE = "settings.json"
 SUBJECTS_FILE = "subjects.json"
 
-MAY_CHANGE = ("mesh", "checkpoint", "log", "distributed")
+MAY_CHANGE = ("mesh", "checkpoint", "log")
 """Parts of the configuration that a resumed run may change without becoming another run."""
 DATA_MAY_CHANGE = ("path", "workers", "threads")
 

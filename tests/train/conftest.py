@@ -1,0 +1,61 @@
+"""Small records, and the command line run in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from selfpab_jax.cli.main import main
+
+TINY_MODEL = [
+    "--model.width", "16", "--model.heads", "2", "--model.feedforward", "16", "--model.layers", "1",
+    "--model.compute", "float32", "--optimiser.batch_size", "8", "--optimiser.learning_rate", "1e-2",
+    "--log.every_steps", "1", "--validation.windows", "8",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tiny_records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Records of 20-second windows of a small cohort."""
+    folder = tmp_path_factory.mktemp("tiny")
+    assert main(["cohort", str(folder / "cohort"), "--subjects", "6", "--hours", "2"]) == 0
+    build = ["records", "build", "--source", "hunt4", str(folder / "cohort"), "--out", str(folder / "records")]
+    assert main([*build, "--window_seconds", "20", "--workers", "1", "--validation", "0.2", "--test", "0.2"]) == 0
+    return folder / "records"
+
+
+def environment(devices: int) -> dict[str, str]:
+    """Environment of a process with so many CPU devices."""
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+
+
+@pytest.fixture(scope="session")
+def start(tiny_records: Path) -> Callable[..., subprocess.Popen]:
+    """Start `pretrain` on the small records in a process with so many devices."""
+
+    def start(run: Path, *options: str, devices: int = 1) -> subprocess.Popen:
+        words = ["pretrain", "--data.path", str(tiny_records), "--run", str(run), *TINY_MODEL, *options]
+        return subprocess.Popen(
+            [sys.executable, "-m", "selfpab_jax.cli.main", *words],
+            env=environment(devices),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    return start
+
+
+def losses(run: Path) -> dict[tuple[str, int], float]:
+    """Training and held-out losses of a run by event and step."""
+    events = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return {(e["event"], e["step"]): e["loss"] for e in events if e["event"] in ("train", "validation")}
+
+
+@pytest.fixture(scope="session")
+def losses_of() -> Callable[[Path], dict[tuple[str, int], float]]:
+    return losses

@@ -1,0 +1,74 @@
+"""Several processes train as one; a run may change their number."""
+
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+STEPS = ["--optimiser.steps", "12", "--validation.every_steps", "6", "--checkpoint.every_steps", "4"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start_two(start: Callable, run: Path, *options: str) -> list[subprocess.Popen]:
+    together = ["--distributed.coordinator", f"127.0.0.1:{free_port()}", "--distributed.processes", "2"]
+    return [start(run, *STEPS, *options, *together, "--distributed.process", str(i), devices=2) for i in range(2)]
+
+
+def finish(process: subprocess.Popen, code: int = 0) -> str:
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == code, output
+    return output
+
+
+@pytest.fixture(scope="module")
+def one_process(start: Callable, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("one") / "run"
+    finish(start(run, *STEPS, devices=4))
+    return run
+
+
+def close(found: dict, expected: dict) -> None:
+    assert found.keys() == expected.keys()
+    np.testing.assert_allclose([found[key] for key in expected], list(expected.values()), rtol=1e-5)
+
+
+def test_two_processes_give_the_curve_of_one(start: Callable, one_process: Path, tmp_path: Path, losses_of: Callable) -> None:
+    outputs = [finish(process) for process in start_two(start, tmp_path / "run")]
+    assert "finished" in outputs[0]
+    assert "step" not in outputs[1], "only one process speaks"
+    close(losses_of(tmp_path / "run"), losses_of(one_process))
+
+
+def test_stopped_at_two_processes_and_resumed_on_one(
+    start: Callable, one_process: Path, tmp_path: Path, losses_of: Callable
+) -> None:
+    run = tmp_path / "run"
+    processes = start_two(start, run)
+    deadline = time.monotonic() + 100
+    while not any((run / "checkpoints" / "latest").glob("[0-9]*")):
+        assert time.monotonic() < deadline
+        assert processes[0].poll() is None, processes[0].communicate()[0]
+        time.sleep(0.05)
+    processes[1].send_signal(signal.SIGTERM)  # one is told, all of them stop
+    codes = [process.wait(timeout=100) for process in processes]
+    assert codes in ([75, 75], [0, 0]), [process.communicate()[0] for process in processes]
+    finish(start(run, *STEPS, "--resume", devices=2))
+    close(losses_of(run), losses_of(one_process))
+
+
+def test_a_missing_peer_is_named(start: Callable, tmp_path: Path) -> None:
+    alone = ["--distributed.coordinator", f"127.0.0.1:{free_port()}", "--distributed.processes", "2"]
+    process = start(tmp_path / "run", *STEPS, *alone, "--distributed.process", "0", "--distributed.timeout_seconds", "3")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode not in (0, None)
+    assert "waited 3 s for 2 processes" in output or "process" in output.lower()
