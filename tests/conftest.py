@@ -10,6 +10,8 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_p
 import jax
 import pytest
 
+from selfpab_jax.cli.main import main
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -32,3 +34,13 @@ def shared() -> Path:
 def cli() -> list[str]:
     """The command line as a user's shell would start it, from this interpreter."""
     return [sys.executable, "-m", "selfpab_jax.cli.main"]
+
+
+@pytest.fixture(scope="session")
+def tiny_records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Records of 20-second windows of a small cohort."""
+    folder = tmp_path_factory.mktemp("tiny")
+    assert main(["cohort", str(folder / "cohort"), "--subjects", "6", "--hours", "2"]) == 0
+    build = ["records", "build", "--source", "hunt4", str(folder / "cohort"), "--out", str(folder / "records")]
+    assert main([*build, "--window_seconds", "20", "--workers", "1", "--validation", "0.2", "--test", "0.2"]) == 0
+    return folder / "records"

@@ -11,7 +11,7 @@ from selfpab_jax.data.records import Records
 from selfpab_jax.errors import DataError
 from selfpab_jax.evaluation.baselines import interpolate
 from selfpab_jax.model.blueprint import Parameters
-from selfpab_jax.train.sharding import MeshSettings, make_mesh
+from selfpab_jax.train.sharding import MeshSettings, make_mesh, replicated
 from selfpab_jax.train.step import Objective, held_out_keys, to_devices
 
 
@@ -70,6 +70,7 @@ def evaluate(
             f"{len(objective.statistics.mean)}; build them with the same sensors and spectrogram"
         )
     mesh = make_mesh(MeshSettings())
+    parameters = jax.device_put(parameters, replicated(mesh))
     batch_size = -(-batch_size // mesh.size) * mesh.size
     rows = np.arange(len(records.source(split))) if rows is None else rows
     index = records.index(split)

@@ -9,23 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from selfpab_jax.cli.main import main
-
 TINY_MODEL = [
     "--model.width", "16", "--model.heads", "2", "--model.feedforward", "16", "--model.layers", "1",
     "--model.compute", "float32", "--optimiser.batch_size", "8", "--optimiser.learning_rate", "1e-2",
     "--log.every_steps", "1", "--validation.windows", "8",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def tiny_records(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Records of 20-second windows of a small cohort."""
-    folder = tmp_path_factory.mktemp("tiny")
-    assert main(["cohort", str(folder / "cohort"), "--subjects", "6", "--hours", "2"]) == 0
-    build = ["records", "build", "--source", "hunt4", str(folder / "cohort"), "--out", str(folder / "records")]
-    assert main([*build, "--window_seconds", "20", "--workers", "1", "--validation", "0.2", "--test", "0.2"]) == 0
-    return folder / "records"
 
 
 def environment(devices: int) -> dict[str, str]:

@@ -42,7 +42,9 @@ def close(found: dict, expected: dict) -> None:
     np.testing.assert_allclose([found[key] for key in expected], list(expected.values()), rtol=1e-5)
 
 
-def test_two_processes_give_the_curve_of_one(start: Callable, one_process: Path, tmp_path: Path, losses_of: Callable) -> None:
+def test_two_processes_give_the_curve_of_one(
+    start: Callable, one_process: Path, tmp_path: Path, losses_of: Callable
+) -> None:
     outputs = [finish(process) for process in start_two(start, tmp_path / "run")]
     assert "finished" in outputs[0]
     assert "step" not in outputs[1], "only one process speaks"
@@ -68,7 +70,9 @@ def test_stopped_at_two_processes_and_resumed_on_one(
 
 def test_a_missing_peer_is_named(start: Callable, tmp_path: Path) -> None:
     alone = ["--distributed.coordinator", f"127.0.0.1:{free_port()}", "--distributed.processes", "2"]
-    process = start(tmp_path / "run", *STEPS, *alone, "--distributed.process", "0", "--distributed.timeout_seconds", "3")
+    process = start(
+        tmp_path / "run", *STEPS, *alone, "--distributed.process", "0", "--distributed.timeout_seconds", "3"
+    )
     output, _ = process.communicate(timeout=120)
     assert process.returncode not in (0, None)
     assert "waited 3 s for 2 processes" in output or "process" in output.lower()

@@ -131,5 +131,5 @@ def test_a_batch_that_does_not_divide_is_refused() -> None:
 
 @pytest.mark.parametrize("sizes", [{"data": 0}, {"data": -1, "fsdp": -1}, {"tensor": -2}])
 def test_impossible_mesh_sizes_are_refused(sizes: dict) -> None:
-    with pytest.raises(ValueError, match="mesh.data"):
+    with pytest.raises(ValueError, match=r"mesh\.data"):
         MeshSettings(**sizes)

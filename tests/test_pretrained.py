@@ -1,0 +1,192 @@
+"""From a run to a model directory to features, and what is said when something is missing."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import selfpab_jax
+from selfpab_jax.cli.main import main
+from selfpab_jax.errors import ModelError
+from selfpab_jax.model.blueprint import draw_blueprint
+from selfpab_jax.model.settings import ModelSettings
+from selfpab_jax.model_directory import ModelConfig, read_model, write_model
+from selfpab_jax.signal.resample import resample
+from selfpab_jax.signal.statistics import Statistics, normalise
+from selfpab_jax.signal.stft import SpectrogramSettings, spectrogram
+
+CHANNELS = tuple(f"{sensor}_{axis}" for sensor in ("back", "thigh") for axis in "xyz")
+SMALL = ModelSettings(width=16, heads=2, feedforward=24, layers=2, compute="float32")
+
+
+def config(**changes: object) -> ModelConfig:
+    given = {
+        "family": "selfpab", "model": SMALL, "features": 156, "outputs": 156, "channels": CHANNELS,
+        "sensors": ("back", "thigh"), "spectrogram": SpectrogramSettings(), "frames": 39,
+    }  # fmt: skip
+    return ModelConfig(**{**given, **changes})
+
+
+def parameters(of: ModelConfig) -> dict[str, np.ndarray]:
+    import jax
+
+    blueprint = draw_blueprint(of.model, of.features, of.outputs)
+    return {name: np.asarray(array) for name, array in blueprint.initialise(jax.random.key(1)).items()}
+
+
+STATISTICS = Statistics(np.linspace(0, 1, 156).astype(np.float32), np.linspace(1, 2, 156).astype(np.float32), "plain")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    write_model(tmp_path / "model", config(), parameters(config()), STATISTICS)
+    return tmp_path / "model"
+
+
+def test_a_directory_reads_back_as_it_was_written(model: Path) -> None:
+    found, arrays, statistics = read_model(model)
+    assert found == config()
+    assert {path.name for path in model.iterdir()} == {
+        "model.safetensors",
+        "config.json",
+        "statistics.npz",
+        "README.md",
+    }
+    for name, array in parameters(config()).items():
+        np.testing.assert_array_equal(arrays[name], array)
+    assert statistics is not None
+    np.testing.assert_array_equal(statistics.mean, STATISTICS.mean)
+
+
+def test_encode_is_normalisation_and_encoder(model: Path) -> None:
+    x = np.random.default_rng(0).random((3, 39, 156)).astype(np.float32)
+    encoder = selfpab_jax.load_encoder(model)
+    built = draw_blueprint(SMALL, 156, 156).build({n: jnp.asarray(a) for n, a in parameters(config()).items()})
+    expected = built.encoder(jnp.asarray(normalise(x, STATISTICS)))
+    np.testing.assert_allclose(encoder.encode(x, batch_size=2), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        encoder.encode(normalise(x, STATISTICS), normalised=True), expected, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_signals_become_windows_of_the_training_length(model: Path) -> None:
+    encoder = selfpab_jax.load_encoder(model)
+    signal = np.random.default_rng(0).normal(0, 1, (4321, 6)).astype(np.float32)
+    features = encoder.encode_signal(signal, rate_hz=100)
+    frames = encoder.frame_count(4321, 100)
+    whole = normalise(spectrogram(resample(signal, 100, 50), SpectrogramSettings()), STATISTICS)
+    assert len(whole) == frames == 85
+    assert features.shape == (3, 39, 16)
+    assert features.dtype == np.float32
+    np.testing.assert_allclose(
+        features[1], encoder.encode(whole[None, 39:78], normalised=True)[0], rtol=1e-4, atol=1e-5
+    )
+    short = encoder.encode_signal(signal[:300], rate_hz=50)
+    assert short.shape == (1, 11, 16)
+
+
+@pytest.mark.parametrize(
+    ("signal", "message"),
+    [
+        (np.zeros((100, 5)), r"must be \(N, 6\)"),
+        (np.zeros((20, 6)), "must last 1 s"),
+        (np.full((100, 6), np.nan), "not finite"),
+    ],
+)
+def test_unfit_signals_are_refused(model: Path, signal: np.ndarray, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        selfpab_jax.load_encoder(model).encode_signal(signal, rate_hz=50)
+
+
+def test_unfit_frames_are_refused(model: Path) -> None:
+    encoder = selfpab_jax.load_encoder(model)
+    with pytest.raises(ModelError, match="156"):
+        encoder.encode(np.zeros((1, 39, 78)))
+    with pytest.raises(ModelError, match="takes no timestamps"):
+        encoder.encode(np.zeros((1, 39, 156)), np.zeros((1, 39, 5), int))
+
+
+def test_a_cross_sensor_model_asks_which_sensor(tmp_path: Path) -> None:
+    mono = config(family="monoselfpab", features=78, outputs=78)
+    write_model(tmp_path / "mono", mono, parameters(mono), STATISTICS)
+    with pytest.raises(ModelError, match="one of back, thigh"):
+        selfpab_jax.load_encoder(tmp_path / "mono")
+    thigh = selfpab_jax.load_encoder(tmp_path / "mono", sensor="thigh")
+    assert thigh.channels == ("thigh_x", "thigh_y", "thigh_z")
+    x = np.random.default_rng(0).random((1, 39, 78)).astype(np.float32)
+    expected = thigh.encode((x - STATISTICS.mean[78:]) / STATISTICS.std[78:], normalised=True)
+    np.testing.assert_allclose(thigh.encode(x), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*no normalisation statistics")
+def test_a_model_without_statistics_takes_normalised_frames_only(tmp_path: Path) -> None:
+    write_model(tmp_path / "bare", config(), parameters(config()), None)
+    encoder = selfpab_jax.load_encoder(tmp_path / "bare")
+    with pytest.raises(ModelError, match="no normalisation statistics"):
+        encoder.encode(np.zeros((1, 39, 156)))
+    assert encoder.encode(np.zeros((1, 39, 156)), normalised=True).shape == (1, 39, 16)
+
+
+def test_damaged_directories_are_told(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no model directory"):
+        selfpab_jax.load_encoder(tmp_path)
+    weights = model / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match="damaged"):
+        selfpab_jax.load_encoder(model)
+    weights.unlink()
+    with pytest.raises(ModelError, match="missing"):
+        selfpab_jax.load_encoder(model)
+    weights.write_bytes(whole)
+    content = json.loads((model / "config.json").read_text())
+    content["model"]["layers"] = 3
+    (model / "config.json").write_text(json.dumps(content))
+    with pytest.raises(ModelError, match=r"layers\.2.* missing"):
+        selfpab_jax.load_encoder(model)
+
+
+def test_a_directory_is_replaced_only_if_it_is_a_model(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="exists"):
+        write_model(model, config(), parameters(config()), STATISTICS)
+    write_model(model, config(), parameters(config()), STATISTICS, overwrite=True)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("keep me")
+    with pytest.raises(ModelError, match="leaves it alone"):
+        write_model(tmp_path / "notes", config(), parameters(config()), STATISTICS, overwrite=True)
+
+
+def test_run_to_features_through_the_commands(
+    tiny_records: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run, out = tmp_path / "run", tmp_path / "model"
+    small = ["--model.width", "16", "--model.heads", "2", "--model.feedforward", "16", "--model.layers", "1"]
+    steps = ["--model.compute", "float32", "--optimiser.batch_size", "8", "--optimiser.steps", "4"]
+    assert main(["pretrain", "--data.path", str(tiny_records), "--run", str(run), *small, *steps]) == 0
+    assert main(["status", str(run)]) == 0
+    assert "step 4 of 4" in capsys.readouterr().out
+    assert main(["evaluate", str(run), "--data", str(tiny_records)]) == 0
+    scores = json.loads((run / "evaluation" / "scores.json").read_text())
+    assert {"model", "feature_mean", "interpolation"} <= scores.keys()
+    logged = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    held_out = [event["loss"] for event in logged if event["event"] == "validation"]
+    assert scores["model"] == pytest.approx(min(held_out), rel=1e-5), "evaluate measures what validation measured"
+    for picture in ("loss_curve.png", "reconstructions.png"):
+        assert (run / "evaluation" / picture).read_bytes().startswith(b"\x89PNG")
+    assert main(["export", str(run), str(out)]) == 0
+    card = (out / "README.md").read_text()
+    assert "load_encoder" in card
+    assert "hours" in card
+    encoder = selfpab_jax.load_encoder(out)
+    assert encoder.config.provenance["subjects"]
+    assert encoder.encode_signal(np.zeros((1000, 6)) - 1.0, rate_hz=50).shape == (1, 39, 16)
+    shutil.rmtree(run / "checkpoints" / "best")
+    assert main(["evaluate", str(run), "--data", str(tiny_records)]) == 1
+    assert "no best checkpoint" in capsys.readouterr().err
+    assert (
+        main(["evaluate", str(run), "--data", str(tiny_records), "--split", "nowhere", "--checkpoint", "latest"]) == 1
+    )
+    assert "no split 'nowhere'" in capsys.readouterr().err

@@ -1,0 +1,105 @@
+"""A killed run goes on and ends with the parameters of the run that was never killed, bit for bit."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from selfpab_jax.evaluation.checkpoint_reader import read_checkpoint
+
+STEPS = ["--optimiser.steps", "60", "--validation.every_steps", "10", "--checkpoint.every_steps", "5", "--model.dropout", "0.1"]  # fmt: skip  # noqa: E501
+
+
+def finish(process: subprocess.Popen, code: int = 0) -> str:
+    output, _ = process.communicate(timeout=150)
+    assert process.returncode == code, output
+    return output
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(start: Callable, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("whole") / "run"
+    finish(start(run, *STEPS))
+    return run
+
+
+def same_bits(run: Path, expected: Path) -> None:
+    for which in ("latest", "best"):
+        _, found, facts = read_checkpoint(run, which)
+        _, wanted, wanted_facts = read_checkpoint(expected, which)
+        assert facts["step"] == wanted_facts["step"]
+        assert facts["validation"] == wanted_facts["validation"]
+        for name, array in wanted.items():
+            np.testing.assert_array_equal(jax.device_get(found[name]), jax.device_get(array), err_msg=name)
+
+
+def test_kill_at_ten_random_moments(
+    start: Callable, uninterrupted: Path, tmp_path: Path, tiny_records: Path, losses_of: Callable
+) -> None:
+    """Before the first step, while training, validating and saving: wherever the clock says; evaluation, too."""
+    run = tmp_path / "run"
+    chance = random.Random(0)
+    kills = 0
+    while kills < 10:
+        process = start(run, *STEPS, "--resume")
+        if kills % 3 == 0:
+            time.sleep(chance.uniform(0.5, 6.0))  # anywhere, start-up included
+        else:
+            seen = steps_told(run)
+            deadline = time.monotonic() + 60
+            while process.poll() is None and steps_told(run) == seen and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(chance.uniform(0.0, 0.4))  # in the midst of steps, validations and saves
+        if process.poll() is not None:
+            break  # it was done before it could be killed
+        process.kill()
+        process.communicate()
+        kills += 1
+    assert kills >= 4, "the run ended too soon to be killed"
+    finish(start(run, *STEPS, "--resume"))
+    same_bits(run, uninterrupted)
+    assert losses_of(run) == losses_of(uninterrupted)
+
+    evaluate = [sys.executable, "-m", "selfpab_jax.cli.main", "evaluate", str(run), "--data", str(tiny_records)]
+    process = subprocess.Popen(evaluate, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    time.sleep(3)
+    process.kill()
+    process.communicate()
+    assert "held-out masked l1" in subprocess.run(evaluate, capture_output=True, text=True, check=True).stdout
+    same_bits(run, uninterrupted)
+
+
+def steps_told(run: Path) -> int:
+    log = run / "log.jsonl"
+    return log.read_text().count('"event": "train"') if log.exists() else 0
+
+
+def test_sigterm_saves_and_exits_with_its_code(
+    start: Callable, uninterrupted: Path, tmp_path: Path, losses_of: Callable
+) -> None:
+    run = tmp_path / "run"
+    process = start(run, *STEPS)
+    while process.poll() is None and steps_told(run) < 3:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    output = finish(process, 75)
+    assert "stopped and saved; --resume goes on" in output
+    saved = max(int(path.name) for path in (run / "checkpoints" / "latest").iterdir())
+    assert saved >= 3
+    goes_on = finish(start(run, *STEPS, "--resume"))
+    assert f"goes on at step {saved} of 60" in goes_on
+    same_bits(run, uninterrupted)
+    assert losses_of(run) == losses_of(uninterrupted)
+
+
+def test_a_finished_run_stays_as_it_is(start: Callable, uninterrupted: Path, losses_of: Callable) -> None:
+    before = losses_of(uninterrupted)
+    assert "finished" in finish(start(uninterrupted, *STEPS, "--resume"))
+    assert losses_of(uninterrupted) == before
