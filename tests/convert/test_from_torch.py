@@ -180,3 +180,17 @@ def test_without_pytorch_the_message_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ModelError, match=r"pip install torch --index-url https://download\.pytorch\.org/whl/cpu"):
         require_torch()
+
+
+def test_optimiser_state_that_nobody_asked_for_is_not_read(shared, tmp_path, monkeypatch):
+    from selfpab_jax.convert.torch_file import TorchFile, open_torch_file
+
+    path, read = shared / "golden" / "tiny_selfpab.ckpt", set()
+    locate = TorchFile._entry
+    monkeypatch.setattr(TorchFile, "_entry", lambda file, tensor: read.add(tensor.storage.key) or locate(file, tensor))
+    assert main(["convert", "from-torch", str(path), str(tmp_path / "m"), "--no-statistics"]) == 0
+    content = open_torch_file(path).content
+    weights = {tensor.storage.key for tensor in content["state_dict"].values()}
+    assert weights < read
+    states = content["optimizer_states"][0]["state"].values()
+    assert not read & {state[moment].storage.key for state in states for moment in ("step", "exp_avg", "exp_avg_sq")}
