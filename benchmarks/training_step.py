@@ -138,9 +138,8 @@ def main() -> None:
     options = parser.parse_args()
     sizes = (SETTINGS, FEATURES, FEATURES, FRAMES)
     ours_rate, torch_rate = product_rates()
-    print(
-        f"jax {jax.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads, float32, batch {options.batch}"
-    )
+    versions = f"jax {jax.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+    print(f"{versions}, float32, batch {options.batch}")
     print(f"matrix product       ours {ours_rate:8.1f} GFLOP/s   torch {torch_rate:8.1f} GFLOP/s")
     network = TorchNetwork()
     for name, pair, flops in (

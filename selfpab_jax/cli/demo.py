@@ -42,7 +42,8 @@ def run_demo(options: Namespace) -> int:
     _say("1. A synthetic cohort in HUNT4's file layout")
     _run("cohort", cohort, "--subjects", str(options.subjects), "--hours", str(options.hours))
     _say("2. Recordings become spectrogram records")
-    _run("records", "build", "--source", "hunt4", cohort, "--out", records, "--window_seconds", "60", "--validation", "0.25", "--test", "0")
+    split = ["--validation", "0.25", "--test", "0"]
+    _run("records", "build", "--source", "hunt4", cohort, "--out", records, "--window_seconds", "60", *split)
     _run("records", "describe", records)
     _say("3. Pre-training, interrupted on purpose ...")
     _run_until_first_checkpoint(pretrain, Path(run))

@@ -1,6 +1,9 @@
 """Checkpoints of a run: the latest whole states and the best parameters, written by Orbax while training goes on."""
 
+import errno
 import logging
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +20,8 @@ from selfpab_jax.signal.statistics import Statistics
 from selfpab_jax.train.state import TrainState
 
 LATEST, BEST = "latest", "best"
+FILE_OVERHEAD = 2**18
+"""Bytes that a checkpoint's directories, metadata and half-filled blocks take beside its arrays."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,8 @@ class CheckpointSettings:
 
 
 def _manager(directory: Path, keep: int) -> ocp.CheckpointManager:
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells every file it touches
+    # Orbax tells every file it touches, and failures with a traceback; `_told_in_short` tells those.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep,
         create=True,
@@ -59,6 +65,7 @@ class Checkpoints:
     """
 
     def __init__(self, run: Path, settings: CheckpointSettings):
+        self._run = run
         self._latest = _manager(run / "checkpoints" / LATEST, settings.keep)
         self._best = _manager(run / "checkpoints" / BEST, 1)
         # A resumed run comes by steps again whose best parameters are there already.
@@ -88,6 +95,7 @@ class Checkpoints:
             facts=ocp.args.JsonSave({**facts, "step": step}),
         )
         with self._told_in_short():
+            self._check_room(state)
             self._latest.save(step, args=items, force=True)
 
     def save_best(self, parameters: Parameters, facts: dict[str, Any], step: int) -> None:
@@ -98,6 +106,7 @@ class Checkpoints:
             parameters=ocp.args.StandardSave(parameters), facts=ocp.args.JsonSave({**facts, "step": step})
         )
         with self._told_in_short():
+            self._check_room(parameters)
             self._best.save(step, args=items, force=True)
 
     def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
@@ -129,6 +138,12 @@ class Checkpoints:
         """Let go of the writers' threads."""
         for manager in (self._latest, self._best):
             manager.close()
+
+    def _check_room(self, arrays: Any) -> None:
+        """Better said before than found out half-way."""
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(arrays)) * 1.1 + FILE_OVERHEAD
+        if shutil.disk_usage(self._run).free < needed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     @contextmanager
     def _told_in_short(self) -> Iterator[None]:

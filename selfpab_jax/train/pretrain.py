@@ -275,7 +275,8 @@ def _not_finite(
     rows = rows_of_batch(plan.rows, seed=settings.seed, batch_size=settings.optimiser.batch_size, step=step - 1)
     index = records.index("train")
     broken = [row for row in rows if not np.isfinite(source[int(row)]["spectrogram"]).all()]
-    names = ", ".join(f"{index.subject[row]}/{index.recording[row]}" for row in (broken or list(rows))[:4])
+    recordings = dict.fromkeys(f"{index.subject[row]}/{index.recording[row]}" for row in broken or rows)
+    names = ", ".join(list(recordings)[:4])
     if broken:
         return (
             f"the loss is {loss} at step {step}: {len(broken)} of its records hold values that are not finite: {names}"

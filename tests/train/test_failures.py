@@ -1,0 +1,51 @@
+"""What happens when the disk is full or the loss is not finite: a line, and the last good checkpoint stays good."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 900 kB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=900k", "none", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small file system needs root: a full disk is not tried here")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=False)
+
+
+def test_full_disk_is_told_and_the_run_goes_on_once_there_is_room(start: Callable, small_disk: Path) -> None:
+    run = small_disk / "run"
+    steps = ["--optimiser.steps", "30", "--checkpoint.every_steps", "3", "--validation.every_steps", "30"]
+    process = start(run, *steps)
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 1, output
+    told = [line for line in output.splitlines() if line.startswith("selfpab-jax:")]
+    assert len(told) == 1
+    assert "is whole" in told[0], "a checkpoint was written while there was room"
+    assert "no space left on the disk; make room and use --resume" in told[0]
+    assert "Traceback" not in output
+    subprocess.run(["mount", "-o", "remount,size=50m", str(small_disk)], check=True)
+    resumed = start(run, *steps, "--resume")
+    output, _ = resumed.communicate(timeout=100)
+    assert resumed.returncode == 0, output
+    assert "goes on at step" in output
+
+
+def test_a_loss_that_is_not_finite_names_step_and_records(start: Callable, tmp_path: Path) -> None:
+    process = start(
+        tmp_path / "run", "--optimiser.steps", "30", "--optimiser.schedule", "constant",
+        "--optimiser.learning_rate", "1e38", "--optimiser.weight_decay", "0",
+    )  # fmt: skip
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 1, output
+    told = next(line for line in output.splitlines() if line.startswith("selfpab-jax:"))
+    assert "at step" in told
+    assert "/2024-" in told, "names recordings"
+    assert "learning_rate" in told
+    assert "Traceback" not in output
