@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
+from selfpab_jax.cli.parser import Parser
 from selfpab_jax.data.cohort import write_cohort
 from selfpab_jax.errors import ConfigError
 
@@ -26,9 +27,9 @@ def cohort(directory: Path, subjects: int = 12, hours: int = 8, seed: int = 0) -
     return 0
 
 
-def cohort_parser() -> ArgumentParser:
+def cohort_parser() -> Parser:
     """Arguments of `cohort`."""
-    parser = ArgumentParser(prog="selfpab-jax cohort", description=(cohort.__doc__ or "").splitlines()[0])
+    parser = Parser("cohort", (cohort.__doc__ or "").splitlines()[0])
     parser.add_argument("directory", type=Path, help="folder to write into; it must be empty or not there")
     parser.add_function_arguments(cohort, skip={"directory"}, as_positional=False)
     return parser

@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
+from selfpab_jax.cli.parser import Parser
 from selfpab_jax.data.build import Runner, build_records
 from selfpab_jax.data.columns import TimestampUnit
 from selfpab_jax.data.hunt4 import Hunt4
@@ -152,9 +153,9 @@ def describe(directory: Path, picture: Path | None = None) -> int:
     return 0
 
 
-def build_parser() -> ArgumentParser:
+def build_parser() -> Parser:
     """Arguments of `records build`."""
-    parser = ArgumentParser(prog="selfpab-jax records build", description=_headline(build))
+    parser = Parser("records build", _headline(build))
     parser.add_argument("paths", nargs="+", type=str, help="folders of recordings")
     parser.add_function_arguments(build, skip={"paths", *FLAGS}, as_positional=False)
     for name, text in FLAGS.items():
@@ -167,9 +168,9 @@ def run_build(namespace: Namespace) -> int:
     return build(**namespace.as_dict())
 
 
-def describe_parser() -> ArgumentParser:
+def describe_parser() -> Parser:
     """Arguments of `records describe`."""
-    parser = ArgumentParser(prog="selfpab-jax records describe", description=_headline(describe))
+    parser = Parser("records describe", _headline(describe))
     parser.add_argument("directory", type=Path, help="folder that `records build` wrote")
     parser.add_function_arguments(describe, skip={"directory"}, as_positional=False)
     return parser

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, UInt32
 
 
 def sample_keys(seed_key: Key[Array, ""], step: Int[Array, ""], rows: Int[Array, "B"]) -> Key[Array, "B"]:
@@ -17,13 +17,29 @@ def fold_each(keys_B: Key[Array, "B"], tag: int) -> Key[Array, "B"]:
 
 
 def dropout(x: Float[Array, "B ..."], rate: float, keys_B: Key[Array, "B"] | None) -> Float[Array, "B ..."]:
-    """Zero each entry with probability `rate` and scale the rest by 1 / (1 - rate); without keys, x as it is.
-
-    The rate is held to 1 / 65,536, so that 16 random bits an entry are enough.
-    """
+    """Zero each entry with probability `rate` and scale the rest by 1 / (1 - rate); without keys, x as it is."""
     if keys_B is None or rate == 0:
         return x
-    threshold = round(rate * 65_536)
-    bits = jax.vmap(lambda key: jax.random.bits(key, x.shape[1:], jnp.uint16))(keys_B)
-    scale = jnp.asarray(65_536 / (65_536 - threshold), x.dtype)
-    return jnp.where(bits >= threshold, x * scale, jnp.zeros((), x.dtype))
+    kept = random_words(keys_B, x.shape[1:]) >= jnp.uint32(round(rate * 2**32))
+    return jnp.where(kept, x * jnp.asarray(1 / (1 - rate), x.dtype), jnp.zeros((), x.dtype))
+
+
+def random_words(keys_B: Key[Array, "B"], shape: tuple[int, ...]) -> UInt32[Array, "B ..."]:
+    """32 random bits for every entry of every sample: the entry's number, hashed with the sample's key.
+
+    Two rounds of MurmurHash3's finaliser, a tenth of Threefry's work, fused into whatever reads it: with
+    `jax.random.bits` dropout took a sixth of a training step on CPUs.
+    """
+    number = jnp.zeros(shape, jnp.uint32)
+    stride = 1
+    for axis in reversed(range(len(shape))):
+        number += jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride)
+        stride *= shape[axis]
+    first, second = jnp.moveaxis(jax.random.key_data(keys_B), -1, 0).reshape(2, -1, *(1,) * len(shape))
+    return _mix(_mix(number ^ first) + second)
+
+
+def _mix(word: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
+    word = (word ^ (word >> jnp.uint32(16))) * jnp.uint32(0x85EBCA6B)
+    word = (word ^ (word >> jnp.uint32(13))) * jnp.uint32(0xC2B2AE35)
+    return word ^ (word >> jnp.uint32(16))

@@ -7,7 +7,7 @@ import pytest
 
 from selfpab_jax.model.blueprint import draw_blueprint
 from selfpab_jax.model.flops import forward_flops, training_flops
-from selfpab_jax.model.random import dropout
+from selfpab_jax.model.random import dropout, random_words
 from selfpab_jax.model.settings import ModelSettings
 
 SMALL = ModelSettings(width=16, heads=4, feedforward=24, layers=2, dropout=0.1, compute="float32")
@@ -109,6 +109,26 @@ def test_dropout_belongs_to_the_sample() -> None:
     kept = np.asarray(many > 0)
     assert abs(kept.mean() - 0.9) < 3 * np.sqrt(0.09 / kept.size)
     assert float(many.mean()) == pytest.approx(1.0, abs=2e-3)
+
+
+def test_random_words_are_uniform_and_independent() -> None:
+    """Of neighbours in every direction, of samples, and of keys that differ by one bit."""
+    keys = jax.vmap(jax.random.wrap_key_data)(jnp.asarray([[0, 0], [0, 1], [1, 0], [2**31, 0]], jnp.uint32))
+    words = np.asarray(random_words(keys, (256, 1024)))
+    unit = words / 2**32 - 0.5
+    error = 1 / np.sqrt(unit[0].size)
+    for sample in unit:
+        assert abs(sample.mean()) < 4 * error * np.sqrt(1 / 12)
+        assert abs((sample**2).mean() * 12 - 1) < 4 * error * np.sqrt(0.8)
+        counts = np.bincount((sample * 1024 + 512).astype(int).ravel(), minlength=1024)
+        assert abs(((counts - 256) ** 2 / 256).sum() - 1023) < 4 * np.sqrt(2 * 1023)
+        for shift in ((0, 1), (1, 0), (0, 2), (0, 64), (1, 1)):
+            assert abs(12 * (sample * np.roll(sample, shift, (0, 1))).mean()) < 4.5 * error
+    for i in range(4):
+        for j in range(i):
+            assert abs(12 * (unit[i] * unit[j]).mean()) < 4.5 * error
+    bits = (words[..., None] >> np.arange(32, dtype=np.uint32)) & 1
+    assert (abs(bits.mean((0, 1, 2)) - 0.5) < 4.5 * 0.5 / np.sqrt(words.size)).all()
 
 
 def test_dropout_is_off_without_keys_and_on_with_them() -> None:
