@@ -2,15 +2,19 @@
 
     python benchmarks/training_step.py [--batch 4] [--repeats 5]
 
-float32, 599 frames, dropout 0.1, AdamW, the loss of the pretext task; both sides with all cores of this machine, taking
-turns, medians. Beside them, the largest float32 matrix-product rate that either library shows here, and the share
-of ours that our step reaches (model FLOP by hand count: three forward passes).
+float32, 599 frames, dropout 0.1, AdamW, the loss of the pretext task; both sides with all cores of the machine, each
+in a process of its own. Each takes its steps in a row, as training does, in two blocks in turn; medians. (Step
+about, the operating system takes back one side's memory while the other computes, and both pay for it.)
+Beside them, the best float32 matrix-product rate of each library here, and the share of ours that our step
+reaches (model FLOP by hand count: three forward passes).
 """
 
 import argparse
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +31,7 @@ from selfpab_jax.train.sharding import MeshSettings, make_mesh
 from selfpab_jax.train.state import create_state
 from selfpab_jax.train.step import Objective, to_devices, train_step
 
-FRAMES, FEATURES = 599, 156
+FRAMES, FEATURES, PRODUCT = 599, 156, 2048
 SETTINGS = ModelSettings(compute="float32")
 
 
@@ -109,26 +113,43 @@ def torch_forward(network: TorchNetwork, batch: int) -> Callable[[], None]:
     return run
 
 
-def product_rates(size: int = 2048, repeats: int = 9) -> tuple[float, float]:
-    """Largest float32 matrix-product rates, ours and torch's, in GFLOP/s."""
-    a = np.random.default_rng(0).random((size, size), np.float32)
-    ours, theirs = jnp.asarray(a), torch.from_numpy(a)
+def our_product() -> Callable[[], None]:
+    a = jnp.asarray(np.random.default_rng(0).random((PRODUCT, PRODUCT), np.float32))
     multiply = jax.jit(jnp.matmul)
-    sides = (lambda: jax.block_until_ready(multiply(ours, ours)), lambda: theirs @ theirs)
-    for side in sides:
-        side()
-    best = [min(timed(side) for _ in range(repeats)) for side in sides]
-    return tuple(2 * size**3 / seconds / 1e9 for seconds in best)  # type: ignore[return-value]
+    return lambda: jax.block_until_ready(multiply(a, a))
 
 
-def compare(ours: Callable[[], None], theirs: Callable[[], None], repeats: int) -> tuple[float, float, float]:
-    """Median seconds of each and the median of the ratios, turn by turn, after a warm-up of two."""
-    for _ in range(2):
-        ours()
-        theirs()
-    pairs = [(timed(ours), timed(theirs)) for _ in range(repeats)]
-    a, b = zip(*pairs, strict=True)
-    return statistics.median(a), statistics.median(b), statistics.median(t / o for o, t in pairs)
+def torch_product() -> Callable[[], None]:
+    a = torch.rand(PRODUCT, PRODUCT)
+    return lambda: torch.matmul(a, a)
+
+
+def serve(side: str, batch: int, pipe: Connection) -> None:
+    """Run what is asked for by name, and say how long it took."""
+    if side == "ours":
+        jobs = {"step": our_step(batch), "forward": our_forward(batch), "product": our_product()}
+    else:
+        network = TorchNetwork()
+        jobs = {
+            "step": torch_step(network, batch),
+            "forward": torch_forward(network, batch),
+            "product": torch_product(),
+        }
+    while job := pipe.recv():
+        pipe.send(timed(jobs[job]))
+
+
+def compare(pipes: dict[str, Connection], job: str, repeats: int, warm_up: int = 2) -> dict[str, list[float]]:
+    """Seconds of each side: two blocks of repeats each, every block after a warm-up of its own."""
+    seconds: dict[str, list[float]] = {side: [] for side in pipes}
+    for _block in range(2):
+        for side, pipe in pipes.items():
+            for turn in range(warm_up + repeats):
+                pipe.send(job)
+                taken = pipe.recv()
+                if turn >= warm_up:
+                    seconds[side].append(taken)
+    return seconds
 
 
 def main() -> None:
@@ -136,22 +157,28 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    sizes = (SETTINGS, FEATURES, FEATURES, FRAMES)
-    ours_rate, torch_rate = product_rates()
+    spawn = multiprocessing.get_context("spawn")
+    pipes = {}
+    for side in ("ours", "torch"):
+        pipes[side], theirs = spawn.Pipe()
+        spawn.Process(target=serve, args=(side, options.batch, theirs), daemon=True).start()
     versions = f"jax {jax.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads"
-    print(f"{versions}, float32, batch {options.batch}")
-    print(f"matrix product       ours {ours_rate:8.1f} GFLOP/s   torch {torch_rate:8.1f} GFLOP/s")
-    network = TorchNetwork()
-    for name, pair, flops in (
-        ("training step", (our_step(options.batch), torch_step(network, options.batch)), training_flops(*sizes)),
-        ("forward", (our_forward(options.batch), torch_forward(network, options.batch)), forward_flops(*sizes)),
-    ):
-        ours, theirs, ratio = compare(*pair, options.repeats)
+    print(f"{versions}, float32, batch {options.batch}, medians of 2 x {options.repeats}")
+
+    products = compare(pipes, "product", 15)
+    rates = {side: 2 * PRODUCT**3 / min(seconds) / 1e9 for side, seconds in products.items()}
+    print(f"matrix product       ours {rates['ours']:7.1f} GFLOP/s   torch {rates['torch']:7.1f} GFLOP/s   (the best)")
+    sizes = (SETTINGS, FEATURES, FEATURES, FRAMES)
+    for job, flops in (("step", training_flops(*sizes)), ("forward", forward_flops(*sizes))):
+        seconds = compare(pipes, job, options.repeats)
+        ours, theirs = (statistics.median(seconds[side]) for side in ("ours", "torch"))
         rate = flops * options.batch / ours / 1e9
         print(
-            f"{name:<20} ours {ours:8.2f} s   torch {theirs:8.2f} s   torch / ours {ratio:5.2f}   "
-            f"ours {rate:6.1f} GFLOP/s, {rate / ours_rate:.0%} of the matrix product"
+            f"{job:<20} ours {ours:6.2f} s   torch {theirs:6.2f} s   torch / ours {theirs / ours:5.2f}   "
+            f"ours {rate:6.1f} GFLOP/s, {rate / rates['ours']:.0%} of the matrix product"
         )
+    for pipe in pipes.values():
+        pipe.send(None)
 
 
 if __name__ == "__main__":

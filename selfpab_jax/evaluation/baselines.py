@@ -17,7 +17,7 @@ def interpolate(
         mask: entries to be guessed: whole frames, and bins that are the same in all channels.
         channels: channels C.
     """
-    frames_hidden = mask.all(axis=1)
+    frames_hidden = np.asarray(mask.all(axis=1))
     bins_hidden = mask.all(axis=0).reshape(channels, -1)[0]
     filled = _fill(target, frames_hidden, axis=0)
     by_channel = filled.reshape(len(target), channels, -1)

@@ -69,7 +69,7 @@ class WeightsAndBiases:
 
     def __init__(self, run: Path, settings: LogSettings, configuration: dict[str, Any]):
         try:
-            import wandb
+            import wandb  # pyright: ignore[reportMissingImports]  # an extra
         except ImportError:
             raise RunError(
                 'log.wandb needs the package wandb: pip install "selfpab-jax[wandb]", or log.wandb off'

@@ -1,6 +1,7 @@
 """AdamW as the original uses it, with its schedule."""
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -78,16 +79,19 @@ def learning_rate(settings: OptimiserSettings, total_steps: int, width: int) -> 
 
 def adamw(settings: OptimiserSettings, schedule: schedules.Schedule) -> optax.GradientTransformation:
     """AdamW on every parameter, after an optional clip of the global norm."""
-    update = optax.adamw(
-        schedule, settings.beta1, settings.beta2, eps=settings.epsilon, weight_decay=settings.weight_decay
+    update: Any = optax.adamw(
+        cast(optax.Schedule, schedule),
+        settings.beta1,
+        settings.beta2,
+        eps=settings.epsilon,
+        weight_decay=settings.weight_decay,
     )
-    clipped = (
-        update if settings.clip_norm is None else optax.chain(optax.clip_by_global_norm(settings.clip_norm), update)
-    )
+    if settings.clip_norm is not None:
+        update = optax.chain(optax.clip_by_global_norm(settings.clip_norm), update)
 
-    def loosely_typed(gradient: optax.Updates, state: optax.OptState, parameters: optax.Params | None = None) -> tuple:
+    def loosely_typed(updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None) -> Any:
         # optax raises floats to whole powers, which strict dtype promotion, our tests' setting, refuses.
         with jax.numpy_dtype_promotion("standard"):
-            return clipped.update(gradient, state, parameters)
+            return update.update(updates, state, params)
 
-    return optax.GradientTransformation(clipped.init, loosely_typed)
+    return optax.GradientTransformation(update.init, loosely_typed)

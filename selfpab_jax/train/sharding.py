@@ -1,8 +1,9 @@
 """Which axis of which parameter lies on which axis of the mesh: one table, checked and printed at start."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -41,7 +42,7 @@ class MeshSettings:
             raise ValueError(f"mesh.data, mesh.fsdp, mesh.tensor are {sizes}; each must be 1 or more, at most one -1")
 
 
-def make_mesh(settings: MeshSettings, devices: list[jax.Device] | None = None) -> Mesh:
+def make_mesh(settings: MeshSettings, devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh over all devices of all processes.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -110,7 +110,7 @@ def train_step(
         keys_B = sample_keys(jax.random.key(seed), state.step, jnp.arange(spectrogram.shape[0]))
         loss, gradient = _mean_gradient(loss_of, state.parameters, spectrogram, keys_B, accumulate)
         change, optimiser = update.update(gradient, state.optimiser, state.parameters)
-        parameters = optax.apply_updates(state.parameters, change)
+        parameters = cast(Parameters, optax.apply_updates(state.parameters, change))
         metrics = StepMetrics(loss, optax.tree.norm(gradient), schedule(state.step), stop.any())
         return TrainState(state.step + 1, parameters, optimiser), metrics
 
