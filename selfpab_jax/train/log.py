@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 from selfpab_jax.errors import RunError
 
@@ -76,7 +76,7 @@ class WeightsAndBiases:
             ) from None
         name = run.absolute().name
         self._run = wandb.init(
-            project=settings.project, name=name, id=name, resume="allow", mode=settings.wandb, dir=run,
+            project=settings.project, name=name, id=name, resume="allow", mode=cast(Any, settings.wandb), dir=run,
             config=configuration, settings=wandb.Settings(silent=True),
         )  # fmt: skip
 
