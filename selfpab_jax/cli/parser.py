@@ -38,5 +38,6 @@ class Parser(jsonargparse.ArgumentParser):
 def _in_a_line(message: str) -> str:
     line = re.sub(r"\s+", " ", message).strip()
     line = re.sub(r"Parser key \"([\w.]+)\": ", r"\1: ", line)
-    line = re.sub(r"Expected an? (?:<class '(\w+)'>|typing\.(\S+?\]?))\. Got value: ", r"expected \1\2, got ", line)
+    line = re.sub(r"Expected an? <class '(\w+)'>\. Got value: ", r"expected \1, got ", line)
+    line = re.sub(r"Expected an? typing\.Literal\[(.+?)\]\. Got value: ", r"expected one of \1, got ", line)
     return line[:400]

@@ -60,6 +60,10 @@ def make_plan(settings: PretrainSettings, records: Records) -> Plan:
         DataError: the records have fewer hours or subjects than asked for.
     """
     info = records.info
+    if settings.model.temporal_positions:
+        raise ConfigError(
+            "model.temporal_positions needs the time of every frame, which records do not carry; leave it off to train"
+        )
     try:
         features = features_of(settings.task, info.features, info.sensors)
     except ValueError as error:

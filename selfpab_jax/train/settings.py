@@ -35,6 +35,12 @@ class DataSettings:
     workers: int = 0
     threads: int = 4
 
+    def __post_init__(self) -> None:
+        for name, least in (("hours", 0), ("subjects", 1), ("workers", 0), ("threads", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"data.{name} is {value}; it must be at least {least}")
+
 
 @dataclass(frozen=True)
 class ValidationSettings:

@@ -81,6 +81,10 @@ WRONG_CALLS = {
     "no data": ([], "data.path is not set"),
     "mesh": (["--mesh.tensor", "5"], "8 devices there are"),
     "batch": (["--optimiser.batch_size", "12"], "multiple of 8"),
+    "not a choice": (["--model.compute", "fp8"], "expected one of 'bfloat16', 'float32', got fp8"),
+    "calendar": (["--model.temporal_positions", "true"], "records do not carry"),
+    "sensor": (["--task.kind", "cross_sensor", "--task.input_sensor", "hip"], "none of back, thigh"),
+    "negative": (["--data.threads", "0"], "data.threads is 0"),
     "hours": (["--data.hours", "1000"], "hours"),
     "subjects": (["--data.subjects", "1000"], "subjects"),
 }
