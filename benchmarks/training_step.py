@@ -29,7 +29,7 @@ from selfpab_jax.signal.statistics import Statistics
 from selfpab_jax.train.optimiser import OptimiserSettings, adamw, learning_rate
 from selfpab_jax.train.sharding import MeshSettings, make_mesh
 from selfpab_jax.train.state import create_state
-from selfpab_jax.train.step import Objective, to_devices, train_step
+from selfpab_jax.train.step import Objective, to_devices, train_step, wishes
 
 FRAMES, FEATURES, PRODUCT = 599, 156, 2048
 SETTINGS = ModelSettings(compute="float32")
@@ -52,11 +52,10 @@ def our_step(batch: int) -> Callable[[], None]:
     step = train_step(objective, update, schedule, mesh, seed=0, accumulate=1)
     state = create_state(blueprint, update, mesh, jax.random.key(0))
     spectrogram = np.random.default_rng(0).random((batch, FRAMES, FEATURES)).astype(np.float16)
-    stop = np.zeros(batch, bool)
 
     def run() -> None:
         nonlocal state
-        state, metrics = step(state, to_devices(mesh, spectrogram), to_devices(mesh, stop))
+        state, metrics = step(state, to_devices(mesh, spectrogram, batch), wishes(mesh, False))
         jax.block_until_ready((state, metrics))
 
     return run

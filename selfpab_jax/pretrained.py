@@ -86,6 +86,8 @@ class PretrainedEncoder:
         if self.config.model.temporal_positions != (timestamps is not None):
             needed = "needs" if self.config.model.temporal_positions else "takes no"
             raise ModelError(f"this encoder {needed} timestamps: month, day, weekday, hour, minute of every frame")
+        if timestamps is not None and np.shape(timestamps) != (*spectrogram.shape[:2], 5):
+            raise ModelError(f"timestamps have shape {np.shape(timestamps)}; it must be {(*spectrogram.shape[:2], 5)}")
         frames = spectrogram.astype(np.float32) if normalised else self._normalise(spectrogram)
         return self._encode_normalised(frames, timestamps, batch_size)
 
@@ -116,6 +118,8 @@ class PretrainedEncoder:
             raise ModelError("the signal has values that are not finite; cut or fill them first")
         if self.config.model.temporal_positions:
             raise ModelError("this encoder needs timestamps: make the spectrogram yourself and call `encode` with them")
+        if not rate_hz > 0:
+            raise ModelError(f"rate_hz is {rate_hz}; it must be greater than 0")
         settings = self.config.spectrogram
         signal = resample(signal, rate_hz, settings.rate_hz)
         if len(signal) < settings.fft_window:
@@ -141,6 +145,8 @@ class PretrainedEncoder:
     def _encode_normalised(
         self, frames: np.ndarray, timestamps: np.ndarray | None, batch_size: int
     ) -> Float32[np.ndarray, "B T D"]:
+        if batch_size < 1:
+            raise ModelError(f"batch_size is {batch_size}; it must be at least 1")
         out = np.empty((*frames.shape[:2], self.width), np.float32)
         for start in range(0, len(frames), batch_size):
             part = slice(start, start + batch_size)

@@ -3,12 +3,13 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jsonargparse import Namespace
 
 from selfpab_jax.cli.parser import Parser
+from selfpab_jax.errors import ConfigError
 
 
 def evaluate_parser() -> Parser:
@@ -16,7 +17,7 @@ def evaluate_parser() -> Parser:
     parser = Parser("evaluate", "Held-out loss of a run beside two baselines, with pictures.")
     parser.add_argument("run", type=Path, help="directory of the run")
     parser.add_argument("--data", type=Path, required=True, help="directory that `records build` wrote")
-    parser.add_argument("--checkpoint", type=Literal["best", "latest"], default="best")
+    parser.add_argument("--checkpoint", type=str, default="best", help="best, latest, or the step of a kept state")
     parser.add_argument("--split", type=str, default="validation", help="split to measure on")
     parser.add_argument("--windows", type=int | None, default=None, help="so many windows, evenly spaced; all if unset")
     parser.add_argument("--batch_size", type=int, default=32, help="windows at a time")
@@ -27,6 +28,9 @@ def evaluate_parser() -> Parser:
 
 def run_evaluate(options: Namespace) -> int:
     """Run the command."""
+    for name, least in (("windows", 1), ("batch_size", 1), ("examples", 0)):
+        if options[name] is not None and options[name] < least:
+            raise ConfigError(f"--{name} is {options[name]}; it must be at least {least}")
     from selfpab_jax.data.records import open_records
     from selfpab_jax.evaluation.checkpoint_reader import read_checkpoint
     from selfpab_jax.evaluation.evaluate import evaluate as measure
@@ -35,6 +39,7 @@ def run_evaluate(options: Namespace) -> int:
 
     records = open_records(options.data)
     objective, parameters, facts = read_checkpoint(options.run, options.checkpoint)
+    records.info.check_fits(facts["records"], records.folder)
     there = records.info.splits[options.split].records if options.split in records.info.splits else 0
     wanted = min(options.windows or there, there)
     scores, examples = measure(

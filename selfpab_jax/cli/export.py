@@ -1,7 +1,6 @@
 """`selfpab-jax export`."""
 
 from pathlib import Path
-from typing import Literal
 
 from jsonargparse import Namespace
 
@@ -13,7 +12,7 @@ def export_parser() -> Parser:
     parser = Parser("export", "Write a run's model for use: weights, configuration, statistics, model card.")
     parser.add_argument("run", type=Path, help="directory of the run")
     parser.add_argument("model", type=Path, help="directory to write")
-    parser.add_argument("--checkpoint", type=Literal["best", "latest"], default="best")
+    parser.add_argument("--checkpoint", type=str, default="best", help="best, latest, or the step of a kept state")
     parser.add_argument("--overwrite", action="store_true", help="replace a model directory that is there")
     return parser
 

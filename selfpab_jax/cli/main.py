@@ -55,6 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output went away (`| head`): nothing is wrong, and nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a full disk, a file where a folder should be, a folder of somebody else's
+        if error.errno is None:
+            raise
+        return _tell(f"{error.filename or 'a file'}: {os.strerror(error.errno).lower()}", FAILED)
 
 
 def _find(words: list[str]) -> tuple[str, str, list[str]]:

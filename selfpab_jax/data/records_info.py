@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from selfpab_jax.errors import DataError
 from selfpab_jax.signal.stft import SpectrogramSettings
@@ -73,6 +74,29 @@ class RecordsInfo:
     def new_seconds(self) -> float:
         """Recording that a window adds to the one before it."""
         return min(self.window_samples, self.shift_samples) / self.settings.rate_hz
+
+    def shape(self) -> dict[str, Any]:
+        """What a model must know of the records it is trained on, as JSON."""
+        kept = ("settings", "window_samples", "shift_samples", "channels", "sensors", "frames", "features", "source")
+        return json.loads(json.dumps({name: value for name, value in asdict(self).items() if name in kept}))
+
+    def check_fits(self, trained_on: dict[str, Any], folder: Path) -> None:
+        """These records can stand in for those that a model was trained on.
+
+        Args:
+            trained_on: the `shape` of those.
+            folder: of these, for the message.
+
+        Raises:
+            DataError: other channels or other spectrograms.
+        """
+        mine = self.shape()
+        for name, what in (("channels", "channels"), ("settings", "spectrogram settings")):
+            if mine[name] != trained_on[name]:
+                raise DataError(
+                    f"{folder} has the {what} {mine[name]}, the model was trained on {trained_on[name]}; "
+                    "build the records with the same"
+                )
 
     def shard_files(self, split: str) -> list[ShardFile]:
         """The shards of a split, in order."""

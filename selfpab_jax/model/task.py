@@ -43,11 +43,12 @@ class Puzzle(NamedTuple):
     mask: Bool[Array, "B T O"]
 
 
-def features_of(task: TaskSettings, features: int, sensors: tuple[str, ...]) -> int:
+def features_of(task: TaskSettings, features: int, sensors: tuple[str, ...], channels: tuple[str, ...]) -> int:
     """Features that go into the model, and come out: all of them, or one sensor's.
 
     Raises:
-        ValueError: the cross-sensor task needs exactly two sensors, `input_sensor` one of them.
+        ValueError: the cross-sensor task needs exactly two sensors, `input_sensor` one of them, the channels of each
+            side by side and as many of one as of the other.
     """
     if task.kind == "masked":
         return features
@@ -55,6 +56,13 @@ def features_of(task: TaskSettings, features: int, sensors: tuple[str, ...]) -> 
         raise ValueError(f"task.kind cross_sensor needs records of two sensors; these have {', '.join(sensors)}")
     if task.input_sensor and task.input_sensor not in sensors:
         raise ValueError(f"task.input_sensor {task.input_sensor!r} is none of {', '.join(sensors)}")
+    half = len(channels) // 2
+    of_first = [name.rsplit("_", 1)[0] == sensors[0] for name in channels]
+    if of_first != [True] * half + [False] * half:
+        raise ValueError(
+            f"task.kind cross_sensor needs the channels of {sensors[0]} first and then as many of {sensors[1]}; "
+            f"these are {', '.join(channels)}"
+        )
     return features // 2
 
 

@@ -68,8 +68,10 @@ class Checkpoints:
         self._run = run
         self._latest = _manager(run / "checkpoints" / LATEST, settings.keep)
         self._best = _manager(run / "checkpoints" / BEST, 1)
-        # A resumed run comes by steps again whose best parameters are there already.
-        self._had = {LATEST: set(self._latest.all_steps()), BEST: set(self._best.all_steps())}
+        # A resumed run comes by the steps after its newest state again, and finds out anew which is the best.
+        for step in self._best.all_steps():
+            if step > (self.latest_step or 0):
+                self._best.delete(step)
 
     @property
     def latest_step(self) -> int | None:
@@ -87,8 +89,6 @@ class Checkpoints:
         Raises:
             RunError: this save or the one before it failed (a full disk, say); older ones are whole.
         """
-        if step in self._had[LATEST]:
-            return
         items = ocp.args.Composite(
             parameters=ocp.args.StandardSave(state.parameters),
             optimiser=ocp.args.StandardSave(state.optimiser),
@@ -100,8 +100,6 @@ class Checkpoints:
 
     def save_best(self, parameters: Parameters, facts: dict[str, Any], step: int) -> None:
         """Start writing the best parameters so far; the ones before go once these are there."""
-        if step in self._had[BEST]:
-            return
         items = ocp.args.Composite(
             parameters=ocp.args.StandardSave(parameters), facts=ocp.args.JsonSave({**facts, "step": step})
         )
@@ -162,17 +160,22 @@ def read_parameters(run: Path, which: str, abstract_of: Any) -> tuple[Parameters
 
     Args:
         run: the run's directory.
-        which: `best` or `latest`.
+        which: `best`, `latest`, or the number of a step whose state is kept.
         abstract_of: from facts to the parameters' shapes and shardings.
 
     Raises:
         RunError: there is none, or it cannot be read.
     """
-    directory = run / "checkpoints" / which
+    wanted = int(which) if which.isdigit() else None
+    directory = run / "checkpoints" / (which if wanted is None else LATEST)
     if not directory.is_dir():
         raise RunError(f"{run} has no {which} checkpoint (looked in {directory}); was it trained by `pretrain`?")
     with ocp.CheckpointManager(directory.absolute(), item_names=("parameters", "facts")) as manager:
-        step = manager.latest_step()
+        step = manager.latest_step() if wanted is None else wanted
+        if step not in manager.all_steps() and wanted is not None:
+            raise RunError(
+                f"{run} keeps no state of step {wanted}; there are {sorted(manager.all_steps())}, best, latest"
+            )
         if step is None:
             raise RunError(f"{run} has no whole {which} checkpoint yet; wait for one, or resume the run")
         with _unreadable(f"{directory / str(step)}"):

@@ -7,6 +7,7 @@ from jaxtyping import Int
 from selfpab_jax.data.loader import in_order
 from selfpab_jax.data.records import RecordSource
 from selfpab_jax.model.blueprint import Parameters
+from selfpab_jax.train.sharding import reading_share
 from selfpab_jax.train.step import ErrorStep, to_devices
 
 
@@ -18,15 +19,14 @@ def held_out_loss(
     *,
     batch_size: int,
     mesh: Mesh,
-    process: int,
-    processes: int,
 ) -> float:
     """Mean loss over the windows, each altered in its own fixed way, without dropout.
 
     The mean is taken in float64 in the order of the rows, so that it does not depend on mesh or processes.
     """
-    losses = [
-        np.asarray(errors(parameters, to_devices(mesh, batch["spectrogram"]), to_devices(mesh, batch["row"])))
-        for batch in in_order(source, rows, batch_size=batch_size, process_index=process, process_count=processes)
-    ]
+    share, shares = reading_share(mesh, batch_size)
+    losses = []
+    for batch in in_order(source, rows, batch_size=batch_size, process_index=share, process_count=shares):
+        spectrogram, row = (to_devices(mesh, batch[name], batch_size) for name in ("spectrogram", "row"))
+        losses.append(np.asarray(errors(parameters, spectrogram, row)))
     return float(np.concatenate(losses)[: len(rows)].astype(np.float64).mean())

@@ -5,6 +5,7 @@ import math
 import os
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,11 +75,19 @@ class WeightsAndBiases:
             raise RunError(
                 'log.wandb needs the package wandb: pip install "selfpab-jax[wandb]", or log.wandb off'
             ) from None
-        name = run.absolute().name
+        name, identity = run.absolute().name, run / "wandb_id"
+        if not identity.exists():
+            identity.write_text(uuid.uuid4().hex, encoding="utf-8")
         self._run = wandb.init(
-            project=settings.project, name=name, id=name, resume="allow", mode=cast(Any, settings.wandb), dir=run,
-            config=configuration, settings=wandb.Settings(silent=True),
-        )  # fmt: skip
+            project=settings.project,
+            name=name,
+            id=identity.read_text(encoding="utf-8"),
+            resume="allow",
+            mode=cast(Any, settings.wandb),
+            dir=run,
+            config=configuration,
+            settings=wandb.Settings(silent=True),
+        )
 
     def write(self, event: dict[str, Any]) -> None:
         """Figures under `<event>/<name>` at their step."""

@@ -52,6 +52,11 @@ class OptimiserSettings:
             raise ValueError(f"optimiser.steps is {self.steps}; it must be at least 1")
         if not 0 <= self.warmup_share < 1:
             raise ValueError(f"optimiser.warmup_share is {self.warmup_share}; it must lie in [0, 1)")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"optimiser.{name} is {getattr(self, name)}; it must lie in [0, 1)")
+        if self.weight_decay < 0 or (self.clip_norm is not None and self.clip_norm <= 0):
+            raise ValueError("optimiser.weight_decay must not be negative, optimiser.clip_norm must be greater than 0")
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"optimiser.batch_size {self.batch_size} is no multiple of optimiser.accumulate {self.accumulate}"

@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 
-import jax
 import numpy as np
 import optax
 from jax.sharding import Mesh
 from jaxtyping import Int64
 
 from selfpab_jax.data.records import Records
-from selfpab_jax.data.subsets import select
+from selfpab_jax.data.subsets import hours_of, select
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.model.blueprint import draw_blueprint
 from selfpab_jax.model.flops import training_flops
@@ -17,7 +16,7 @@ from selfpab_jax.model.task import features_of
 from selfpab_jax.train.optimiser import adamw, learning_rate
 from selfpab_jax.train.schedules import Schedule
 from selfpab_jax.train.settings import PretrainSettings
-from selfpab_jax.train.sharding import check_batch, make_mesh, parameter_shardings
+from selfpab_jax.train.sharding import check_batch, make_mesh, parameter_shardings, reading_share
 from selfpab_jax.train.step import Objective
 
 
@@ -65,7 +64,7 @@ def make_plan(settings: PretrainSettings, records: Records) -> Plan:
             "model.temporal_positions needs the time of every frame, which records do not carry; leave it off to train"
         )
     try:
-        features = features_of(settings.task, info.features, info.sensors)
+        features = features_of(settings.task, info.features, info.sensors, info.channels)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     blueprint = draw_blueprint(settings.model, features, features)
@@ -73,10 +72,7 @@ def make_plan(settings: PretrainSettings, records: Records) -> Plan:
     parameter_shardings(blueprint, mesh)
     optimiser = settings.optimiser
     check_batch(optimiser.batch_size, optimiser.accumulate, mesh)
-    if optimiser.batch_size % jax.process_count():
-        raise ConfigError(
-            f"optimiser.batch_size {optimiser.batch_size} does not spread over {jax.process_count()} processes"
-        )
+    reading_share(mesh, optimiser.batch_size)
     if "train" not in info.splits:
         raise DataError(f"{records.folder} has no train split; build it with smaller validation and test shares")
     index = records.index("train")
@@ -97,7 +93,7 @@ def make_plan(settings: PretrainSettings, records: Records) -> Plan:
         update=adamw(optimiser, schedule),
         schedule=schedule,
         rows=rows,
-        hours=float(index.seconds[rows].sum(dtype=np.float64)) / 3600,
+        hours=hours_of(index, rows),
         held_out=_evenly(_held_out_windows(records), settings.validation.windows),
         steps=steps,
         validation_interval=interval,

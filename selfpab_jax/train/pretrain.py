@@ -13,7 +13,6 @@ from jax.experimental import multihost_utils
 
 from selfpab_jax.data.loader import batches, rows_of_batch
 from selfpab_jax.data.records import Records, RecordSource, open_records
-from selfpab_jax.data.records_info import RecordsInfo
 from selfpab_jax.errors import ConfigError, RunError
 from selfpab_jax.train.checkpoint import Checkpoints, statistics_of
 from selfpab_jax.train.distributed import join
@@ -24,10 +23,11 @@ from selfpab_jax.train.meter import Meter
 from selfpab_jax.train.plan import Plan, make_plan
 from selfpab_jax.train.run_directory import SUBJECTS_FILE, claim, write_json
 from selfpab_jax.train.settings import PretrainSettings
-from selfpab_jax.train.sharding import parameter_shardings, sharding_table
+from selfpab_jax.train.sharding import parameter_shardings, reading_share, sharding_table
 from selfpab_jax.train.state import TrainState, abstract_state, create_state
-from selfpab_jax.train.step import StepMetrics, error_step, to_devices, train_step
+from selfpab_jax.train.step import StepMetrics, error_step, to_devices, train_step, wishes
 
+ADVICE = "the training diverged; start another --run with a lower optimiser.learning_rate or with optimiser.clip_norm"
 Ending = Literal["finished", "stopped early", "interrupted"]
 
 
@@ -90,7 +90,7 @@ def _train(settings: PretrainSettings, run: Path, records: Records, plan: Plan) 
     progress.say(sharding_table(plan.objective.blueprint, shardings, plan.mesh))
 
     checkpoints = Checkpoints(run, settings.checkpoint)
-    state, validation, plan = _start(settings, plan, checkpoints)
+    state, validation, plan = _start(settings, records, plan, checkpoints)
     first = int(state.step)
     if speaks:
         rewind_log(run, first)
@@ -113,12 +113,15 @@ def _train(settings: PretrainSettings, run: Path, records: Records, plan: Plan) 
     return ending
 
 
-def _start(settings: PretrainSettings, plan: Plan, checkpoints: Checkpoints) -> tuple[TrainState, Validation, Plan]:
+def _start(
+    settings: PretrainSettings, records: Records, plan: Plan, checkpoints: Checkpoints
+) -> tuple[TrainState, Validation, Plan]:
     blueprint = plan.objective.blueprint
     if checkpoints.latest_step is None:
         key = jax.random.key(settings.seed)
         return create_state(blueprint, plan.update, plan.mesh, key), Validation(), plan
     state, facts = checkpoints.restore(abstract_state(blueprint, plan.update, plan.mesh))
+    records.info.check_fits(facts["records"], records.folder)
     record = facts["validation"]
     best = math.inf if record["best"] is None else record["best"]
     # The encoder knows the statistics it began with: a converted run goes on with the published ones.
@@ -139,8 +142,8 @@ def _loop(
 ) -> Ending:
     if plan.patience is not None and validation.since >= plan.patience:
         return "stopped early"
-    process, processes = jax.process_index(), jax.process_count()
     batch_size = settings.optimiser.batch_size
+    share, shares = reading_share(plan.mesh, batch_size)
     train = records.source("train")
     held_out = records.source("validation") if len(plan.held_out) else None
     take_step = train_step(
@@ -162,8 +165,8 @@ def _loop(
             batch_size=batch_size,
             first_step=first,
             last_step=plan.steps,
-            process_index=process,
-            process_count=processes,
+            process_index=share,
+            process_count=shares,
             workers=settings.data.workers,
             threads=settings.data.threads,
         )
@@ -182,8 +185,8 @@ def _loop(
         waited = time.perf_counter()
         batch = next(stream)
         meter.waited(time.perf_counter() - waited)
-        stop = np.full(len(batch["spectrogram"]), bool(wish))
-        state, metrics = take_step(state, to_devices(plan.mesh, batch["spectrogram"]), to_devices(plan.mesh, stop))
+        spectrogram = to_devices(plan.mesh, batch["spectrogram"], batch_size)
+        state, metrics = take_step(state, spectrogram, wishes(plan.mesh, bool(wish)))
 
         # The device works on this step while the host looks at the one before.
         interrupted = unread is not None and read(step - 1, unread)
@@ -205,9 +208,9 @@ def _loop(
                 plan.held_out,
                 batch_size=batch_size // settings.optimiser.accumulate,
                 mesh=plan.mesh,
-                process=process,
-                processes=processes,
             )
+            if not math.isfinite(loss):
+                raise RunError(f"the held-out loss is {loss} at step {step}, though training is finite: {ADVICE}")
             validation = validation.with_measurement(loss, step)
             improved = validation.best_step == step
             ended = plan.patience is not None and validation.since >= plan.patience
@@ -215,7 +218,7 @@ def _loop(
         facts = _facts(settings, records, plan, validation)
         if improved or held_out is None:
             checkpoints.save_best(state.parameters, facts, step)
-        if saves or ended:
+        if saves or ended or interrupted:
             checkpoints.save(state, facts, step)
         if ended:
             return "stopped early"
@@ -249,7 +252,7 @@ def _facts(settings: PretrainSettings, records: Records, plan: Plan, validation:
             "std": statistics.std.tolist(),
             "kind": statistics.kind,
         },
-        "records": _shape_of(records.info),
+        "records": records.info.shape(),
         "features": plan.objective.blueprint.features,
         "outputs": plan.objective.blueprint.outputs,
         "hours": plan.hours,
@@ -260,12 +263,6 @@ def _facts(settings: PretrainSettings, records: Records, plan: Plan, validation:
             "since": validation.since,
         },
     }
-
-
-def _shape_of(info: RecordsInfo) -> dict[str, Any]:
-    """What the model must know of the records it was trained on."""
-    kept = ("settings", "window_samples", "shift_samples", "channels", "sensors", "frames", "features", "source")
-    return {name: value for name, value in asdict(info).items() if name in kept}
 
 
 def _not_finite(
@@ -281,7 +278,4 @@ def _not_finite(
         return (
             f"the loss is {loss} at step {step}: {len(broken)} of its records hold values that are not finite: {names}"
         )
-    return (
-        f"the loss is {loss} at step {step}, though its records ({names}, ...) are finite: the training diverged; "
-        "lower optimiser.learning_rate or set optimiser.clip_norm, then --resume"
-    )
+    return f"the loss is {loss} at step {step}, though its records ({names}, ...) are finite: {ADVICE}"

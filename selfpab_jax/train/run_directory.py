@@ -40,6 +40,8 @@ def claim(run: Path, settings: dict[str, Any], *, resume: bool, overwrite: bool)
         if any(run.iterdir()) and not resume:
             raise RunError(f"{run} exists; add --resume to go on with it or --overwrite to start anew")
         path = run / SETTINGS_FILE
+        if not path.exists() and set(os.listdir(run)) - {path.name + ".new"}:
+            raise RunError(f"{run} holds other files and is no run; choose another --run")
         if path.exists():
             changed = _changes(_comparable(read_settings(run)), _comparable(settings))
             if changed:

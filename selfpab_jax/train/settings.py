@@ -22,7 +22,8 @@ class DataSettings:
         hours: train on a seeded subset of so many hours; smaller subsets lie inside larger ones. All where not set.
         subjects: train on a seeded subset of so many subjects, likewise nested.
         subset_seed: seed of both draws.
-        statistics: `hour_weighted`, every hour of the day counting the same (as published), or `plain`.
+        statistics: `hour_weighted`, the original's: the deviation is that between windows' means, merged over the
+            hours of the day by their counts; or `plain`: over all frames.
         workers: processes that read ahead; 0 reads in threads of this process.
         threads: reading threads of each process.
     """
@@ -63,6 +64,8 @@ class ValidationSettings:
             raise ValueError(f"validation.per_epoch is {self.per_epoch}; it must be at least 1")
         if self.every_steps is not None and self.every_steps < 1:
             raise ValueError(f"validation.every_steps is {self.every_steps}; it must be at least 1")
+        if self.windows is not None and self.windows < 1:
+            raise ValueError(f"validation.windows is {self.windows}; it must be at least 1")
         if not 0 <= self.patience <= 1:
             raise ValueError(f"validation.patience is {self.patience}; it must lie in [0, 1]")
 

@@ -88,9 +88,34 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
+def on_every_device(mesh: Mesh) -> NamedSharding:
+    """One entry a device."""
+    return NamedSharding(mesh, PartitionSpec(MESH_AXES))
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The same on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def reading_share(mesh: Mesh, batch_size: int) -> tuple[int, int]:
+    """Which share of a global batch the devices of this process need, as (index, count): share i of n equal ones.
+
+    Processes that a tensor axis runs across need the same samples.
+
+    Raises:
+        ConfigError: the devices need samples that do not lie side by side.
+    """
+    needed = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
+    spans = {part[0].indices(batch_size)[:2] for part in needed if part is not None}
+    low, high = min(start for start, _ in spans), max(stop for _, stop in spans)
+    size = high - low
+    if sum(stop - start for start, stop in spans) != size or batch_size % size or low % size:
+        raise ConfigError(
+            "mesh: the devices of a process do not lie side by side on the data and fsdp axes; "
+            "choose mesh.data x mesh.fsdp as a multiple or a divisor of the number of processes"
+        )
+    return low // size, batch_size // size
 
 
 def check_batch(batch_size: int, accumulate: int, mesh: Mesh) -> None:

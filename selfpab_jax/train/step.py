@@ -17,7 +17,7 @@ from selfpab_jax.model.random import fold_each, sample_keys
 from selfpab_jax.model.task import Puzzle, TaskSettings, pose
 from selfpab_jax.signal.statistics import Statistics
 from selfpab_jax.train.schedules import Schedule
-from selfpab_jax.train.sharding import batch_sharding, replicated
+from selfpab_jax.train.sharding import batch_sharding, on_every_device, replicated
 from selfpab_jax.train.state import TrainState, state_shardings
 
 
@@ -85,7 +85,7 @@ class StepMetrics(NamedTuple):
     """Some process was asked to stop; all of them read it after the same step."""
 
 
-TrainStep = Callable[[TrainState, Float16[Array, "B T X"], Bool[Array, "B"]], tuple[TrainState, StepMetrics]]
+TrainStep = Callable[[TrainState, Float16[Array, "B T X"], Bool[Array, "N"]], tuple[TrainState, StepMetrics]]
 ErrorStep = Callable[[Parameters, Float16[Array, "B T X"], Int[Array, "B"]], Float[Array, "B"]]
 
 
@@ -118,7 +118,7 @@ def train_step(
     batch = batch_sharding(mesh)
     compiled = jax.jit(
         step,
-        in_shardings=(shardings, batch, batch),
+        in_shardings=(shardings, batch, on_every_device(mesh)),
         out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,
     )
@@ -166,6 +166,12 @@ def error_step(objective: Objective, mesh: Mesh, *, seed: int) -> ErrorStep:
     return on_mesh
 
 
-def to_devices(mesh: Mesh, local: np.ndarray) -> Array:
-    """This process's rows of a batch as its part of the global array."""
-    return jax.make_array_from_process_local_data(batch_sharding(mesh), local)
+def to_devices(mesh: Mesh, local: np.ndarray, batch_size: int) -> Array:
+    """This process's share of a batch (see `sharding.reading_share`) as its part of the global array."""
+    return jax.make_array_from_process_local_data(batch_sharding(mesh), local, (batch_size, *local.shape[1:]))
+
+
+def wishes(mesh: Mesh, wish: bool) -> Bool[Array, "N"]:
+    """Whether this process was asked to stop, said by each of its devices."""
+    local = np.full(len(mesh.local_devices), wish)
+    return jax.make_array_from_process_local_data(on_every_device(mesh), local, (mesh.size,))

@@ -189,11 +189,16 @@ def test_cross_sensor_takes_one_sensor_and_asks_for_the_other() -> None:
     assert (never.target == 1.0).all()
 
 
-def test_cross_sensor_needs_two_sensors() -> None:
+def test_cross_sensor_needs_two_sensors_one_after_the_other() -> None:
+    task, two = TaskSettings(kind="cross_sensor"), ("back", "thigh")
+    assert features_of(task, 104, two, ("back_x", "back_y", "thigh_x", "thigh_y")) == 52
     with pytest.raises(ValueError, match="two sensors"):
-        features_of(TaskSettings(kind="cross_sensor"), 78, ("hip",))
+        features_of(task, 78, ("hip",), ("hip_x", "hip_y", "hip_z"))
     with pytest.raises(ValueError, match="none of back, thigh"):
-        features_of(TaskSettings(kind="cross_sensor", input_sensor="hip"), 156, ("back", "thigh"))
+        features_of(TaskSettings(kind="cross_sensor", input_sensor="hip"), 104, two, ("back_x", "thigh_x"))
+    for mixed in (("back_x", "thigh_x", "back_y", "thigh_y"), ("back_x", "back_y", "thigh_x")):
+        with pytest.raises(ValueError, match="as many of thigh"):
+            features_of(task, 104, two, mixed)
 
 
 @pytest.mark.parametrize("wrong", [{"time_share": 1.5}, {"mask_probability": 0.95}, {"frequency_width": -1}])

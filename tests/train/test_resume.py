@@ -14,7 +14,10 @@ import pytest
 
 from selfpab_jax.evaluation.checkpoint_reader import read_checkpoint
 
-STEPS = ["--optimiser.steps", "60", "--validation.every_steps", "10", "--checkpoint.every_steps", "5", "--model.dropout", "0.1"]  # fmt: skip  # noqa: E501
+STEPS = [
+    "--optimiser.steps", "240", "--validation.every_steps", "10", "--checkpoint.every_steps", "15",
+    "--model.dropout", "0.1",
+]  # fmt: skip
 
 
 def finish(process: subprocess.Popen, code: int = 0) -> str:
@@ -57,21 +60,20 @@ def test_kill_at_ten_random_moments(
             while process.poll() is None and steps_told(run) == seen and time.monotonic() < deadline:
                 time.sleep(0.01)
             time.sleep(chance.uniform(0.0, 0.4))  # in the midst of steps, validations and saves
-        if process.poll() is not None:
-            break  # it was done before it could be killed
+        assert process.poll() is None, "the run ended too soon to be killed"
         process.kill()
         process.communicate()
         kills += 1
-    assert kills >= 4, "the run ended too soon to be killed"
     finish(start(run, *STEPS, "--resume"))
     same_bits(run, uninterrupted)
     assert losses_of(run) == losses_of(uninterrupted)
 
     evaluate = [sys.executable, "-m", "selfpab_jax.cli.main", "evaluate", str(run), "--data", str(tiny_records)]
-    process = subprocess.Popen(evaluate, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    time.sleep(3)
-    process.kill()
-    process.communicate()
+    for _ in range(2):
+        process = subprocess.Popen(evaluate, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        time.sleep(chance.uniform(1.0, 6.0))
+        process.kill()
+        process.communicate()
     assert "held-out masked l1" in subprocess.run(evaluate, capture_output=True, text=True, check=True).stdout
     same_bits(run, uninterrupted)
 
@@ -94,9 +96,35 @@ def test_sigterm_saves_and_exits_with_its_code(
     saved = max(int(path.name) for path in (run / "checkpoints" / "latest").iterdir())
     assert saved >= 3
     goes_on = finish(start(run, *STEPS, "--resume"))
-    assert f"goes on at step {saved} of 60" in goes_on
+    assert f"goes on at step {saved} of 240" in goes_on
     same_bits(run, uninterrupted)
     assert losses_of(run) == losses_of(uninterrupted)
+
+
+def test_sigterm_before_a_validating_step_saves_too(start: Callable, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start(
+        run, "--optimiser.steps", "4000", "--validation.every_steps", "1", "--checkpoint.every_steps", "4000"
+    )
+    while process.poll() is None and steps_told(run) < 2:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    finish(process, 75)
+    assert list((run / "checkpoints" / "latest").iterdir()), "stopped and saved, it said"
+
+
+def test_best_parameters_beyond_the_newest_state_are_found_again(start: Callable, tmp_path: Path) -> None:
+    """Validation more often than saves: after a kill the newest best is ahead of the newest state."""
+    options = ["--optimiser.steps", "60", "--validation.every_steps", "4", "--checkpoint.every_steps", "50"]
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    finish(start(whole, *options))
+    process = start(run, *options)
+    while process.poll() is None and not any((run / "checkpoints" / "best").glob("[0-9]*")):
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    finish(start(run, *options, "--resume"))
+    same_bits(run, whole)
 
 
 def test_a_finished_run_stays_as_it_is(start: Callable, uninterrupted: Path, losses_of: Callable) -> None:

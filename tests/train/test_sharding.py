@@ -19,7 +19,7 @@ from selfpab_jax.train.sharding import (
     sharding_table,
 )
 from selfpab_jax.train.state import create_state
-from selfpab_jax.train.step import Objective, error_step, to_devices, train_step
+from selfpab_jax.train.step import Objective, error_step, to_devices, train_step, wishes
 
 STEPS, BATCH, FRAMES, FEATURES = 20, 16, 39, 36
 MODEL = ModelSettings(width=32, heads=4, feedforward=64, layers=2, dropout=0.1, compute="float32")
@@ -52,11 +52,11 @@ def curve(mesh_settings: MeshSettings, devices: int, task: TaskSettings | None =
     take_step = train_step(what, update, schedule, mesh, seed=3, accumulate=accumulate)
     losses = []
     for step in range(STEPS):
-        state, metrics = take_step(state, to_devices(mesh, batch(step)), to_devices(mesh, np.zeros(BATCH, bool)))
+        state, metrics = take_step(state, to_devices(mesh, batch(step), BATCH), wishes(mesh, False))
         losses.append(float(metrics.loss))
     errors = error_step(what, mesh, seed=3)
-    rows = to_devices(mesh, np.arange(BATCH, dtype=np.int32))
-    return [*losses, *np.asarray(errors(state.parameters, to_devices(mesh, batch(99)), rows))]
+    rows = to_devices(mesh, np.arange(BATCH, dtype=np.int32), BATCH)
+    return [*losses, *np.asarray(errors(state.parameters, to_devices(mesh, batch(99), BATCH), rows))]
 
 
 @pytest.fixture(scope="module")
