@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from selfpab_jax.convert.family import Family, FamilyName, recognise
-from selfpab_jax.convert.hyper_parameters import CALENDAR_ENCODING, arguments_of, encodings_of, number, settings_of
+from selfpab_jax.convert.hyper_parameters import CALENDAR_ENCODING, arguments_of, encodings_of, settings_of, short, size
 from selfpab_jax.convert.pickle_reader import StoredTensor
 from selfpab_jax.convert.positions import deviates, table_shapes
 from selfpab_jax.convert.table import Arrays, Pair, is_ignored, is_position, match, ours_of, sizes_of
@@ -28,6 +28,7 @@ KNOWN_KEYS = {
     "pytorch-lightning_version",
     "state_dict",
 }
+LONGEST_NAME, MOST_TENSORS = 200, 10_000
 LIGHTNING = "1.6."
 """The releases of PyTorch Lightning whose files were compared with; the original pins 1.6.4."""
 
@@ -146,8 +147,10 @@ def tensors_of(content: Mapping[Any, Any]) -> dict[str, StoredTensor]:
     tensors = content.get("state_dict")
     if not isinstance(tensors, dict) or not all(isinstance(tensor, StoredTensor) for tensor in tensors.values()):
         raise ModelError("it is no checkpoint of PyTorch Lightning: it has no state_dict of tensors")
-    if not all(isinstance(name, str) for name in tensors):
+    if not all(isinstance(name, str) and len(name) <= LONGEST_NAME and name.isprintable() for name in tensors):
         raise ModelError("it is no checkpoint of PyTorch Lightning: its tensors have no names")
+    if len(tensors) > MOST_TENSORS:
+        raise ModelError(f"it has {len(tensors):,} tensors, which no encoder of the original has")
     if any(name.startswith("upstream_models.") for name in tensors):
         raise ModelError(
             "it is a DownstreamMLP, a classifier on top of an encoder: convert the upstream_model.ckpt it was made from"
@@ -161,7 +164,7 @@ def unknown_parts(content: Mapping[Any, Any]) -> list[str]:
     ignored = filter(
         is_ignored, filter(lambda name: isinstance(name, str), tensors if isinstance(tensors, dict) else ())
     )
-    return [f"key {str(key)[:40]}" for key in content if key not in KNOWN_KEYS] + [
+    return [f"key {short(key)[:40]}" for key in content if key not in KNOWN_KEYS] + [
         f"ignored {name}" for name in ignored
     ]
 
@@ -178,7 +181,7 @@ def _checked(file: TorchFile, said: FamilyName | None, any_version: bool) -> Che
     encodings = encodings_of(arguments)
     temporal = CALENDAR_ENCODING in encodings
     settings = settings_of(arguments, temporal)
-    features, outputs = (number(arguments, name, int) for name in ("input_dim", "output_dim"))
+    features, outputs = (size(arguments, name) for name in ("input_dim", "output_dim"))
     pairs = match(tensors, sizes_of(settings, features, outputs), settings.layers)
     _check_tables(tensors, table_shapes(encodings, settings.width))
     family = recognise(features, temporal, said)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from selfpab_jax.data.hunt4 import CHANNELS
+from selfpab_jax.data.source import sensors_of
 from selfpab_jax.errors import ModelError
 from selfpab_jax.model.alteration import AlterationSettings
 from selfpab_jax.model.task import TaskSettings
@@ -11,7 +12,7 @@ from selfpab_jax.signal.stft import SpectrogramSettings
 
 FamilyName = Literal["selfpab", "monoselfpab", "lta2v"]
 FILE_SIZES = {"selfpab": 793_353_563, "monoselfpab": 790_544_539}
-"""Bytes of the published files."""
+"""Bytes of the published files: what a truncated one should have."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Family:
     @property
     def sensors(self) -> tuple[str, ...]:
         """Sensors of the records, in their order."""
-        return tuple(dict.fromkeys(name.rsplit("_", 1)[0] for name in CHANNELS))
+        return sensors_of(CHANNELS)
 
     def spectrogram(self, features: int) -> SpectrogramSettings:
         """Window and hop that give so many features: F bins come from 2 (F - 1) samples, half of them overlapping.

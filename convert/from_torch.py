@@ -43,8 +43,8 @@ def config_of(checkpoint: Checkpoint, tables: Mapping[str, int]) -> ModelConfig:
     content, family = checkpoint.file.content, checkpoint.family
     kept = {
         "args": plain(checkpoint.arguments),
-        "epoch": content.get("epoch"),
-        "global_step": content.get("global_step"),
+        "epoch": _counted(content, "epoch"),
+        "global_step": _counted(content, "global_step"),
         "pytorch-lightning_version": checkpoint.version,
         "tables": dict(tables),
     }
@@ -59,12 +59,17 @@ def config_of(checkpoint: Checkpoint, tables: Mapping[str, int]) -> ModelConfig:
         frames=family.frames,
         provenance={
             "source": f"{checkpoint.file.path.name}, written by PyTorch Lightning {checkpoint.version}",
-            "steps": content.get("global_step"),
+            "steps": _counted(content, "global_step"),
             "batch_size": plain(checkpoint.arguments.get("batch_size")),
             "held_out_loss": _best_score(checkpoint),
             KEPT: plain(kept),
         },
     )
+
+
+def _counted(content: Mapping[Any, Any], key: str) -> int | None:
+    value = content.get(key)
+    return value if isinstance(value, int) else None
 
 
 def _best_score(checkpoint: Checkpoint) -> float | None:

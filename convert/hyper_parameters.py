@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from selfpab_jax.convert.pickle_reader import require_small
 from selfpab_jax.errors import ModelError
 from selfpab_jax.model.settings import ModelSettings
 from selfpab_jax.model_directory import ModelConfig
@@ -11,13 +12,15 @@ Number = TypeVar("Number", int, float)
 FRAME_ENCODING, CALENDAR_ENCODING = "AbsolutePositionalEncoding", "TemporalPositionalEncoding"
 UNSUPPORTED = {"seq_operation": (None,), "output_activation": (None,), "n_prediction_head_layers": (1, "1")}
 """Options that change the function; every published run has these values."""
+LARGEST_ARGUMENTS = 2**16
+"""Values and characters; the published ones come to 600."""
 
 
 def arguments_of(content: Mapping[Any, Any]) -> dict[str, Any]:
     """The arguments that the original's class was made with.
 
     Raises:
-        ModelError: there are none, or they are a DownstreamMLP's.
+        ModelError: there are none, they are a DownstreamMLP's, or far too large.
     """
     stored = content.get("hyper_parameters")
     arguments = stored.get("args", stored) if isinstance(stored, dict) else None
@@ -27,6 +30,7 @@ def arguments_of(content: Mapping[Any, Any]) -> dict[str, Any]:
         raise ModelError(
             "it is a DownstreamMLP, a classifier on top of an encoder: convert the upstream_model.ckpt it was made from"
         )
+    require_small(arguments, "hyper_parameters", LARGEST_ARGUMENTS)
     return arguments
 
 
@@ -41,10 +45,10 @@ def settings_of(arguments: Mapping[str, Any], temporal_positions: bool) -> Model
             raise ModelError(f"hyper-parameter {name} is {short(arguments[name])}; only {values[0]} is known here")
     try:
         return ModelSettings(
-            width=number(arguments, "d_model", int),
-            heads=number(arguments, "nhead", int),
-            feedforward=number(arguments, "dim_feedforward", int),
-            layers=number(arguments, "n_encoder_layers", int),
+            width=size(arguments, "d_model"),
+            heads=size(arguments, "nhead"),
+            feedforward=size(arguments, "dim_feedforward"),
+            layers=size(arguments, "n_encoder_layers"),
             dropout=number(arguments, "dropout", float),
             compute="float32",
             temporal_positions=temporal_positions,
@@ -68,6 +72,18 @@ def number(arguments: Mapping[str, Any], name: str, kind: type[Number]) -> Numbe
         except (ValueError, OverflowError):
             pass
     raise ModelError(f"hyper-parameter {name} is {short(value)}; a number is needed")
+
+
+def size(arguments: Mapping[str, Any], name: str) -> int:
+    """An argument as a size.
+
+    Raises:
+        ModelError: missing, no whole number, or below 1.
+    """
+    found = number(arguments, name, int)
+    if found < 1:
+        raise ModelError(f"hyper-parameter {name} is {found}; it must be at least 1")
+    return found
 
 
 def encodings_of(arguments: Mapping[str, Any]) -> str | list[str]:

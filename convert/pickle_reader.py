@@ -1,5 +1,6 @@
 """A pickle read as data: opcodes are interpreted one by one, and no callable is ever imported or called."""
 
+import math
 import pickletools
 import struct
 from collections.abc import Callable
@@ -25,6 +26,9 @@ CALLED = ("collections.OrderedDict", "torch._utils._rebuild_tensor_v2")
 """What a pickle of tensors calls; each is given its meaning here and none is imported."""
 ALLOWED = frozenset((*CALLED, *(f"torch.{name}" for name in STORAGES)))
 DAMAGED = (ValueError, IndexError, KeyError, TypeError, OverflowError, AttributeError, struct.error, RecursionError)
+
+LARGEST_CONTENT, DEEPEST = 2**22, 32
+"""Values and characters that a file may come to, each counted wherever it is referred to, and how deep they nest."""
 
 
 class Named(NamedTuple):
@@ -64,17 +68,38 @@ def read_pickle(data: bytes) -> Any:
     """The value of a pickle that holds only plain values, dictionaries and tensors.
 
     Raises:
-        ModelError: it names any other callable, uses an opcode that such a pickle does not need, or is damaged.
+        ModelError: it names any other callable, uses an opcode that such a pickle does not need, refers to itself, or
+            is damaged.
     """
     machine = _Machine()
     try:
         for opcode, argument, _ in pickletools.genops(data):
             if opcode.name == "STOP":
-                return machine.pop()
+                value = machine.pop()
+                require_small(value, "its pickle", LARGEST_CONTENT)
+                return value
             machine.do(opcode.name, argument)
     except DAMAGED as error:
         raise ModelError(f"its pickle is damaged ({type(error).__name__}: {str(error)[:80]})") from None
     raise ModelError("its pickle is damaged (it has no end)")
+
+
+def require_small(value: Any, named: str, largest: int) -> None:
+    """See that a value is a tree that one may walk: a few bytes of pickle can refer to themselves, or double on.
+
+    Raises:
+        ModelError: it comes to more than `largest` values and characters, or nests deeper than `DEEPEST`.
+    """
+    waiting, size = [(value, 0)], 0
+    while waiting:
+        part, depth = waiting.pop()
+        size += 1 + (len(part) if isinstance(part, str) else 0)
+        inside = (*part, *part.values()) if isinstance(part, dict) else part if type(part) in (list, tuple) else ()
+        if size + len(waiting) + len(inside) > largest or (inside and depth == DEEPEST):
+            raise ModelError(
+                f"{named} is damaged or hostile: it refers to itself, or holds far more than a checkpoint needs"
+            )
+        waiting += [(each, depth + 1) for each in inside]
 
 
 class _Machine:
@@ -92,6 +117,8 @@ class _Machine:
 
     def do(self, name: str, argument: Any) -> None:
         if name in _PUSHES:
+            if isinstance(argument, int) and argument.bit_length() > 256:
+                raise ValueError("an impossible number")
             self.stack.append(argument)
         elif name in _CONSTANTS:
             self.stack.append(_CONSTANTS[name]())
@@ -106,7 +133,11 @@ class _Machine:
         self.stack.append(Named(name))
 
     def since_mark(self) -> list[Any]:
-        at = max(i for i, value in enumerate(self.stack) if isinstance(value, _Mark))
+        at = len(self.stack) - 1
+        while not isinstance(self.stack[at], _Mark):
+            at -= 1
+            if at < 0:
+                raise ValueError("a mark is missing")
         values = self.stack[at + 1 :]
         del self.stack[at:]
         return values
@@ -152,7 +183,7 @@ class _Machine:
 
 def _tensor(storage: Any, offset: Any, shape: Any, stride: Any) -> StoredTensor:
     sizes = tuple(_of_type(size, int) for size in (offset, *_of_type(shape, tuple), *_of_type(stride, tuple)))
-    if min(sizes) < 0 or len(shape) != len(stride):
+    if min(sizes) < 0 or len(shape) != len(stride) or math.prod(shape) >= 2**63:
         raise ValueError("a tensor of impossible shape")
     return StoredTensor(_of_type(storage, Storage), offset, shape, stride)
 

@@ -8,7 +8,7 @@ from typing import Any
 from selfpab_jax.convert.checkpoint import Checkpoint, read_checkpoint, tensors_of, unknown_parts, version_of
 from selfpab_jax.convert.family import FamilyName
 from selfpab_jax.convert.pickle_reader import StoredTensor
-from selfpab_jax.convert.table import is_ignored, is_position
+from selfpab_jax.convert.table import TOLD, is_ignored, is_position
 from selfpab_jax.convert.torch_file import open_torch_file
 from selfpab_jax.errors import ModelError
 
@@ -79,4 +79,5 @@ def _unknown(content: Mapping[Any, Any]) -> list[str]:
         return ["everything"]
     heads = ("emb.lin_proj_layer.", "transformer_encoder.layers.", "prediction_head.")
     strange = [n for n in tensors if not (n.startswith(heads) or is_position(n) or is_ignored(n))]
-    return parts + [f"tensor {name}" for name in strange]
+    found = parts + [f"tensor {name}" for name in strange]
+    return found[:TOLD] + ([f"and {len(found) - TOLD:,} more"] if len(found) > TOLD else [])

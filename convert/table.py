@@ -15,6 +15,8 @@ from selfpab_jax.model.positions import CALENDAR
 from selfpab_jax.model.settings import ModelSettings
 
 Arrays = dict[str, Float32[np.ndarray, "..."]]
+TOLD = 100
+"""Problems that an error lists; the others are counted."""
 POSITION_ROWS = 10_000
 """Rows of the original's table of frame positions, whatever the length of its windows."""
 
@@ -107,8 +109,9 @@ def match(tensors: Mapping[str, Shaped], sizes: Mapping[str, int], layers: int) 
     """Pair every parameter of the model with the tensor that holds it; positions and ignored extras are passed over.
 
     Raises:
-        ModelError: tensors that are missing, unexpected, match twice, or have another shape or dtype: all of them.
+        ModelError: tensors that are missing, unexpected, match twice, or have another shape or dtype, up to `TOLD`.
     """
+    _require_layers(layers, len(tensors))
     problems, found = [], []
     for name, tensor in tensors.items():
         if is_position(name) or is_ignored(name):
@@ -133,7 +136,7 @@ def match(tensors: Mapping[str, Shaped], sizes: Mapping[str, int], layers: int) 
     there = {pair.ours for pair in found}
     problems += [f"{pair.torch} is missing" for pair in expected if pair.ours not in there]
     if problems:
-        raise ModelError("the tensors do not fit the model: " + "; ".join(problems))
+        raise ModelError(f"the tensors do not fit the model: {_told(problems)}")
     by_name = {pair.ours: pair for pair in found}
     return [by_name[pair.ours] for pair in expected]
 
@@ -142,15 +145,17 @@ def match_ours(arrays: Mapping[str, Shaped], sizes: Mapping[str, int], layers: i
     """Pair every parameter of the model with our array of it: `match` the other way.
 
     Raises:
-        ModelError: arrays that are missing, unexpected, or have another shape or dtype: all of them.
+        ModelError: arrays that are missing, unexpected, or have another shape or dtype: up to `TOLD` of them.
     """
+    _require_layers(layers, len(arrays))
     pairs = expand(layers)
-    problems = [f"{name} is unexpected" for name in arrays if name not in {pair.ours for pair in pairs}]
+    known = {pair.ours for pair in pairs}
+    problems = [f"{name} is unexpected" for name in arrays if name not in known]
     for pair in pairs:
         there = arrays.get(pair.ours)
         problems += [f"{pair.ours} is missing"] if there is None else _misfits(there, pair.ours, pair.rule.axes, sizes)
     if problems:
-        raise ModelError("the arrays do not fit the model: " + "; ".join(problems))
+        raise ModelError(f"the arrays do not fit the model: {_told(problems)}")
     return pairs
 
 
@@ -204,6 +209,17 @@ def to_torch(parameters: Mapping[str, np.ndarray], settings: ModelSettings) -> A
     """
     match_ours(parameters, sizes_of(settings), settings.layers)
     return {pair.torch: torch_of(np.asarray(parameters[pair.ours]), pair.rule) for pair in expand(settings.layers)}
+
+
+def _require_layers(layers: int, there: int) -> None:
+    """See that there is at least one tensor a layer, before a list of all that they need is made."""
+    if layers > there:
+        raise ModelError(f"a model of {layers} layers cannot lie in {there} tensors")
+
+
+def _told(problems: Sequence[str]) -> str:
+    more = len(problems) - TOLD
+    return "; ".join(problems[:TOLD]) + (f"; and {more:,} more" if more > 0 else "")
 
 
 def _misfits(tensor: Shaped, name: str, axes: str, sizes: Mapping[str, int]) -> list[str]:

@@ -40,13 +40,13 @@ def write_torch(directory: Path, target: Path, *, overwrite: bool = False) -> li
     config, _ = read_config(directory)
     kept = config.provenance.get(KEPT) or {}
     arguments = arguments_for(config, kept.get("args") or {})
-    tables = build_tables(torch, encodings_of(arguments), config.model.width)
     path = directory / WEIGHTS_FILE
     arrays = open_tensors(path)
     try:
         pairs = match_ours(arrays, sizes_of(config.model, config.features, config.outputs), config.model.layers)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
+    tables = build_tables(torch, encodings_of(arguments), config.model.width)
     require_room(target, 4 * sum(math.prod(each.shape) for each in (*arrays.values(), *tables.values())))
     parameters = {pair.torch: torch.from_numpy(torch_of(arrays[pair.ours].read(), pair.rule)) for pair in pairs}
     embedding = [pair.torch for pair in pairs if pair.ours.startswith("encoder.embed.")]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
+from selfpab_jax.convert.family import FILE_SIZES
 from selfpab_jax.convert.pickle_reader import DAMAGED, StoredTensor, read_pickle
 from selfpab_jax.errors import ModelError
 
@@ -115,7 +116,8 @@ def open_torch_file(path: Path) -> TorchFile:
         entries = {info.filename: _located(info, mapping) for info in infos}
     except UNREADABLE_ZIP as error:
         raise ModelError(
-            f"{path} is truncated or damaged ({len(mapping):,} bytes; {str(error)[:80]}); download it again"
+            f"{path} is truncated or damaged ({len(mapping):,} bytes; {str(error)[:80]}); download it again (of the "
+            f"published ones, {' and '.join(f'{name} has {size:,} bytes' for name, size in FILE_SIZES.items())})"
         ) from None
     pickles = [name for name in entries if name.endswith("/data.pkl")]
     if len(pickles) != 1:

@@ -63,7 +63,9 @@ def test_an_lfs_pointer_says_the_size_it_should_have(tmp_path, rejected):
 def test_truncated(checkpoint, rejected, share):
     whole = checkpoint.read_bytes()
     checkpoint.write_bytes(whole[: int(share * len(whole))])
-    assert "truncated or damaged" in rejected(checkpoint)
+    said = rejected(checkpoint)
+    assert "truncated or damaged" in said
+    assert "selfpab has 793,353,563 bytes" in said
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."])
@@ -188,10 +190,70 @@ def test_another_lightning_with_the_same_layout_converts_when_said(torch, tmp_pa
         ("output_activation", "softmax", "output_activation is 'softmax'"),
         ("input_dim", 155, "has shape 60 x 156, not 60 x 155"),
         ("dropout", float("nan"), "dropout is nan"),
+        ("n_encoder_layers", "2000000", "a model of 2000000 layers cannot lie in"),
+        ("n_encoder_layers", "1e18", "cannot lie in"),
+        ("n_encoder_layers", "1e400", "n_encoder_layers is '1e400'; a number is needed"),
+        ("n_encoder_layers", 2.5, "n_encoder_layers is 2.5"),
+        ("nhead", 0, "nhead is 0; it must be at least 1"),
+        ("nhead", "-6", "nhead is -6; it must be at least 1"),
+        pytest.param("nhead", 10**70, "no multiple", id="large"),
+        pytest.param("nhead", 10**2000, "damaged (ValueError: an impossible number)", id="huge"),
+        ("d_model", 0, "d_model is 0; it must be at least 1"),
+        ("d_model", -60, "d_model is -60; it must be at least 1"),
+        ("d_model", "6e17", "not 600000000000000000 x 156"),
+        ("d_model", "wide", "d_model is 'wide'; a number is needed"),
+        ("dim_feedforward", 0, "dim_feedforward is 0; it must be at least 1"),
+        ("input_dim", 0, "input_dim is 0; it must be at least 1"),
+        ("input_dim", -156, "input_dim is -156; it must be at least 1"),
+        ("output_dim", "many", "output_dim is 'many'; a number is needed"),
+        pytest.param("batch_size", "9" * 70_000, "hyper_parameters is damaged or hostile", id="long"),
     ],
 )
 def test_hyper_parameters_that_do_not_fit(changed, name, value, said):
     assert said in changed(lambda content: content["hyper_parameters"]["args"].update({name: value}))
+
+
+def own_loop() -> dict:
+    loop: dict = {}
+    loop["self"] = loop
+    return loop
+
+
+def doubling() -> list:
+    value: list = ["lol"]
+    for _ in range(30):
+        value = [value, value]
+    return value
+
+
+@pytest.mark.parametrize("make", [own_loop, doubling])
+@pytest.mark.parametrize("place", ["args", "loops", "optimizer_states"])
+def test_a_file_that_refers_to_itself_is_refused_by_both_commands(torch, tmp_path, checkpoint, refused, make, place):
+    content = torch.load(checkpoint, weights_only=True)
+    (content["hyper_parameters"]["args"] if place == "args" else content)[place] = make()
+    torch.save(content, checkpoint)
+    for command in (["inspect", checkpoint], ["from-torch", checkpoint, tmp_path / "m", "--no-statistics"]):
+        assert "damaged or hostile" in refused("convert", *command)
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize(("name", "value"), [("n_encoder_layers", "2000000"), ("nhead", 0), ("input_dim", -1)])
+def test_inspect_says_why_sizes_are_impossible(torch, checkpoint, capsys, name, value):
+    content = torch.load(checkpoint, weights_only=True)
+    content["hyper_parameters"]["args"][name] = value
+    torch.save(content, checkpoint)
+    assert main(["convert", "inspect", str(checkpoint)]) == 1
+    assert str(value) in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_what_inspect_lists_has_an_end(torch, checkpoint, capsys):
+    content = torch.load(checkpoint, weights_only=True)
+    torch.save(content | {f"key\n{number}": number for number in range(5_000)}, checkpoint)
+    assert main(["convert", "inspect", str(checkpoint)]) == 0
+    said = capsys.readouterr().out
+    assert "and 4,900 more" in said
+    assert len(said) < 5_000
+    assert "key\n" not in said
 
 
 @pytest.mark.parametrize("key", ["state_dict", "hyper_parameters"])
@@ -259,6 +321,9 @@ def test_damaged_model_directory(checkpoint, tmp_path, refused):
     weights = model / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     assert "damaged" in refused("convert", "to-torch", model, tmp_path / "back.ckpt")
+    config = model / "config.json"
+    config.write_text(config.read_text().replace('"layers": 3', '"layers": 2000000'))
+    assert "damaged" in refused("convert", "verify", model, model)
     weights.unlink()
     assert "missing" in refused("convert", "to-torch", model, tmp_path / "back.ckpt")
     assert not (tmp_path / "back.ckpt").exists()

@@ -50,6 +50,9 @@ def test_any_other_callable_is_refused_by_name(tmp_path, protocol, function, nam
         (b"\x80\x02r\xff\xff\xff\xff.", "damaged"),  # a memo of four thousand million
         (b"\x80\x02X\xff\xff\xff\x7fabc.", "damaged"),  # a text longer than the file
         (b"", "damaged"),
+        (b"\x80\x02}q\x00X\x01\x00\x00\x00ah\x00s.", "refers to itself"),
+        (b"\x80\x02]" + b"\x85" * 33 + b".", "damaged or hostile"),  # a deep tuple
+        (b"\x80\x02]e.", "a mark is missing"),
     ],
 )
 def test_hostile_pickles_are_told_apart_and_not_run(data, said):
