@@ -1,5 +1,6 @@
 """Whether the disk has room, seen before anything is written; and files that are there whole or not at all."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,19 @@ from selfpab_jax.errors import ModelError
 
 SLACK = 2**20
 """Bytes for configuration, statistics and the like."""
+
+
+def require_folder(target: Path) -> None:
+    """See that `target` can be made where it will be.
+
+    Raises:
+        ModelError: it cannot.
+    """
+    folder = next(parent for parent in target.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise ModelError(f"{target} cannot be made: {folder} is a file")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ModelError(f"{target} cannot be made: {folder} cannot be written to")
 
 
 def require_room(target: Path, size: int) -> None:
@@ -26,7 +40,8 @@ def require_room(target: Path, size: int) -> None:
 
 @contextmanager
 def replaced_when_whole(target: Path) -> Iterator[Path]:
-    """A temporary path beside `target` that takes its place at the end, or is gone after any failure.
+    """A temporary path beside `target` that becomes it at the end (in place of a file, never of a folder that
+    holds something), or is gone after any failure.
 
     Raises:
         ModelError: it cannot be written.
@@ -38,8 +53,6 @@ def replaced_when_whole(target: Path) -> Iterator[Path]:
         raise ModelError(f"{target} cannot be made: {error}") from None
     try:
         yield workshop / target.name
-        if target.is_dir():
-            shutil.rmtree(target)
         (workshop / target.name).replace(target)
     except OSError as error:
         raise ModelError(f"{target} could not be written: {error}") from None

@@ -8,18 +8,30 @@ import jax
 import numpy as np
 
 from selfpab_jax.convert.checkpoint import Checkpoint
-from selfpab_jax.convert.room import replaced_when_whole, require_room
+from selfpab_jax.convert.room import replaced_when_whole, require_folder, require_room
 from selfpab_jax.convert.table import Arrays
 from selfpab_jax.convert.training_state import TrainingState, read_training_state
 from selfpab_jax.errors import ModelError
 from selfpab_jax.model.blueprint import draw_blueprint
 from selfpab_jax.signal.statistics import Statistics
 from selfpab_jax.train.checkpoint import Checkpoints
+from selfpab_jax.train.facts import facts_of
 from selfpab_jax.train.optimiser import adamw, learning_rate
 from selfpab_jax.train.pretrain import as_json
 from selfpab_jax.train.run_directory import SETTINGS_FILE, write_json
 from selfpab_jax.train.settings import PretrainSettings
 from selfpab_jax.train.state import TrainState
+
+
+def check_new(run: Path) -> None:
+    """See before any work whether a run may be written.
+
+    Raises:
+        ModelError: it exists, or cannot be made.
+    """
+    if run.exists():
+        raise ModelError(f"{run} exists; choose another directory for the run")
+    require_folder(run)
 
 
 def write_run(checkpoint: Checkpoint, run: Path, statistics: Statistics) -> TrainingState:
@@ -30,8 +42,7 @@ def write_run(checkpoint: Checkpoint, run: Path, statistics: Statistics) -> Trai
     Raises:
         ModelError: the run exists, the checkpoint's training cannot be continued, or the disk is too small.
     """
-    if run.exists():
-        raise ModelError(f"{run} exists; choose another directory for the run")
+    check_new(run)
     if checkpoint.settings.temporal_positions:
         raise ModelError(
             f"{checkpoint.file.path}: a run with calendar positions cannot be continued: records carry no timestamps "
@@ -84,26 +95,22 @@ def _facts(checkpoint: Checkpoint, settings: PretrainSettings, statistics: Stati
     family = checkpoint.family
     spectrogram = family.spectrogram(checkpoint.features)
     window = spectrogram.fft_window + (family.frames - 1) * spectrogram.fft_hop
-    return {
-        "settings": as_json(settings),
-        "statistics": {
-            "mean": statistics.mean.tolist(),
-            "std": statistics.std.tolist(),
-            "kind": statistics.kind,
-        },
-        "records": {
-            "settings": asdict(spectrogram),
-            "window_samples": window,
-            "shift_samples": window,
-            "channels": list(family.channels),
-            "sensors": list(family.sensors),
-            "frames": family.frames,
-            "features": len(statistics.mean),
-            "source": f"{checkpoint.file.path.name}, written by PyTorch Lightning {checkpoint.version}",
-        },
-        "features": checkpoint.features,
-        "outputs": checkpoint.outputs,
-        "hours": None,
-        "steps": settings.optimiser.steps,
-        "validation": {"best": None, "best_step": 0, "since": 0},
+    records = {
+        "settings": asdict(spectrogram),
+        "window_samples": window,
+        "shift_samples": window,
+        "channels": list(family.channels),
+        "sensors": list(family.sensors),
+        "frames": family.frames,
+        "features": len(statistics.mean),
+        "source": f"{checkpoint.file.path.name}, written by PyTorch Lightning {checkpoint.version}",
     }
+    return facts_of(
+        as_json(settings),
+        statistics,
+        records,
+        features=checkpoint.features,
+        outputs=checkpoint.outputs,
+        hours=None,
+        steps=settings.optimiser.steps,
+    )

@@ -83,6 +83,8 @@ def open_network(
     if path.is_dir():
         config, arrays, statistics = read_model(path)
         settings = replace(config.model, compute=compute)
+        if settings.layers > len(arrays):
+            raise ModelError(f"{path}: weights do not fit {CONFIG_FILE}; copy the model directory again")
         blueprint = draw_blueprint(settings, config.features, config.outputs)
         if {name: array.shape for name, array in arrays.items()} != {n: s.shape for n, s in blueprint.abstract.items()}:
             raise ModelError(f"{path}: weights do not fit {CONFIG_FILE}; copy the model directory again")
@@ -123,6 +125,28 @@ def compare(first: Network, second: Network, x: np.ndarray, timestamps: np.ndarr
         raise ModelError(f"the two models are of different shape: {', '.join(apart)}")
     traces = first.trace(x, timestamps), second.trace(x, timestamps)
     return [_difference(part, traces[0][part], traces[1][part]) for part in traces[0]]
+
+
+def compare_statistics(first: Network, second: Network) -> tuple[str, bool]:
+    """What there is to say of the statistics of two model directories, and whether they pass; a checkpoint has none.
+
+    They pass where they are equal to the bit, and where one of the two has none, which is said.
+    """
+    if "torch" in (first.kind, second.kind):
+        return "", True
+    one, other = first.statistics, second.statistics
+    if one is None or other is None:
+        without = "neither" if one is other else "only the second" if one is None else "only the first"
+        return f"{without} has any, so they are not compared", True
+    if one.mean.shape != other.mean.shape:
+        return f"DIFFERENT: of {len(one.mean)} and of {len(other.mean)} features", False
+    pairs = (("mean", one.mean, other.mean), ("std", one.std, other.std))
+    apart = [
+        f"{name} in {np.count_nonzero(a != b)} of {len(a)} features, by at most {np.abs(a - b).max():.1e}"
+        for name, a, b in pairs
+        if not np.array_equal(a, b)
+    ]
+    return (f"DIFFERENT: {' and '.join(apart)}", False) if apart else ("the same", True)
 
 
 def _difference(part: str, first: np.ndarray, second: np.ndarray) -> Difference:

@@ -56,6 +56,7 @@ def run_from_torch(options: Namespace) -> int:
     if options.no_statistics and (options.statistics or options.run):
         other = "--run, whose records are normalised" if options.run else "--statistics"
         raise ConfigError(f"--no-statistics does not go with {other}")
+    _check_targets(options)
     from selfpab_jax.convert.checkpoint import read_checkpoint
     from selfpab_jax.convert.from_torch import write_converted
     from selfpab_jax.convert.statistics import statistics_for
@@ -76,6 +77,24 @@ def run_from_torch(options: Namespace) -> int:
         print(f"{options.model}: {config.family}, width {config.model.width}, {said}")
         print(f'use it: selfpab_jax.load_encoder("{options.model}")')
     return 0
+
+
+def _check_targets(options: Namespace) -> None:
+    """See that both directories can be written before either is."""
+    if options.run is not None and options.model is not None:
+        run, model = options.run.resolve(), options.model.resolve()
+        if model in (run, *run.parents):
+            raise ConfigError(f"{options.run} lies in the model directory {options.model}; choose another --run")
+    if options.run is not None:
+        from selfpab_jax.convert.run import check_new
+
+        check_new(options.run)
+    if options.model is not None:
+        from selfpab_jax.convert.room import require_folder
+        from selfpab_jax.model_directory import check_writable
+
+        check_writable(options.model, overwrite=options.overwrite)
+        require_folder(options.model)
 
 
 def to_torch_parser() -> Parser:
@@ -119,7 +138,7 @@ def run_verify(options: Namespace) -> int:
     """Run `convert verify`; 1 where the two differ."""
     if options.windows < 1 or options.frames < 1:
         raise ConfigError("--windows and --frames must be at least 1")
-    from selfpab_jax.convert.verify import compare, open_network
+    from selfpab_jax.convert.verify import compare, compare_statistics, open_network
     from selfpab_jax.convert.windows import random_timestamps, random_windows, real_windows
 
     first, second = (
@@ -138,6 +157,10 @@ def run_verify(options: Namespace) -> int:
         for each in compare(first, second, x, random_timestamps(first, len(x), x.shape[1], options.seed)):
             print(f"  {each.part:<32} {each.largest:9.1e} {each.mean:8.1e} {each.relative:9.1e}")
             worst = each.relative if not each.relative <= worst else worst
-    same = worst <= tolerance
-    print(f"{'the same' if same else 'DIFFERENT'}: {worst:.1e} relative, tolerance {tolerance:.0e}")
+    said, same_statistics = compare_statistics(first, second)
+    if said:
+        print(f"statistics: {said}")
+    same = worst <= tolerance and same_statistics
+    apart = "" if same_statistics else "; their statistics differ"
+    print(f"{'the same' if same else 'DIFFERENT'}: {worst:.1e} relative, tolerance {tolerance:.0e}{apart}")
     return 0 if same else 1

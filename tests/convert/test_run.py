@@ -238,6 +238,31 @@ def test_an_existing_run_and_a_run_without_statistics_are_refused(trained, tmp_p
     assert "exists" in refused("convert", "from-torch", trained[2], "--run", tmp_path / "r", "--statistics", given)
 
 
+def test_nothing_is_written_unless_both_can_be(trained, tmp_path, refused, monkeypatch):
+    given, model, run = tmp_path / "statistics.npz", tmp_path / "model", tmp_path / "new" / "run"
+    STATISTICS.save(given)
+    model.mkdir()
+    (model / "notes.txt").write_text("mine")
+
+    def said(model: Path, run: Path, *more: str) -> str:
+        return refused("convert", "from-torch", trained[2], model, "--run", run, "--statistics", given, *more)
+
+    assert "exists; choose another directory or add --overwrite" in said(model, run)
+    assert "leaves it alone" in said(model, run, "--overwrite")
+    assert "is a file" in said(given, run)
+    assert f"{given} is a file" in said(given / "model", run)
+    assert "exists" in said(tmp_path / "other", model)
+    assert f"{given} is a file" in said(tmp_path / "other", given / "run")
+    for inside in (tmp_path / "other", tmp_path / "other" / "run"):
+        assert "lies in the model directory" in said(tmp_path / "other", inside)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.access", lambda path, mode: False)
+        assert "cannot be written to" in said(tmp_path / "other", run)
+    assert not run.parent.exists()
+    assert not (tmp_path / "other").exists()
+    assert [path.name for path in model.iterdir()] == ["notes.txt"]
+
+
 def test_lta2v_runs_are_refused(torch, lta2v_content, tmp_path, refused):
     path, given = tmp_path / "lta2v.ckpt", tmp_path / "statistics.npz"
     torch.save(lta2v_content, path)

@@ -1,8 +1,12 @@
 """Two models of either kind on the same windows: a table, a verdict and an exit code."""
 
+import shutil
+
+import numpy as np
 import pytest
 
 from selfpab_jax.cli.main import main
+from selfpab_jax.signal.statistics import Statistics
 
 
 @pytest.fixture
@@ -52,3 +56,30 @@ def test_models_of_different_shape(torch, network, content, model, tmp_path, ref
     assert "layers 3 and 2" in refused("convert", "verify", model, tmp_path / "other.ckpt")
     assert "no model directory" in refused("convert", "verify", tmp_path, model)
     assert "no records here" in refused("convert", "verify", model, model, "--data", tmp_path)
+
+
+@pytest.mark.parametrize("part", ["mean", "std"])
+def test_statistics_of_model_directories_are_compared(checkpoint, model, tmp_path, capsys, part):
+    given = tmp_path / "statistics.npz"
+    parts = {"mean": np.zeros(156, np.float32), "std": np.ones(156, np.float32)}
+    Statistics(**parts, kind="given").save(given)
+    with_them, others = tmp_path / "with", tmp_path / "others"
+    assert main(["convert", "from-torch", str(checkpoint), str(with_them), "--statistics", str(given)]) == 0
+    shutil.copytree(with_them, others)
+    for pair, said in (
+        ((with_them, others), "statistics: the same"),
+        ((with_them, model), "statistics: only the first has any"),
+        ((model, with_them), "statistics: only the second has any"),
+        ((model, model), "statistics: neither has any"),
+    ):
+        assert verify(*pair) == 0
+        assert said in capsys.readouterr().out
+    assert verify(with_them, checkpoint) == 0
+    assert "statistics" not in capsys.readouterr().out
+    parts[part][7] += 0.5
+    Statistics(**parts, kind="given").save(others / "statistics.npz")
+    assert verify(with_them, others) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said[-2] == f"statistics: DIFFERENT: {part} in 1 of 156 features, by at most 5.0e-01"
+    assert said[-1].startswith("DIFFERENT: ")
+    assert said[-1].endswith("their statistics differ")
