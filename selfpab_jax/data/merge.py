@@ -20,6 +20,7 @@ from selfpab_jax.data.records_info import (
 from selfpab_jax.data.shards import ShardResult, read_result, result_path
 from selfpab_jax.data.source import sensors_of
 from selfpab_jax.data.splits import SPLITS
+from selfpab_jax.data.stretches import first_windows
 from selfpab_jax.errors import DataError
 from selfpab_jax.signal.statistics import Moments, hour_weighted_statistics, merge, plain_statistics
 
@@ -55,7 +56,7 @@ def merge_results(plan: Plan, staging: Path, shards: list[Shard], folder: Path) 
     rejected = 0
     with open(folder / REJECTED_FILE, "w") as rejections:
         for split, of_split in merged.items():
-            moments, subjects, files = Moments.empty(plan.features), set(), []
+            moments, subjects, files, stretches = Moments.empty(plan.features), set(), [], 0
             with pyarrow.parquet.ParquetWriter(folder / index_file(split), INDEX) as index:
                 for shard in of_split:
                     result = read_result(result_path(staging, shard))
@@ -65,11 +66,13 @@ def merge_results(plan: Plan, staging: Path, shards: list[Shard], folder: Path) 
                     rejected += len(result.rejected)
                     if result.records:
                         index.write_table(pa.table(result.index, INDEX))
+                        stretches += _stretches(plan, result)
                         files.append((shard, _shard_file(result, split)))
             if files:
                 kept[split] = _numbered(files, split)
                 records = sum(file.records for _, file in files)
-                sizes[split] = SplitSize(records, records * plan.records.new_seconds / 3600, len(subjects))
+                seconds = stretches * plan.records.window_seconds + (records - stretches) * plan.records.new_seconds
+                sizes[split] = SplitSize(records, seconds / 3600, len(subjects))
                 _write_moments(moments, folder / f"moments_{split}.npz")
             else:
                 (folder / index_file(split)).unlink()
@@ -80,6 +83,11 @@ def merge_results(plan: Plan, staging: Path, shards: list[Shard], folder: Path) 
                     statistics.save(folder / statistics_file(statistics.kind))
     write_info(_info(plan, sizes, kept, sum(shard.files for shard in shards), rejected), folder)
     return kept
+
+
+def _stretches(plan: Plan, result: ShardResult) -> int:
+    subject, recording, start_ms = (np.array(result.index[name]) for name in INDEX.names)
+    return int(first_windows(subject, recording, start_ms, plan.records.shift_seconds).sum())
 
 
 def _shard_file(result: ShardResult, split: str) -> ShardFile:

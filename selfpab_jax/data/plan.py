@@ -48,8 +48,13 @@ class RecordSettings:
         return self.window_samples / self.spectrogram.rate_hz
 
     @property
+    def shift_seconds(self) -> float:
+        """From the start of one window to the next."""
+        return self.shift_samples / self.spectrogram.rate_hz
+
+    @property
     def new_seconds(self) -> float:
-        """Recording that a window adds to the one before it: hours of data are counted by this."""
+        """Recording that a window adds to the one before it in its stretch; the first one adds a whole window."""
         return min(self.window_samples, self.shift_samples) / self.spectrogram.rate_hz
 
 

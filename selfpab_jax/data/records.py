@@ -12,6 +12,7 @@ from jaxtyping import Float32, Int64
 from selfpab_jax.data.merge import index_file, statistics_file
 from selfpab_jax.data.records_info import RecordsInfo, ShardFile, read_info, records_folder
 from selfpab_jax.data.shards import fingerprint
+from selfpab_jax.data.stretches import first_windows
 from selfpab_jax.errors import DataError
 from selfpab_jax.signal.statistics import Statistics
 
@@ -23,12 +24,15 @@ class RecordIndex:
     Attributes:
         subject, recording: texts.
         start_ms: ms since 1970, -1 where unknown.
-        seconds: of recording that the record adds.
+        stretch: number of the continuous stretch of recording that the record is a window of; its windows follow each
+            other in order.
+        seconds: of recording that the record adds to those before it in its stretch: a whole window, then the shift.
     """
 
     subject: np.ndarray
     recording: np.ndarray
     start_ms: Int64[np.ndarray, " R"]
+    stretch: Int64[np.ndarray, " R"]
     seconds: Float32[np.ndarray, " R"]
 
     def __len__(self) -> int:
@@ -67,11 +71,16 @@ class Records:
             raise DataError(f"{path} cannot be read ({error}); build the records again") from None
         if table.num_rows != self.info.splits[split].records:
             raise DataError(f"{path} has {table.num_rows} rows, the split {self.info.splits[split].records} records")
+        subject, recording = (np.array(table[name].to_pylist()) for name in ("subject", "recording"))
+        start_ms = table["start_ms"].to_numpy()
+        shift_seconds = self.info.shift_samples / self.info.settings.rate_hz
+        first = first_windows(subject, recording, start_ms, shift_seconds)
         return RecordIndex(
-            subject=np.array(table["subject"].to_pylist()),
-            recording=np.array(table["recording"].to_pylist()),
-            start_ms=table["start_ms"].to_numpy(),
-            seconds=np.full(table.num_rows, self.info.new_seconds, np.float32),
+            subject=subject,
+            recording=recording,
+            start_ms=start_ms,
+            stretch=np.cumsum(first, dtype=np.int64) - 1,
+            seconds=np.where(first, self.info.window_seconds, self.info.new_seconds).astype(np.float32),
         )
 
     def source(self, split: str) -> "RecordSource":

@@ -1,15 +1,16 @@
-"""Where a table breaks into continuous stretches, which windows never cross."""
+"""Where recordings break into continuous stretches, which windows never cross."""
 
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Float64, Int
+from jaxtyping import Bool, Float64, Int, Int64
 
 from selfpab_jax.data.source import Rejected
 
 RATE_TOLERANCE = 0.05
 CHUNKS = 20
 LEAST_ROWS = 50
+ROUNDING_MS = 2
 
 
 def stretches(
@@ -53,3 +54,17 @@ def check_rate(times_N: Float64[np.ndarray, " N"], pieces: list[tuple[int, int]]
     measured = float(np.median(np.diff(marks) / spans))
     if abs(measured / rate_hz - 1) > RATE_TOLERANCE:
         raise Rejected(f"wrong rate: the timestamps say {measured:.4g} Hz, not {rate_hz:g} Hz (--rate)")
+
+
+def first_windows(
+    subject: np.ndarray, recording: np.ndarray, start_ms: Int64[np.ndarray, " R"], shift_seconds: float
+) -> Bool[np.ndarray, " R"]:
+    """Which windows, listed as they were built, are the first of a stretch: others add only their shift to the hours.
+
+    Stretches of one file have different names. Two files of one name (in two folders, or CSV beside Parquet) are told
+    apart by time, where it is known.
+    """
+    follows = (subject[1:] == subject[:-1]) & (recording[1:] == recording[:-1])
+    late_ms = np.abs(np.diff(start_ms) - 1000 * shift_seconds)
+    follows &= ((start_ms[1:] < 0) & (start_ms[:-1] < 0)) | (late_ms <= ROUNDING_MS)
+    return np.concatenate([np.ones(min(len(subject), 1), bool), ~follows])

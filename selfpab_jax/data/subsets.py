@@ -14,10 +14,11 @@ def select(
 ) -> Int64[np.ndarray, " R"]:
     """Positions of the records of a subset, ascending.
 
-    Subjects are put in a random order and the first ones taken; then the records of those are put in a random order
-    and the first ones taken until they add up to `hours`. So for one seed 10 h lie inside 100 h, and 5 subjects
-    inside 10. (With both, a larger number of subjects spreads the hours over more of them: hours nest for a fixed
-    number of subjects.)
+    Subjects are put in a random order and the first ones taken; then the stretches of recording of those are put in
+    a random order, and their records taken from the first on until they add up to `hours`: whole stretches, the last
+    one cut short, so that hours are hours of recording also where windows overlap. So for one seed 10 h lie inside
+    100 h, and 5 subjects inside 10. (With both, a larger number of subjects spreads the hours over more of them: hours
+    nest for a fixed number of subjects.) With one window a file it is the original's uniform draw of files.
 
     Args:
         index: of the split.
@@ -32,14 +33,13 @@ def select(
     if subjects is not None:
         chosen = chosen[_of_subjects(index.subject, subjects, seed)]
     if hours is not None:
-        chosen = _of_hours(
-            chosen, index.seconds, hours, seed, "" if subjects is None else f" of these {subjects} subjects"
-        )
+        chosen = _of_hours(chosen, index, hours, seed, "" if subjects is None else f" of these {subjects} subjects")
     return np.sort(chosen)
 
 
 def hours_of(index: RecordIndex, rows: Int64[np.ndarray, " R"]) -> float:
-    """Hours of recording in the records at these positions."""
+    """Hours of recording in the records at these positions, overlaps counted once where each stretch is taken from
+    its first record on (as `select` does)."""
     return float(index.seconds[rows].sum(dtype=np.float64)) / SECONDS_AN_HOUR
 
 
@@ -53,12 +53,13 @@ def _of_subjects(subject: np.ndarray, wanted: int, seed: int) -> np.ndarray:
     return taken[codes]
 
 
-def _of_hours(chosen: np.ndarray, seconds: np.ndarray, wanted: float, seed: int, of: str) -> np.ndarray:
-    there = float(seconds[chosen].sum(dtype=np.float64))
-    if not 0 < wanted * SECONDS_AN_HOUR <= there * (1 + 1e-9):
-        raise DataError(f"{wanted:g} hours were asked for; the split{of} has {there / SECONDS_AN_HOUR:.4g}")
-    # Shuffled over all of the split's records first, so that the order does not depend on which subjects were chosen.
-    order = np.random.default_rng([seed, 1]).random(len(seconds))[chosen].argsort(kind="stable")
-    total = np.cumsum(seconds[chosen][order], dtype=np.float64)
+def _of_hours(chosen: np.ndarray, index: RecordIndex, wanted: float, seed: int, of: str) -> np.ndarray:
+    there = hours_of(index, chosen)
+    if not 0 < wanted <= there * (1 + 1e-9):
+        raise DataError(f"{wanted:g} hours were asked for; the split{of} has {there:.4g}")
+    # Shuffled over all of the split's stretches first, so that the order does not depend on which subjects were chosen.
+    place = np.random.default_rng([seed, 1]).random(int(index.stretch.max()) + 1)
+    order = place[index.stretch[chosen]].argsort(kind="stable")
+    total = np.cumsum(index.seconds[chosen][order], dtype=np.float64)
     count = int(np.searchsorted(total, wanted * SECONDS_AN_HOUR * (1 - 1e-9))) + 1
     return chosen[order[:count]]

@@ -4,14 +4,28 @@ import pytest
 from hypothesis import given, settings
 
 from selfpab_jax.data.records import RecordIndex
+from selfpab_jax.data.stretches import first_windows
 from selfpab_jax.data.subsets import hours_of, select
 from selfpab_jax.errors import DataError
 
 
 def index_of(counts: list[int], seconds: float = 300.0) -> RecordIndex:
+    """So many files of one window for every subject."""
     subject = np.repeat([f"S{i}" for i in range(len(counts))], counts)
-    rows = len(subject)
-    return RecordIndex(subject, subject, np.zeros(rows, np.int64), np.full(rows, seconds, np.float32))
+    rows = np.arange(len(subject))
+    return RecordIndex(subject, rows.astype(str), 0 * rows, rows, np.full(len(rows), seconds, np.float32))
+
+
+def overlapping(counts: list[int], window: int, shift: int) -> RecordIndex:
+    """So many windows in every stretch, two stretches a subject; unknown times in every third stretch."""
+    stretch = np.repeat(np.arange(len(counts)), counts)
+    within = np.concatenate([np.arange(count) for count in counts])
+    subject, recording = (stretch // 2).astype(str), stretch.astype(str)
+    start_ms = np.where(stretch % 3 == 0, -1, 10**12 + 1000 * shift * within)
+    first = first_windows(subject, recording, start_ms, shift)
+    np.testing.assert_array_equal(np.cumsum(first) - 1, stretch)
+    seconds = np.where(first, window, min(window, shift)).astype(np.float32)
+    return RecordIndex(subject, recording, start_ms, stretch, seconds)
 
 
 COUNTS = st.lists(st.integers(1, 30), min_size=2, max_size=12)
@@ -28,6 +42,35 @@ def test_hours_are_nested_and_met(counts, seed, shares):
     assert (np.diff(more) > 0).all()
     wanted = max(shares) * there
     assert wanted - 1e-6 <= hours_of(index, more) < wanted + 1 / 12 + 1e-6
+
+
+@settings(max_examples=200)
+@given(
+    counts=COUNTS,
+    window=st.integers(1, 60),
+    shift=st.integers(1, 80),
+    seed=SEEDS,
+    shares=st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)),
+)
+def test_hours_are_hours_of_recording_where_windows_overlap(counts, window, shift, seed, shares):
+    index = overlapping(counts, window, shift)
+    within = np.concatenate([np.arange(count) for count in counts])
+    there = hours_of(index, np.arange(len(index)))
+    less, more = (select(index, hours=share * there, seed=seed) for share in sorted(shares))
+    assert set(less) <= set(more)
+    for rows, share in ((less, min(shares)), (more, max(shares))):
+        covered = {
+            (index.stretch[row], shift * within[row] + second) for row in rows for second in range(window)
+        }  # every second of recording that is in a window
+        assert hours_of(index, rows) == pytest.approx(len(covered) / 3600)
+        assert share * there - 1e-6 <= hours_of(index, rows) < share * there + window / 3600 + 1e-6
+
+
+def test_files_of_one_name_are_told_apart_by_time():
+    name = np.array(["S01:0"] * 5)
+    start_ms = np.array([0, 10_000, 20_001, 0, 10_000])
+    assert first_windows(name, name, start_ms, 10.0).tolist() == [True, False, False, True, False]
+    assert first_windows(name[:0], name[:0], start_ms[:0], 10.0).tolist() == []
 
 
 @settings(max_examples=100)
