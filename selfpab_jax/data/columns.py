@@ -13,6 +13,8 @@ from selfpab_jax.data.recording import EPOCH
 from selfpab_jax.data.source import Rejected
 
 TimestampUnit = Literal["text", "s", "ms", "us", "ns"]
+YEAR_1, YEAR_3000 = -62_135_596_800, 32_503_680_000
+"""Seconds since 1970 that are believed; milliseconds taken for seconds lie far beyond."""
 YEAR_1980 = 315_532_800
 """Seconds since 1970; clocks that show less count from their own start."""
 
@@ -79,8 +81,20 @@ def seconds(table: pa.Table, column: str, unit: TimestampUnit) -> np.ndarray:
     """Timestamps as float64 seconds since 1970 (exact to the microsecond).
 
     Raises:
-        Rejected: missing, or neither a time nor a number of the unit given.
+        Rejected: missing, neither a time nor a number of the unit given, or not within the years 1 to 2999.
     """
+    times_N = _seconds(table, column, unit)
+    wrong_N = ~((times_N >= YEAR_1) & (times_N < YEAR_3000))
+    if wrong_N.any():
+        row = int(wrong_N.argmax())
+        raise Rejected(
+            f"timestamps: row {row} of column {column} is no time before the year 3000 ({times_N[row]:.6g} s since "
+            f"1970 with --timestamp_unit {unit})"
+        )
+    return times_N
+
+
+def _seconds(table: pa.Table, column: str, unit: TimestampUnit) -> np.ndarray:
     array = table.column(column)
     if array.null_count:
         raise Rejected(f"timestamps: {array.null_count} of {len(array)} are missing in column {column}")

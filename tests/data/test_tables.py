@@ -1,6 +1,8 @@
 import hypothesis.strategies as st
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 
@@ -84,6 +86,22 @@ def test_every_fault_has_its_reason(frame, tmp_path):
     assert "no date and time" in reason_of(lambda f: f.assign(timestamp="noon"), "csv")
     assert "say 50 Hz, not 100 Hz" in reason_of(lambda f: f, rate_hz=100.0)
     assert "--unit m/s2" in reason_of(lambda f: f.assign(back_x=f["back_x"] * 9.80665))
+
+
+def test_times_that_cannot_be_are_set_aside(frame, tmp_path):
+    milliseconds = (frame["timestamp"] - pd.Timestamp(0)).dt.total_seconds() * 1000
+    for times in (milliseconds, milliseconds.astype("int64")):
+        with pytest.raises(Rejected, match=r"timestamps: row 0 of column timestamp .* --timestamp_unit s"):
+            read(frame.assign(timestamp=times), tmp_path, timestamp_unit="s")
+    for wrong in (np.nan, np.inf, -np.inf):
+        times = milliseconds.to_numpy().copy()
+        times[9] = wrong
+        table = pa.Table.from_pandas(frame.drop(columns="timestamp")).append_column("timestamp", pa.array(times))
+        pq.write_table(table, tmp_path / "S02.parquet")
+        source = Tables((str(tmp_path),), timestamp_unit="ms")
+        file = list(source.files())[-1]
+        with pytest.raises(Rejected, match=r"timestamps: row 9 .* --timestamp_unit ms"):
+            source.read(file)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("S01.parquet", "Parquet"), ("S01.csv", "CSV")])
