@@ -6,7 +6,7 @@ from jsonargparse import Namespace
 
 from selfpab_jax.cli.parser import Parser
 from selfpab_jax.data.cohort import write_cohort
-from selfpab_jax.errors import ConfigError
+from selfpab_jax.errors import ConfigError, DataError
 
 
 def cohort(directory: Path, subjects: int = 12, hours: int = 8, seed: int = 0) -> int:
@@ -20,9 +20,14 @@ def cohort(directory: Path, subjects: int = 12, hours: int = 8, seed: int = 0) -
     """
     if subjects < 1 or hours < 1:
         raise ConfigError("subjects and hours must be at least 1")
-    if directory.exists() and any(directory.iterdir()):
-        raise ConfigError(f"{directory} is not empty; give a new folder")
-    files = write_cohort(directory, subjects, hours, seed)
+    if seed < 0:
+        raise ConfigError(f"seed is {seed}: give 0 or more")
+    try:
+        if directory.exists() and any(directory.iterdir()):
+            raise ConfigError(f"{directory} is not empty; give a new folder")
+        files = write_cohort(directory, subjects, hours, seed)
+    except OSError as error:
+        raise DataError(f"{directory}: cannot write a cohort here ({error})") from None
     print(f"{directory}: {subjects} subjects, {files} files of 5 minutes, {files / 12:.1f} h of recording")
     return 0
 

@@ -1,8 +1,10 @@
 """`selfpab-jax records build` and `selfpab-jax records describe`."""
 
+import inspect
+import math
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jsonargparse import Namespace
 
@@ -15,7 +17,7 @@ from selfpab_jax.data.records_info import RecordsInfo, records_folder
 from selfpab_jax.data.source import Source
 from selfpab_jax.data.splits import SplitSettings
 from selfpab_jax.data.tables import HARTH_SENSORS, Tables, parse_columns, sensor_columns
-from selfpab_jax.errors import ConfigError
+from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.signal.stft import SpectrogramSettings
 from selfpab_jax.signal.units import Unit
 
@@ -98,35 +100,45 @@ def build(
     """
     if resume and overwrite:
         raise ConfigError("resume and overwrite exclude each other")
+    shift = window_seconds if shift_seconds is None else shift_seconds
+    _check_above_0(window_seconds=window_seconds, shift_seconds=shift, record_rate=record_rate)
+    _check_above_0(rate=rate, gap_limit=gap_limit, first_seconds=first_seconds, shard_mb=shard_mb)
+    if workers is not None:
+        _check_above_0(workers=workers)
+    try:
+        records = RecordSettings(
+            spectrogram=SpectrogramSettings(record_rate, fft_window, fft_hop),
+            window_samples=round(window_seconds * record_rate),
+            shift_samples=round(shift * record_rate),
+        )
+        splits = SplitSettings(
+            split_by, validation, test, seed, tuple(validation_subjects or ()), tuple(test_subjects or ())
+        )
+    except DataError as error:
+        raise ConfigError(str(error)) from None
     plan = Plan(
         source=_source(
             source,
             tuple(paths),
-            sensors=sensors,
-            columns=columns,
             tables={
+                "sensors": sensors,
+                "columns": columns,
                 "unit": unit,
-                "rate_hz": rate,
+                "rate": rate,
                 "timestamp_column": timestamp_column,
                 "timestamp_unit": timestamp_unit,
                 "segment_column": segment_column,
                 "label_column": label_column,
                 "gap_limit": gap_limit,
             },
-            hunt4={"seconds": first_seconds, "skip_night": skip_night},
+            hunt4={"first_seconds": first_seconds, "skip_night": skip_night},
         ),
-        records=RecordSettings(
-            spectrogram=SpectrogramSettings(record_rate, fft_window, fft_hop),
-            window_samples=round(window_seconds * record_rate),
-            shift_samples=round((window_seconds if shift_seconds is None else shift_seconds) * record_rate),
-        ),
-        splits=SplitSettings(
-            split_by, validation, test, seed, tuple(validation_subjects or ()), tuple(test_subjects or ())
-        ),
+        records=records,
+        splits=splits,
         shard_bytes=shard_mb * 2**20,
     )
     runner = Runner(
-        workers=workers or os.cpu_count() or 1,
+        workers=os.cpu_count() or 1 if workers is None else workers,
         beam_options=tuple(beam_options or ()) if beam else None,
         strict=strict,
     )
@@ -185,21 +197,31 @@ def _headline(function: object) -> str:
     return (function.__doc__ or "").splitlines()[0]
 
 
-def _source(
-    name: str, paths: tuple[str, ...], sensors: str | None, columns: str | None, tables: dict, hunt4: dict
-) -> Source:
+def _source(name: str, paths: tuple[str, ...], tables: dict[str, Any], hunt4: dict[str, Any]) -> Source:
     if name == "hunt4":
-        if sensors or columns:
-            raise ConfigError("sensors and columns are for --source recordings; hunt4 has back and thigh")
-        if tables["label_column"] or tables["segment_column"]:
-            raise ConfigError("label_column and segment_column are for --source recordings")
-        return Hunt4(paths, **hunt4)
+        _refuse(tables, "recordings")
+        return Hunt4(paths, seconds=hunt4["first_seconds"], skip_night=hunt4["skip_night"])
+    _refuse(hunt4, "hunt4")
+    sensors, columns, rate = (tables.pop(option) for option in ("sensors", "columns", "rate"))
     if sensors and columns:
         raise ConfigError("give sensors or columns, not both")
     named = (
         parse_columns(columns) if columns else sensor_columns(tuple(sensors.split(",")) if sensors else HARTH_SENSORS)
     )
-    return Tables(paths, columns=named, **tables)
+    return Tables(paths, columns=named, rate_hz=rate, **tables)
+
+
+def _refuse(options: dict[str, Any], source: str) -> None:
+    """Sees that options of another source were left at their defaults, so that none is silently without effect."""
+    defaults = inspect.signature(build).parameters
+    if given := [option for option, value in options.items() if value != defaults[option].default]:
+        raise ConfigError(f"{', '.join(given)}: only for --source {source}")
+
+
+def _check_above_0(**options: float) -> None:
+    for option, value in options.items():
+        if not 0 < value < math.inf:
+            raise ConfigError(f"{option} is {value}: it must be above 0")
 
 
 def _summary(info: RecordsInfo, out: Path) -> str:

@@ -43,7 +43,6 @@ def build_records(plan: Plan, out: Path, runner: Runner, overwrite: bool = False
         DataError: finished records in `out`, an unfinished build of another plan, another build at work, nothing
             usable, or a full disk.
     """
-    out.mkdir(parents=True, exist_ok=True)
     with _lock(out):
         folder, staging = out / NAME / VERSION, out / STAGING
         if overwrite:
@@ -107,7 +106,12 @@ def _sweep(out: Path) -> None:
 
 @contextmanager
 def _lock(out: Path) -> Iterator[None]:
-    with open(out / ".lock", "w") as file:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        file = open(out / ".lock", "w")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise DataError(f"{out}: no folder to build in ({error.strerror}); choose another --out") from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

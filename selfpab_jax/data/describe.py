@@ -8,6 +8,7 @@ import numpy as np
 
 from selfpab_jax.data.records import Records
 from selfpab_jax.data.records_info import REJECTED_FILE
+from selfpab_jax.errors import DataError
 
 UNKNOWN = "unknown"
 REASONS_SHOWN = 10
@@ -51,7 +52,11 @@ def rejection_reasons(folder: Path) -> Counter[str]:
 
 
 def draw(records: Records, path: Path) -> None:
-    """Writes a PNG: two windows, hours by hour of the day and by subject, and mean and std per bin."""
+    """Writes a PNG: two windows, hours by hour of the day and by subject, and mean and std per bin.
+
+    Raises:
+        DataError: it cannot be written there.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -64,7 +69,10 @@ def draw(records: Records, path: Path) -> None:
     _draw_subjects(axes["subjects"], index.subject, index.seconds)
     _draw_statistics(records, axes["mean"], axes["std"])
     figure.suptitle(f"{records.info.source}: {', '.join(records.info.sensors)}")
-    figure.savefig(path, dpi=100)
+    try:
+        figure.savefig(path, dpi=100)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: the picture cannot be written ({error})") from None
 
 
 def _draw_examples(records: Records, axes: dict) -> None:
