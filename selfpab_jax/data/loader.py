@@ -85,7 +85,8 @@ def in_order(
     """This process's part of every row once, in order, for validation.
 
     Yields:
-        As `batches`, and `weight` (b,) float32: 1, or 0 for rows that only fill the last batch up.
+        As `batches`. Rows beyond len(rows) in the last global batch only fill it up: they repeat the first row, and
+        the caller leaves them out.
 
     Raises:
         DataError: no rows, or sizes that do not divide.
@@ -94,9 +95,7 @@ def in_order(
     _check_rows(rows)
     filled_rows = np.full(-(-len(rows) // batch_size) * batch_size, rows[0], np.int64)
     filled_rows[: len(rows)] = rows
-    weights = (np.arange(len(filled_rows)) < len(rows)).astype(np.float32)
-    steps = list(zip(filled_rows.reshape(-1, batch_size), weights.reshape(-1, batch_size), strict=True))
-    dataset = grain.MapDataset.source(steps).map(ReadWeighted(ReadRows(source, part)))
+    dataset = grain.MapDataset.source(_Rows(filled_rows)).batch(batch_size).map(ReadRows(source, part))
     return _read_ahead(dataset, workers, threads, buffer)
 
 
@@ -116,18 +115,6 @@ class ReadRows:
         for i, row in enumerate(rows_b[1:], 1):
             spectrogram[i] = self.source[int(row)]["spectrogram"]
         return {"spectrogram": spectrogram, "row": rows_b}
-
-
-@dataclass(frozen=True)
-class ReadWeighted:
-    """Reads rows that come with weights."""
-
-    read: ReadRows
-
-    def __call__(self, step: tuple[np.ndarray, np.ndarray]) -> Batch:
-        """The records of the step's rows, and their weights."""
-        rows_B, weights_B = step
-        return self.read(rows_B) | {"weight": weights_B[self.read.part]}
 
 
 @dataclass(frozen=True)

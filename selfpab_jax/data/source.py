@@ -24,7 +24,7 @@ class SourceFile:
 
 
 class Source(Protocol):
-    """A frozen, picklable dataclass; a new kind of source is one file with such a class and a line in `sources`."""
+    """A frozen, picklable dataclass; a new kind of source is one file with such a class."""
 
     @property
     def name(self) -> str:

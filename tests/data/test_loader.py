@@ -84,11 +84,8 @@ def test_in_order_reads_every_row_once(hosts):
         list(in_order(Numbered(200), ROWS, batch_size=8, process_index=p, process_count=hosts)) for p in range(hosts)
     ]
     rows = np.concatenate([np.concatenate([part[k]["row"] for part in parts]) for k in range(13)])
-    weights = np.concatenate([np.concatenate([part[k]["weight"] for part in parts]) for k in range(13)])
     np.testing.assert_array_equal(rows[:100], ROWS)
     np.testing.assert_array_equal(rows[100:], ROWS[0])
-    np.testing.assert_array_equal(weights, [1.0] * 100 + [0.0] * 4)
-    assert weights.dtype == np.float32
 
 
 def test_sizes_that_do_not_divide_are_refused():
