@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from selfpab_jax.convert.family import Family, FamilyName, recognise
-from selfpab_jax.convert.hyper_parameters import CALENDAR_ENCODING, arguments_of, encodings_of, settings_of, short, size
+from selfpab_jax.convert.hyper_parameters import CALENDAR_ENCODING, arguments_of, encodings_of, settings_of, size
 from selfpab_jax.convert.pickle_reader import StoredTensor
 from selfpab_jax.convert.positions import deviates, table_shapes
 from selfpab_jax.convert.table import Arrays, Pair, is_ignored, is_position, match, ours_of, sizes_of
@@ -164,7 +164,7 @@ def unknown_parts(content: Mapping[Any, Any]) -> list[str]:
     ignored = filter(
         is_ignored, filter(lambda name: isinstance(name, str), tensors if isinstance(tensors, dict) else ())
     )
-    return [f"key {short(key)[:40]}" for key in content if key not in KNOWN_KEYS] + [
+    return [f"key {str(key)[:40].encode('unicode_escape').decode()}" for key in content if key not in KNOWN_KEYS] + [
         f"ignored {name}" for name in ignored
     ]
 
