@@ -183,6 +183,13 @@ def test_run_to_features_through_the_commands(
     encoder = selfpab_jax.load_encoder(out)
     assert encoder.config.provenance["subjects"]
     assert encoder.encode_signal(np.zeros((1000, 6)) - 1.0, rate_hz=50).shape == (1, 39, 16)
+    other = tmp_path / "other"
+    cohort = str(tiny_records.parent / "cohort")
+    build = ["records", "build", "--source", "hunt4", cohort, "--out", str(other), "--window_seconds", "20"]
+    assert main([*build, "--fft_window", "100", "--fft_hop", "50", "--workers", "1"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--data", str(other)]) == 1
+    assert "spectrogram settings" in capsys.readouterr().err
     shutil.rmtree(run / "checkpoints" / "best")
     assert main(["evaluate", str(run), "--data", str(tiny_records)]) == 1
     assert "no best checkpoint" in capsys.readouterr().err

@@ -75,22 +75,17 @@ class RecordsInfo:
         """Recording that a window adds to the one before it."""
         return min(self.window_samples, self.shift_samples) / self.settings.rate_hz
 
-    def shape(self) -> dict[str, Any]:
-        """What a model must know of the records it is trained on, as JSON."""
-        kept = ("settings", "window_samples", "shift_samples", "channels", "sensors", "frames", "features", "source")
-        return json.loads(json.dumps({name: value for name, value in asdict(self).items() if name in kept}))
-
     def check_fits(self, trained_on: dict[str, Any], folder: Path) -> None:
         """These records can stand in for those that a model was trained on.
 
         Args:
-            trained_on: the `shape` of those.
+            trained_on: `records` of a checkpoint's facts.
             folder: of these, for the message.
 
         Raises:
             DataError: other channels or other spectrograms.
         """
-        mine = self.shape()
+        mine = {"channels": list(self.channels), "settings": asdict(self.settings)}
         for name, what in (("channels", "channels"), ("settings", "spectrogram settings")):
             if mine[name] != trained_on[name]:
                 raise DataError(

@@ -16,6 +16,7 @@ from selfpab_jax.data.records import Records, RecordSource, open_records
 from selfpab_jax.errors import ConfigError, RunError
 from selfpab_jax.train.checkpoint import Checkpoints, statistics_of
 from selfpab_jax.train.distributed import join
+from selfpab_jax.train.facts import facts_of
 from selfpab_jax.train.held_out import held_out_loss
 from selfpab_jax.train.interruption import Interruption, listen
 from selfpab_jax.train.log import Log, ProgressLine, open_log, rewind_log
@@ -244,25 +245,18 @@ def _started(plan: Plan, records: Records, step: int) -> dict[str, Any]:
 
 
 def _facts(settings: PretrainSettings, records: Records, plan: Plan, validation: Validation) -> dict[str, Any]:
-    statistics = plan.objective.statistics
-    return {
-        "settings": as_json(settings),
-        "statistics": {
-            "mean": statistics.mean.tolist(),
-            "std": statistics.std.tolist(),
-            "kind": statistics.kind,
-        },
-        "records": records.info.shape(),
-        "features": plan.objective.blueprint.features,
-        "outputs": plan.objective.blueprint.outputs,
-        "hours": plan.hours,
-        "steps": plan.steps,
-        "validation": {
-            "best": validation.best if math.isfinite(validation.best) else None,
-            "best_step": validation.best_step,
-            "since": validation.since,
-        },
-    }
+    return facts_of(
+        as_json(settings),
+        plan.objective.statistics,
+        asdict(records.info),
+        features=plan.objective.blueprint.features,
+        outputs=plan.objective.blueprint.outputs,
+        hours=plan.hours,
+        steps=plan.steps,
+        best=validation.best,
+        best_step=validation.best_step,
+        since=validation.since,
+    )
 
 
 def _not_finite(

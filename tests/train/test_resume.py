@@ -16,7 +16,7 @@ from selfpab_jax.evaluation.checkpoint_reader import read_checkpoint
 
 STEPS = [
     "--optimiser.steps", "240", "--validation.every_steps", "10", "--checkpoint.every_steps", "15",
-    "--model.dropout", "0.1",
+    "--model.dropout", "0.1", "--validation.patience", "0",
 ]  # fmt: skip
 
 
