@@ -72,7 +72,11 @@ def report(result: dict[str, Any], loss: str) -> str:
     """The scores as people read them."""
     best = min(result["feature_mean"], result["interpolation"])
     gain = 1 - result["model"] / best
-    verdict = f"{gain:.1%} below the better baseline" if gain > 0 else f"{-gain:.1%} above the better baseline"
+    verdict = (
+        f"{gain:.1%} less than the better baseline"
+        if gain > 0
+        else f"{-gain:.1%} more than the better baseline, so worse"
+    )
     return "\n".join(
         [
             f"held-out {loss.replace('_', ' ')} over {result['windows']:,} windows of the {result['split']} split "

@@ -25,5 +25,6 @@ def run_export(options: Namespace) -> int:
     print(
         f"{options.model}: {config.family}, width {config.model.width}, trained for {config.provenance['steps']} steps"
     )
-    print(f'use it: selfpab_jax.load_encoder("{options.model}").encode_signal(signal, rate_hz=...)')
+    sensor = f', sensor="{config.sensors[0]}"' if config.family == "monoselfpab" else ""
+    print(f'use it: selfpab_jax.load_encoder("{options.model}"{sensor}).encode_signal(signal, rate_hz=...)')
     return 0

@@ -1,5 +1,6 @@
 """`selfpab-jax`: picks the command, and tells errors in a line or two."""
 
+import difflib
 import importlib
 import os
 import sys
@@ -68,10 +69,13 @@ def _find(words: list[str]) -> tuple[str, str, list[str]]:
             file, function, _ = COMMANDS[name]
             return file, function, words[length:]
     within = [name for name in COMMANDS if name.split()[0] == words[0]]
-    raise ConfigError(
-        f"{' '.join(words[:2]) if within else words[0]}: no such command; there are "
-        f"{', '.join(within or COMMANDS)} (selfpab-jax --help)"
+    if within:
+        raise ConfigError(f"{words[0]} what? There are {', '.join(within)} (selfpab-jax {within[0]} --help)")
+    near = difflib.get_close_matches(" ".join(words[:2]), COMMANDS, 1) or difflib.get_close_matches(
+        words[0], COMMANDS, 1
     )
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+    raise ConfigError(f"{words[0]}: no such command; {hint} (selfpab-jax --help)")
 
 
 def _tell(error: object, code: int) -> int:

@@ -53,8 +53,8 @@ def build(
     split_by: Literal["subject", "recording"] = "subject",
     validation: float = 0.1,
     test: float = 0.1,
-    validation_subjects: list[str] | None = None,
-    test_subjects: list[str] | None = None,
+    validation_subjects: str | None = None,
+    test_subjects: str | None = None,
     seed: int = 0,
     shard_mb: int = SHARD_BYTES // 2**20,
     workers: int | None = None,
@@ -90,7 +90,7 @@ def build(
         split_by: subject keeps everyone in one split; recording draws files, as the original did.
         validation: share of the subjects or files for validation.
         test: share for test.
-        validation_subjects: these subjects instead of a share.
+        validation_subjects: these subjects instead of a share, e.g. S001,S002.
         test_subjects: these subjects instead of a share.
         seed: of the draw.
         shard_mb: size of a shard to aim at.
@@ -111,9 +111,7 @@ def build(
             window_samples=round(window_seconds * record_rate),
             shift_samples=round(shift * record_rate),
         )
-        splits = SplitSettings(
-            split_by, validation, test, seed, tuple(validation_subjects or ()), tuple(test_subjects or ())
-        )
+        splits = SplitSettings(split_by, validation, test, seed, _names(validation_subjects), _names(test_subjects))
     except DataError as error:
         raise ConfigError(str(error)) from None
     plan = Plan(
@@ -191,6 +189,10 @@ def describe_parser() -> Parser:
 def run_describe(namespace: Namespace) -> int:
     """Runs `records describe` on parsed arguments; the exit code."""
     return describe(**namespace.as_dict())
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
 
 
 def _headline(function: object) -> str:

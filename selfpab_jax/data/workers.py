@@ -1,12 +1,14 @@
 """Shards built by several processes of one machine, with progress."""
 
 import os
+import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -47,7 +49,8 @@ def build_shards(plan: Plan, folder: Path, shards: list[Shard], workers: int, st
         _single_threaded(),
         ProcessPoolExecutor(min(workers, len(shards)) or 1, context, _start_worker, (os.getpid(), counters)) as pool,
     ):
-        pending = {pool.submit(_run, plan, folder, shard, strict) for shard in shards}
+        with _deaf_to_interrupts():
+            pending = {pool.submit(_run, plan, folder, shard, strict) for shard in shards}
         try:
             while pending:
                 finished, pending = wait(pending, POLL_SECONDS, FIRST_COMPLETED)
@@ -58,6 +61,19 @@ def build_shards(plan: Plan, folder: Path, shards: list[Shard], workers: int, st
             raise DataError("a worker process was killed (out of memory?); repeat the command to go on") from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes started meanwhile leave Ctrl-C to this one, which ends them without their tracebacks."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _single_threaded:

@@ -1,5 +1,6 @@
 """Several processes as one run."""
 
+import sys
 from dataclasses import dataclass
 
 import jax
@@ -36,6 +37,13 @@ def join(settings: DistributedSettings) -> None:
     automatic = settings.coordinator == "auto"
     if not automatic and (settings.processes is None or settings.process is None):
         raise RunError("distributed.coordinator is set: distributed.processes and distributed.process must be, too")
+    # Said before, because the runtime ends the program by itself when the time is over.
+    who = "the cluster's processes" if automatic else f"{settings.processes} processes at {settings.coordinator}"
+    print(
+        f"process {settings.process or 0} waits up to {settings.timeout_seconds} s for {who}",
+        file=sys.stderr,
+        flush=True,
+    )
     # Stopping is agreed on inside the step (StepMetrics.stop), so JAX's own handler of SIGTERM stays off.
     jax.config.update("jax_enable_preemption_service", False)
     try:
@@ -46,7 +54,4 @@ def join(settings: DistributedSettings) -> None:
             initialization_timeout=settings.timeout_seconds,
         )
     except Exception as error:  # the runtime raises many kinds; each means that the processes did not meet
-        raise RunError(
-            f"process {settings.process} waited {settings.timeout_seconds} s for {settings.processes} processes at "
-            f"{settings.coordinator} in vain: {str(error).splitlines()[0][:160]}"
-        ) from error
+        raise RunError(f"{who} did not meet: {str(error).splitlines()[0][:160]}") from error

@@ -13,6 +13,7 @@ from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.model.blueprint import draw_blueprint
 from selfpab_jax.model.flops import training_flops
 from selfpab_jax.model.task import features_of
+from selfpab_jax.signal.statistics import SMALLEST_STD
 from selfpab_jax.train.optimiser import adamw, learning_rate
 from selfpab_jax.train.schedules import Schedule
 from selfpab_jax.train.settings import PretrainSettings
@@ -82,13 +83,17 @@ def make_plan(settings: PretrainSettings, records: Records) -> Plan:
         subjects=settings.data.subjects,
         seed=settings.data.subset_seed,
     )
+    statistics = records.statistics(settings.data.statistics)
+    if (statistics.std <= SMALLEST_STD).any():
+        raise DataError(
+            f"{records.folder}: the {statistics.kind} statistics have features without spread, "
+            "which normalisation blows up; use more or shorter windows, or --data.statistics plain"
+        )
     steps = optimiser.total_steps(len(rows))
     schedule = learning_rate(optimiser, steps, settings.model.width)
     interval = settings.validation.interval(len(rows), optimiser.batch_size)
     return Plan(
-        objective=Objective(
-            blueprint, settings.task, records.statistics(settings.data.statistics), info.sensors, len(info.channels)
-        ),
+        objective=Objective(blueprint, settings.task, statistics, info.sensors, len(info.channels)),
         mesh=mesh,
         update=adamw(optimiser, schedule),
         schedule=schedule,

@@ -69,13 +69,14 @@ def pretrain(settings: PretrainSettings, run: Path, *, resume: bool = False, ove
     plan = make_plan(settings, records)
     if jax.process_index():
         multihost_utils.sync_global_devices("the run is claimed")
-        return _train(settings, run, records, plan)
-    with claim(run, as_json(settings), resume=resume, overwrite=overwrite):
+        with listen() as wish:
+            return _train(settings, run, records, plan, wish)
+    with listen() as wish, claim(run, as_json(settings), resume=resume, overwrite=overwrite):
         subjects = np.unique(np.asarray(records.index("train").subject)[plan.rows])
         write_json(run / SUBJECTS_FILE, [str(subject) for subject in subjects])
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("the run is claimed")
-        return _train(settings, run, records, plan)
+        return _train(settings, run, records, plan, wish)
 
 
 def as_json(settings: PretrainSettings) -> dict[str, Any]:
@@ -84,7 +85,7 @@ def as_json(settings: PretrainSettings) -> dict[str, Any]:
     return json.loads(json.dumps(told, default=str))
 
 
-def _train(settings: PretrainSettings, run: Path, records: Records, plan: Plan) -> Ending:
+def _train(settings: PretrainSettings, run: Path, records: Records, plan: Plan, wish: Interruption) -> Ending:
     speaks = jax.process_index() == 0
     progress = ProgressLine(settings.log.progress_seconds, speaks=speaks)
     shardings = parameter_shardings(plan.objective.blueprint, plan.mesh)
@@ -101,10 +102,13 @@ def _train(settings: PretrainSettings, run: Path, records: Records, plan: Plan) 
         progress.say(
             f"{'goes on at' if first else 'starts at'} step {first} of {plan.steps}: "
             f"{plan.hours:,.1f} h of recording in {len(plan.rows):,} windows, "
-            f"validation on {len(plan.held_out):,} windows every {plan.validation_interval} steps"
+            + (
+                f"validation on {len(plan.held_out):,} windows every {plan.validation_interval} steps"
+                if len(plan.held_out)
+                else "no held-out windows: the last state counts as the best"
+            )
         )
-        with listen() as wish:
-            ending = _loop(settings, records, plan, checkpoints, state, validation, log, progress, wish)
+        ending = _loop(settings, records, plan, checkpoints, state, validation, log, progress, wish)
         checkpoints.finish()
         log.write({"event": "end", "ending": ending})
     finally:

@@ -47,6 +47,7 @@ def test_two_processes_give_the_curve_of_one(
 ) -> None:
     outputs = [finish(process) for process in start_two(start, tmp_path / "run")]
     assert "finished" in outputs[0]
+    assert "step 12" in outputs[0]
     assert "step" not in outputs[1], "only one process speaks"
     close(losses_of(tmp_path / "run"), losses_of(one_process))
 
@@ -85,4 +86,4 @@ def test_a_missing_peer_is_named(start: Callable, tmp_path: Path) -> None:
     )
     output, _ = process.communicate(timeout=120)
     assert process.returncode not in (0, None)
-    assert "waited 3 s for 2 processes at 127.0.0.1" in output, output
+    assert "process 0 waits up to 3 s for 2 processes at 127.0.0.1" in output, output
