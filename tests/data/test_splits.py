@@ -12,9 +12,14 @@ SUBJECTS = [f"S{i:02d}" for i in range(20)]
 @given(count=st.integers(3, 200), validation=st.floats(0, 0.4), test=st.floats(0, 0.4), seed=st.integers(0, 99))
 def test_shares_are_met(count, validation, test, seed):
     keys = np.random.default_rng(seed).integers(0, 2**63, count).astype(np.uint64)
+    validations, tests = (max(1, round(share * count)) if share else 0 for share in (validation, test))
+    if validations + tests >= count:
+        with pytest.raises(DataError, match="cannot be split"):
+            assign(keys, validation, test, "files", of=count)
+        return
     splits = assign(keys, validation, test, "files", of=count)
-    assert (splits == VALIDATION).sum() == (max(1, round(validation * count)) if validation else 0)
-    assert (splits == TEST).sum() == (max(1, round(test * count)) if test else 0)
+    assert (splits == VALIDATION).sum() == validations
+    assert (splits == TEST).sum() == tests
     assert (splits == TRAIN).any()
 
 
