@@ -22,7 +22,7 @@ def demo_parser() -> Parser:
     parser.add_argument("--out", type=Path, default=Path("demo"), help="directory for everything the demo makes")
     parser.add_argument("--subjects", type=int, default=12, help="people in the synthetic cohort")
     parser.add_argument("--hours", type=int, default=8, help="five-minute recordings of each of them, one an hour")
-    parser.add_argument("--steps", type=int, default=700, help="training steps")
+    parser.add_argument("--steps", type=int, default=500, help="training steps")
     return parser
 
 
