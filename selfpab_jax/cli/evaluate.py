@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jsonargparse import Namespace
 
 from selfpab_jax.cli.parser import Parser
@@ -32,6 +31,7 @@ def run_evaluate(options: Namespace) -> int:
         if options[name] is not None and options[name] < least:
             raise ConfigError(f"--{name} is {options[name]}; it must be at least {least}")
     from selfpab_jax.data.records import open_records
+    from selfpab_jax.data.subsets import evenly
     from selfpab_jax.evaluation.checkpoint_reader import read_checkpoint
     from selfpab_jax.evaluation.evaluate import evaluate as measure
     from selfpab_jax.evaluation.pictures import draw_loss_curve, draw_reconstructions
@@ -41,14 +41,13 @@ def run_evaluate(options: Namespace) -> int:
     objective, parameters, facts = read_checkpoint(options.run, options.checkpoint)
     records.info.check_fits(facts["records"], records.folder)
     there = records.info.splits[options.split].records if options.split in records.info.splits else 0
-    wanted = min(options.windows or there, there)
     scores, examples = measure(
         objective,
         parameters,
         records,
         split=options.split,
         seed=facts["settings"]["seed"],
-        rows=np.linspace(0, there, wanted, endpoint=False).astype(np.int64),
+        rows=evenly(there, options.windows),
         batch_size=options.batch_size,
         examples=options.examples,
     )

@@ -63,3 +63,10 @@ def _of_hours(chosen: np.ndarray, index: RecordIndex, wanted: float, seed: int, 
     total = np.cumsum(index.seconds[chosen][order], dtype=np.float64)
     count = int(np.searchsorted(total, wanted * SECONDS_AN_HOUR * (1 - 1e-9))) + 1
     return chosen[order[:count]]
+
+
+def evenly(there: int, wanted: int | None) -> Int64[np.ndarray, " R"]:
+    """So many of `there` positions, evenly spaced; all of them where not set or where there are fewer."""
+    if wanted is None or wanted >= there:
+        return np.arange(there)
+    return np.linspace(0, there, wanted, endpoint=False).astype(np.int64)

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 from jaxtyping import Int64
 
 from selfpab_jax.data.records import Records
-from selfpab_jax.data.subsets import hours_of, select
+from selfpab_jax.data.subsets import evenly, hours_of, select
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.model.blueprint import draw_blueprint
 from selfpab_jax.model.flops import training_flops
@@ -99,7 +99,7 @@ def make_plan(settings: PretrainSettings, records: Records) -> Plan:
         schedule=schedule,
         rows=rows,
         hours=hours_of(index, rows),
-        held_out=_evenly(_held_out_windows(records), settings.validation.windows),
+        held_out=evenly(_held_out_windows(records), settings.validation.windows),
         steps=steps,
         validation_interval=interval,
         patience=settings.validation.patience_in_validations(steps, interval),
@@ -109,9 +109,3 @@ def make_plan(settings: PretrainSettings, records: Records) -> Plan:
 
 def _held_out_windows(records: Records) -> int:
     return len(records.source("validation")) if "validation" in records.info.splits else 0
-
-
-def _evenly(there: int, wanted: int | None) -> Int64[np.ndarray, "m"]:
-    if wanted is None or wanted >= there:
-        return np.arange(there)
-    return np.linspace(0, there, wanted, endpoint=False).astype(np.int64)

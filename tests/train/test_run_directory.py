@@ -1,7 +1,6 @@
 """Who may write to a run, and what the command line says when something is wrong with it."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -112,7 +111,6 @@ def test_misspelt_field_in_a_file_is_told_with_the_nearest(tmp_path: Path, capsy
     assert "did you mean optimiser.learning_rate?" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(os.name != "posix", reason="file locks are POSIX")
 def test_status_of_a_directory_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["status", str(tmp_path)]) == 1
     assert "is no run" in capsys.readouterr().err
