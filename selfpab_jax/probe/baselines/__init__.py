@@ -1,0 +1,1 @@
+"""Networks and features that are trained from scratch, to compare with."""

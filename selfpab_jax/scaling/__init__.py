@@ -1,0 +1,1 @@
+"""Sweeps over data, subjects and sizes, and the laws fitted to them."""
