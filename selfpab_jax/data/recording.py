@@ -24,6 +24,8 @@ class Recording:
         rate_hz: sampling rate.
         signal_NxC: acceleration in g.
         labels_N: an integer label a sample (-1 where there is none), or None.
+        notes: what a person should know of the file it comes from (labels that no class has, ...), a line each; on
+            the first recording of a file only.
     """
 
     subject: str
@@ -32,6 +34,7 @@ class Recording:
     rate_hz: float
     signal_NxC: Float32[np.ndarray, "N C"]
     labels_N: Int32[np.ndarray, " N"] | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ def at_rate(recording: Recording, rate_hz: float) -> Recording:
         rate_hz=rate_hz,
         signal_NxC=resample(recording.signal_NxC, recording.rate_hz, rate_hz),
         labels_N=None if labels_N is None else resample_labels(labels_N, recording.rate_hz, rate_hz),
+        notes=recording.notes,
     )
 
 

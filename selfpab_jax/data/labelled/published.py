@@ -1,0 +1,153 @@
+"""What the readers of published data sets have in common."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Float, Float32, Int32
+
+from selfpab_jax.data.labelled.dataset import AXES, DatasetCard, Sensor
+from selfpab_jax.data.labelled.signed_axes import to_hunt4_axes
+from selfpab_jax.data.recording import Recording
+from selfpab_jax.data.source import SourceFile
+from selfpab_jax.errors import ConfigError, DataError
+from selfpab_jax.signal.units import STANDARD_GRAVITY
+
+UNLABELLED = -1
+G_IN = {"g": 1.0, "mg": 1e-3, "m/s2": 1 / STANDARD_GRAVITY}
+
+
+@dataclass(frozen=True)
+class Published:
+    """A folder of a data set's files as published; a subclass declares `CARDS` and has `files` and `read`.
+
+    Attributes:
+        path: the folder.
+        sensors: names of those wanted, in order; empty: the card's `default_sensors`.
+        version: of the data set; None: the first of `CARDS`.
+
+    Raises:
+        ConfigError: a version or sensor that is not there; names those that are.
+    """
+
+    path: str
+    sensors: tuple[str, ...] = ()
+    version: str | None = None
+
+    CARDS: ClassVar[tuple[DatasetCard, ...]] = ()
+
+    def __post_init__(self) -> None:
+        names = [sensor.name for sensor in self.card.sensors]
+        if unknown := [name for name in self.sensors if name not in names]:
+            raise ConfigError(f"{self.name} has no sensor {', '.join(unknown)}; there are {', '.join(names)}")
+        if len(set(self.sensors)) < len(self.sensors):
+            raise ConfigError(f"sensors: {', '.join(self.sensors)} names one twice")
+
+    @property
+    def card(self) -> DatasetCard:
+        """What the data set is, in the version asked for."""
+        for card in self.CARDS:
+            if self.version is None or card.version == self.version:
+                return card
+        versions = ", ".join(card.version for card in self.CARDS)
+        raise ConfigError(f"{self.CARDS[0].name} has no version {self.version}; there are {versions}")
+
+    @property
+    def name(self) -> str:
+        """As records carry it."""
+        return self.card.name
+
+    @property
+    def chosen(self) -> tuple[Sensor, ...]:
+        """The sensors read, in order."""
+        by_name = {sensor.name: sensor for sensor in self.card.sensors}
+        return tuple(by_name[name] for name in self.sensors or self.card.default_sensors)
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """x, y and z of each chosen sensor."""
+        return tuple(f"{sensor.name}_{axis}" for sensor in self.chosen for axis in AXES)
+
+    def files(self) -> Iterator[SourceFile]:
+        """All files by subject, then name; raises DataError where there are none."""
+        raise NotImplementedError
+
+    def read(self, file: SourceFile) -> list[Recording]:
+        """The continuous recordings of a file, in g and on HUNT4's axes; raises Rejected where it is unusable."""
+        raise NotImplementedError
+
+    def converted(self, signals: Iterable[Float[np.ndarray, "N 3"]]) -> Float32[np.ndarray, "N C"]:
+        """The chosen sensors' published x, y, z, in order, as one signal in g and on HUNT4's axes."""
+        scale = G_IN[self.card.unit]
+        turned = [
+            to_hunt4_axes(np.asarray(signal_Nx3, np.float64) * scale, sensor.axes)
+            for sensor, signal_Nx3 in zip(self.chosen, signals, strict=True)
+        ]
+        with np.errstate(over="ignore"):
+            return np.concatenate(turned, axis=1).astype(np.float32)
+
+
+def published_folder(path: str, pattern: str, what: str) -> Path:
+    """The folder that holds files of a pattern: the one given or, as archives unpack, the only one of those in it.
+
+    Args:
+        path: given by the user.
+        pattern: glob below the folder, e.g. `S???.csv`.
+        what: of the data set, for the message.
+
+    Raises:
+        DataError: no folder, nothing of the kind in it, or in several of its folders.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise DataError(f"{path}: no such folder of {what} files")
+    for folders in ([root], sorted(folder for folder in root.iterdir() if folder.is_dir())):
+        found = [folder for folder in folders if next(folder.glob(pattern), None) is not None]
+        if len(found) > 1:
+            names = ", ".join(folder.name for folder in found)
+            raise DataError(f"{path}: {what} files lie in several folders ({names}); give one of them")
+        if found:
+            return found[0]
+    raise DataError(f"{path}: not a folder of {what} as published (no {pattern} in it)")
+
+
+def class_indices(
+    labels_N: np.ndarray,
+    classes: tuple[tuple[int | str, str], ...],
+    *,
+    none: tuple[int | str, ...] = (),
+    merged: Mapping[int | str, int | str] | None = None,
+) -> tuple[Int32[np.ndarray, " N"], tuple[str, ...]]:
+    """The class index of each sample, and notes on labels that no class has.
+
+    Args:
+        labels_N: published labels, numbers or text.
+        classes: the card's.
+        none: labels that stand for no class at the publisher's; they get -1 without a note, as do NaN and None.
+        merged: labels that count as another one.
+
+    Returns:
+        Indices, -1 where there is none; a line for each unknown label with its number of samples.
+    """
+    index: dict[int | str, int] = {label: position for position, (label, _) in enumerate(classes)}
+    index |= {label: index[target] for label, target in (merged or {}).items()}
+    values, codes_N = np.unique(labels_N, return_inverse=True)
+    counts = np.bincount(codes_N, minlength=len(values))
+    of_value, notes = np.full(len(values), UNLABELLED, np.int32), []
+    for position, (value, count) in enumerate(zip(values.tolist(), counts.tolist(), strict=True)):
+        label = int(value) if isinstance(value, float) and value.is_integer() else value
+        if label in index:
+            of_value[position] = index[label]
+        elif label not in none and label == label and label != "":
+            notes.append(f"label {label!r} is no class of the data set: its {count} samples are left without a label")
+    return of_value[codes_N.reshape(-1)], tuple(notes)
+
+
+def with_notes(recordings: list[Recording], notes: Iterable[str]) -> list[Recording]:
+    """The recordings of a file, the first one carrying what is to be said about the file."""
+    notes = tuple(notes)
+    if not recordings or not notes:
+        return recordings
+    return [replace(recordings[0], notes=recordings[0].notes + notes), *recordings[1:]]

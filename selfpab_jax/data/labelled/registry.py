@@ -1,0 +1,59 @@
+"""The labelled data sets by name."""
+
+import difflib
+import importlib
+from pathlib import Path
+from typing import Any
+
+from selfpab_jax.data.labelled.dataset import LabelledSource
+from selfpab_jax.data.labelled.published import Published
+from selfpab_jax.errors import ConfigError
+
+DATASETS: dict[str, tuple[str, str]] = {
+    "harth": ("harth", "Harth"),
+    "har70plus": ("har70plus", "Har70Plus"),
+    "pamap2": ("pamap2", "Pamap2"),
+    "opportunity": ("opportunity", "Opportunity"),
+    "realworld": ("realworld", "RealWorld"),
+    "uschad": ("uschad", "UscHad"),
+    "mobiact": ("mobiact", "MobiAct"),
+    "dualsleep": ("dualsleep", "DualSleep"),
+    "selfback": ("selfback", "SelfBack"),
+}
+"""Module and class of each, imported when asked for. A user's own files are `tables`."""
+
+
+def dataset_class(name: str) -> type[Published]:
+    """The reader of a data set's published files.
+
+    Raises:
+        ConfigError: no such data set; names the nearest.
+    """
+    if name not in DATASETS:
+        nearest = difflib.get_close_matches(name.lower(), DATASETS, n=1, cutoff=0.5)
+        hint = f" (did you mean {nearest[0]}?)" if nearest else ""
+        raise ConfigError(f"no data set {name!r}{hint}; there are {', '.join(DATASETS)} and tables")
+    module, of_class = DATASETS[name]
+    return getattr(importlib.import_module(f"{__package__}.{module}"), of_class)
+
+
+def open_dataset(
+    name: str, path: str | Path, *, sensors: tuple[str, ...] = (), version: str | None = None, **options: Any
+) -> LabelledSource:
+    """A data set's recordings with labels.
+
+    Args:
+        name: of `DATASETS`.
+        path: folder of the files as published.
+        sensors: names of those wanted, in order; empty: those that stand for lower back and thigh.
+        version: of the data set, where there are several; None: the usual one.
+        options: further fields of the data set's class.
+
+    Raises:
+        ConfigError: no such data set, sensor, version or option.
+    """
+    of_class = dataset_class(name)
+    try:
+        return of_class(path=str(path), sensors=tuple(sensors), version=version, **options)
+    except TypeError as error:
+        raise ConfigError(f"{name}: {error}") from None
