@@ -57,7 +57,7 @@ class Corpus:
         classes: names by index.
         channels: of the signals.
         spectrogram: how signals become frames.
-        recordings: by subject, then name.
+        recordings: by subject, else as the files gave them; names are unique within a subject.
         windows: over their frames; a recording of N samples has floor((N - 1) / hop) + 1 frames, the signal being
             zero-padded so that every sample lies in one.
         frame_labels: for each recording the class index of each frame, -1 where there is none.

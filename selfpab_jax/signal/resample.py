@@ -36,3 +36,30 @@ def resample_labels(labels_N: Int[np.ndarray, " N"], from_hz: float, to_hz: floa
     count = -(-len(labels_N) * factor.numerator // factor.denominator)
     nearest_M = (2 * np.arange(count) * factor.denominator + factor.numerator - 1) // (2 * factor.numerator)
     return labels_N[np.minimum(nearest_M, len(labels_N) - 1)]
+
+
+def fourier_resample(signal_NxC: Float[np.ndarray, "N C"], from_hz: float, to_hz: float) -> Float[np.ndarray, "M C"]:
+    """The signal at another rate by cutting its spectrum, as scipy.signal.resample and the original do it.
+
+    M = round(N * to_hz / from_hz); sample m lies at m * N / M in the old samples. The signal is taken as periodic, so
+    that a step between its end and its beginning rings at both: `resample` is better, this is for comparison with
+    the original. Keeps the dtype.
+    """
+    count = fourier_count(len(signal_NxC), from_hz, to_hz)
+    if from_hz == to_hz or not count:
+        return signal_NxC[:count]
+    return np.asarray(scipy.signal.resample(signal_NxC, count, axis=0), signal_NxC.dtype)
+
+
+def fourier_resample_labels(labels_N: Int[np.ndarray, " N"], from_hz: float, to_hz: float) -> Int[np.ndarray, " M"]:
+    """The label of sample round(m * N / M) (halves to the even one), as the original picks them; as many as signals."""
+    count = fourier_count(len(labels_N), from_hz, to_hz)
+    if from_hz == to_hz or not count:
+        return labels_N[:count]
+    nearest_M = np.round(len(labels_N) / count * np.arange(count)).astype(np.int64)
+    return labels_N[np.minimum(nearest_M, len(labels_N) - 1)]
+
+
+def fourier_count(samples: int, from_hz: float, to_hz: float) -> int:
+    """M of `fourier_resample`."""
+    return round(samples * (to_hz / from_hz))
