@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from selfpab_jax.model.layout import LayoutName
+
 
 @dataclass(frozen=True)
 class ModelSettings:
@@ -15,7 +17,10 @@ class ModelSettings:
         layers: number of encoder layers L.
         dropout: rate on attention weights, after attention, inside and after the feed-forward; 0 turns it off.
         compute: dtype of matrix products; parameters, softmax, LayerNorm and loss stay in float32.
-        rematerialise: recompute each layer in the backward pass instead of keeping its activations.
+        rematerialise: what the backward pass computes again instead of keeping it: `nothing`, the `attention` weights
+            (the largest of what is kept, and the cheapest to make), or whole `layers`.
+        layout: `exact`, or `padded`: the same function with sizes rounded up for matrix units (`model/layout.py`).
+        attention: how attention is computed (`model/attention.py`); `auto` takes what is best where it runs.
         temporal_positions: add the five calendar tables of LTA2V; the encoder then takes timestamps.
     """
 
@@ -25,7 +30,9 @@ class ModelSettings:
     layers: int = 4
     dropout: float = 0.1
     compute: Literal["bfloat16", "float32"] = "bfloat16"
-    rematerialise: bool = False
+    rematerialise: Literal["nothing", "attention", "layers"] = "nothing"
+    layout: LayoutName = "exact"
+    attention: Literal["auto", "full", "blocks", "cudnn"] = "auto"
     temporal_positions: bool = False
 
     def __post_init__(self) -> None:

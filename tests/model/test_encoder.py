@@ -87,7 +87,7 @@ def test_trace_agrees_with_the_plain_call_and_attention_sums_to_one() -> None:
 
 def test_rematerialisation_changes_nothing_but_memory() -> None:
     blueprint, parameters = small()
-    remat, _ = small(rematerialise=True)
+    remat, _ = small(rematerialise="layers")
     x, keys = jax.random.normal(jax.random.key(1), (2, 30, 12)), jax.random.split(jax.random.key(2), 2)
 
     def gradient(which: object) -> dict:

@@ -1,0 +1,131 @@
+"""Multi-head self-attention, and the ways to compute it."""
+
+import math
+from typing import cast
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int, Key
+
+from selfpab_jax.model.layout import laid_out, zero_padded
+from selfpab_jax.model.parameters import multiply, parameter, uniform
+from selfpab_jax.model.random import dropout
+from selfpab_jax.model.settings import ModelSettings
+
+LONGEST_FULL = 1024
+"""Frames up to which `auto` keeps all T x T weights of a layer; longer windows go by blocks of queries."""
+
+QUERIES_A_BLOCK = 256
+
+
+class SelfAttention(nnx.Module):
+    """Multi-head self-attention with biases, as torch.nn.MultiheadAttention."""
+
+    def __init__(self, settings: ModelSettings, rngs: nnx.Rngs):
+        d, h, k = settings.width, settings.heads, settings.head_size
+        self.qkv_kernel = parameter(
+            uniform(rngs, (d, 3, h, k), math.sqrt(6 / (d + 3 * d))), "width", None, "heads", None
+        )
+        self.qkv_bias = parameter(jnp.zeros((3, h, k)), None, "heads", None)
+        self.out_kernel = parameter(uniform(rngs, (h, k, d), 1 / math.sqrt(d)), "heads", None, "width")
+        self.out_bias = parameter(jnp.zeros(d), None)
+        self.settings = settings
+
+    def __call__(
+        self, h_BxTxD: Float[Array, "B T D"], keys_B: Key[Array, "B"] | None, frames: int
+    ) -> Float[Array, "B T D"]:
+        """Attended frames; those beyond the first `frames` are padding, and nobody looks at them."""
+        q, k, v = self._projected(h_BxTxD)
+        rate = self.settings.dropout if keys_B is not None else 0.0
+        way = way_of_attention(self.settings, h_BxTxD.shape[1], rate)
+        if way == "cudnn":
+            mixed_BxTxHxK = _cudnn(q, k, v, frames)
+        else:
+            mix = _by_blocks if way == "blocks" else mix_values
+            if self.settings.rematerialise == "attention":
+                mix = jax.checkpoint(mix, static_argnums=(4, 5))
+            mixed_BxTxHxK = mix(q, k, v, keys_B, frames, rate)
+        compute = self.settings.compute
+        kernel = zero_padded(self.out_kernel[...].astype(compute), None, q.shape[-1], h_BxTxD.shape[-1])
+        bias = zero_padded(self.out_bias[...].astype(compute), h_BxTxD.shape[-1])
+        return multiply("bthk,hkd->btd", mixed_BxTxHxK, kernel, compute) + bias
+
+    def weights(self, h_BxTxD: Float[Array, "B T D"]) -> Float[Array, "B H T T"]:
+        """The attention weights of frames without padding, without dropout."""
+        q, k, _ = self._projected(h_BxTxD)
+        return attention_weights(q, k, h_BxTxD.shape[1])
+
+    def _projected(self, h_BxTxD: Array) -> tuple[Array, Array, Array]:
+        """Queries, keys and values; the queries are scaled."""
+        settings, compute = self.settings, self.settings.compute
+        size = laid_out(settings.head_size, "head", settings.layout)
+        kernel = zero_padded(self.qkv_kernel[...].astype(compute), h_BxTxD.shape[-1], None, None, size)
+        bias = zero_padded(self.qkv_bias[...].astype(compute), None, None, size)
+        q, k, v = multiply("btd,dshk->sbthk", h_BxTxD, kernel, compute) + bias[:, None, None]
+        return q * (1 / math.sqrt(settings.head_size)), k, v
+
+
+def way_of_attention(settings: ModelSettings, frames: int, rate: float) -> str:
+    """`auto` made plain: cuDNN's kernel where it can be had, all weights at once for short windows, else blocks.
+
+    cuDNN's kernel wants a GPU, bf16, a head size that is a multiple of 8, and knows no dropout on the weights.
+    """
+    if settings.attention != "auto":
+        return settings.attention
+    head = laid_out(settings.head_size, "head", settings.layout)
+    fits_cudnn = settings.compute == "bfloat16" and head % 8 == 0 and head <= 256 and rate == 0
+    if fits_cudnn and jax.default_backend() == "gpu":
+        return "cudnn"
+    return "full" if frames <= LONGEST_FULL else "blocks"
+
+
+def attention_weights(
+    q_BxTxHxK: Float[Array, "B T H K"], k_BxSxHxK: Float[Array, "B S H K"], frames: int
+) -> Float[Array, "B H T S"]:
+    """Softmax over the first `frames` keys, in float32; the queries are scaled already."""
+    scores_BxHxTxS = multiply("bthk,bshk->bhts", q_BxTxHxK, k_BxSxHxK, str(q_BxTxHxK.dtype), "float32")
+    if frames < k_BxSxHxK.shape[1]:
+        is_frame = jax.lax.broadcasted_iota(jnp.int32, scores_BxHxTxS.shape, 3) < frames
+        scores_BxHxTxS = jnp.where(is_frame, scores_BxHxTxS, -jnp.inf)
+    return jax.nn.softmax(scores_BxHxTxS, axis=-1)
+
+
+def mix_values(
+    q: Float[Array, "B T H K"],
+    k: Float[Array, "B S H K"],
+    v: Float[Array, "B S H K"],
+    keys_B: Key[Array, "B"] | None,
+    frames: int,
+    rate: float,
+    first: Int[Array, ""] | int = 0,
+) -> Float[Array, "B T H K"]:
+    """Values mixed by the weights, with dropout on them; `first` is where these queries begin in the window."""
+    weights = attention_weights(q, k, frames).astype(q.dtype)
+    kept = dropout(weights, rate, keys_B, (q.shape[2], frames, frames), first)
+    return multiply("bhts,bshk->bthk", kept, v, str(q.dtype))
+
+
+def _by_blocks(q: Array, k: Array, v: Array, keys_B: Array | None, frames: int, rate: float) -> Array:
+    """As `mix_values`, a block of queries at a time: memory grows with T, not with its square."""
+    batch, length, heads, size = q.shape
+    blocks = -(-length // QUERIES_A_BLOCK)
+    padded = zero_padded(q, None, blocks * QUERIES_A_BLOCK, None, None)
+    q_blocks = jnp.moveaxis(padded.reshape(batch, blocks, QUERIES_A_BLOCK, heads, size), 1, 0)
+
+    @jax.checkpoint
+    def one(block: Array, number: Array) -> Array:
+        return mix_values(block, k, v, keys_B, frames, rate, number * QUERIES_A_BLOCK)
+
+    mixed = jax.lax.map(lambda given: one(*given), (q_blocks, jnp.arange(blocks)))
+    return jnp.moveaxis(mixed, 0, 1).reshape(padded.shape)[:, :length]
+
+
+def _cudnn(q: Array, k: Array, v: Array, frames: int) -> Array:
+    lengths = None if frames == k.shape[1] else jnp.full(q.shape[0], frames, jnp.int32)
+    return cast(
+        Array,
+        jax.nn.dot_product_attention(
+            q, k, v, scale=1.0, query_seq_lengths=lengths, key_value_seq_lengths=lengths, implementation="cudnn"
+        ),
+    )

@@ -1,0 +1,136 @@
+"""The padded layout is the same function, and blocks of attention are the same attention."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from numpy.testing import assert_allclose
+
+from selfpab_jax.model.blueprint import Blueprint, Parameters, draw_blueprint
+from selfpab_jax.model.layout import laid_out
+from selfpab_jax.model.losses import masked_loss
+from selfpab_jax.model.random import sample_keys
+from selfpab_jax.model.settings import ModelSettings
+
+SETTINGS = ModelSettings(width=60, heads=4, feedforward=90, layers=2, dropout=0.1, compute="float32")
+BATCH, FRAMES, FEATURES = 2, 37, 52
+
+
+def blueprint_of(**changes) -> Blueprint:
+    return draw_blueprint(replace(SETTINGS, **changes), FEATURES, FEATURES)
+
+
+@pytest.fixture(scope="module")
+def parameters() -> Parameters:
+    blueprint = blueprint_of()
+    drawn = jax.jit(blueprint.initialise)(jax.random.key(0))
+    # Biases and scales begin at 0 and 1, where padding could not be seen to be wrong.
+    return {name: x + 0.1 * jax.random.normal(jax.random.key(i), x.shape) for i, (name, x) in enumerate(drawn.items())}
+
+
+@pytest.fixture(scope="module")
+def batch() -> tuple[jax.Array, jax.Array]:
+    x = jax.random.normal(jax.random.key(1), (BATCH, FRAMES, FEATURES))
+    return x, sample_keys(jax.random.key(2), jnp.zeros((), jnp.int32), jnp.arange(BATCH))
+
+
+def loss_and_gradient(blueprint: Blueprint) -> Callable[[Parameters, jax.Array, jax.Array], tuple]:
+    def loss(parameters: Parameters, x: jax.Array, keys: jax.Array) -> jax.Array:
+        return masked_loss(blueprint.build(parameters)(x, keys_B=keys), x, x > 0.5, "masked_l1")
+
+    return jax.jit(jax.value_and_grad(loss))
+
+
+def relative(found: jax.Array, expected: jax.Array) -> float:
+    return float(jnp.linalg.norm((found - expected).reshape(-1)) / jnp.linalg.norm(expected.reshape(-1)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"layout": "padded"},
+        {"attention": "blocks"},
+        {"layout": "padded", "attention": "blocks", "rematerialise": "attention"},
+        {"rematerialise": "layers"},
+    ],
+    ids=str,
+)
+def test_same_loss_and_gradients_with_dropout(
+    changes: dict, parameters: Parameters, batch: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("selfpab_jax.model.attention.QUERIES_A_BLOCK", 16)  # several blocks, the last one not full
+    expected = loss_and_gradient(blueprint_of())(parameters, *batch)
+    found = loss_and_gradient(blueprint_of(**changes))(parameters, *batch)
+    assert_allclose(found[0], expected[0], rtol=1e-6)
+    for name in parameters:
+        assert found[1][name].shape == parameters[name].shape
+        # A key's bias moves every score of a query alike: its gradient is 0 but for rounding, as is its third of qkv's.
+        if name.endswith("qkv_bias"):
+            assert relative(found[1][name][::2], expected[1][name][::2]) < 1e-6
+        else:
+            assert relative(found[1][name], expected[1][name]) < 1e-6, name
+
+
+def test_padding_lanes_stay_zero_through_training(parameters: Parameters, batch: tuple) -> None:
+    exact, padded = blueprint_of(), blueprint_of(layout="padded")
+    update = optax.adamw(1e-2)
+
+    def trained(blueprint: Blueprint) -> Parameters:
+        step = loss_and_gradient(blueprint)
+        now, state = parameters, update.init(parameters)
+        for _ in range(5):
+            _, gradient = step(now, *batch)
+            with jax.numpy_dtype_promotion("standard"):  # inside optax
+                change, state = update.update(gradient, state, now)
+            now = optax.apply_updates(now, change)
+        return now  # type: ignore[return-value]
+
+    after, expected = trained(padded), trained(exact)
+    assert {name: x.shape for name, x in after.items()} == {name: x.shape for name, x in exact.abstract.items()}
+    assert max(float(jnp.abs(after[n] - parameters[n]).max()) for n in after) > 0.01
+    x, keys = batch
+    for given in (None, keys):
+        h = np.asarray(jax.jit(lambda p, k: padded.build(p).encoder.laid_out(x, keys_B=k))(after, given))
+        assert h.shape == (BATCH, laid_out(FRAMES, "frames", "padded"), laid_out(60, "width", "padded")) == (2, 48, 128)
+        assert not h[..., 60:].any()
+        assert h[..., :60].any()
+    assert max(relative(after[name], expected[name]) for name in after if not name.endswith("qkv_bias")) < 1e-3
+
+
+def test_the_trace_has_exact_sizes(parameters: Parameters, batch: tuple) -> None:
+    expected, found = (
+        jax.jit(lambda p, b=blueprint_of(layout=layout): b.build(p).encoder.trace(batch[0]))(parameters)
+        for layout in ("exact", "padded")
+    )
+    jax.tree.map(lambda a, b: assert_allclose(a, b, atol=2e-6), found, expected)
+
+
+def test_memory_of_long_windows_grows_linearly() -> None:
+    settings = ModelSettings(width=64, heads=2, feedforward=64, layers=1, dropout=0.1, compute="float32")
+    blueprint = draw_blueprint(settings, FEATURES, FEATURES)
+
+    def bytes_needed(frames: int, attention: str) -> int:
+        chosen = draw_blueprint(replace(settings, attention=attention), FEATURES, FEATURES)
+
+        def loss(parameters: Parameters, x: jax.Array, keys: jax.Array) -> jax.Array:
+            return jnp.square(chosen.build(parameters)(x, keys_B=keys)).mean()
+
+        key = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
+        x = jax.ShapeDtypeStruct((1, frames, FEATURES), jnp.float32)
+        return jax.jit(jax.grad(loss)).lower(blueprint.abstract, x, key).compile().memory_analysis().temp_size_in_bytes
+
+    blocks = [bytes_needed(frames, "blocks") for frames in (1800, 3599)]
+    assert blocks[1] < 2.2 * blocks[0]
+    assert blocks[1] < bytes_needed(3599, "full") / 3
+
+
+def test_long_windows_go_by_blocks() -> None:
+    from selfpab_jax.model.attention import way_of_attention
+
+    assert way_of_attention(ModelSettings(), 599, 0.1) == "full"
+    assert way_of_attention(ModelSettings(), 3599, 0.1) == "blocks"
+    assert way_of_attention(ModelSettings(attention="full"), 3599, 0.1) == "full"
