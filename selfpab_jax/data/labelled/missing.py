@@ -11,7 +11,7 @@ def finite_pieces(
 
     A piece without a finite sample is gone.
     """
-    finite_N = np.isfinite(signal_NxC).all(axis=1)
+    finite_N = np.asarray(np.isfinite(signal_NxC).all(axis=1))
     if finite_N.all():
         return pieces, ()
     parts = []

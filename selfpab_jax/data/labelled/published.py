@@ -8,10 +8,11 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float, Float32, Int32
 
+from selfpab_jax.data.checks import check_signal
 from selfpab_jax.data.labelled.dataset import AXES, DatasetCard, Sensor
 from selfpab_jax.data.labelled.signed_axes import to_hunt4_axes
 from selfpab_jax.data.recording import Recording
-from selfpab_jax.data.source import SourceFile
+from selfpab_jax.data.source import Rejected, SourceFile
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.signal.units import STANDARD_GRAVITY
 
@@ -49,7 +50,7 @@ class Published:
     def card(self) -> DatasetCard:
         """What the data set is, in the version asked for."""
         for card in self.CARDS:
-            if self.version is None or card.version == self.version:
+            if self.version is None or card.version.startswith(f"{self.version}.") or card.version == self.version:
                 return card
         versions = ", ".join(card.version for card in self.CARDS)
         raise ConfigError(f"{self.CARDS[0].name} has no version {self.version}; there are {versions}")
@@ -75,7 +76,10 @@ class Published:
         raise NotImplementedError
 
     def read(self, file: SourceFile) -> list[Recording]:
-        """The continuous recordings of a file, in g and on HUNT4's axes; raises Rejected where it is unusable."""
+        """The continuous recordings of a file, in g and on HUNT4's axes; raises Rejected where it is unusable.
+
+        Samples that are missing stay NaN: whoever uses them bridges or cuts.
+        """
         raise NotImplementedError
 
     def converted(self, signals: Iterable[Float[np.ndarray, "N 3"]]) -> Float32[np.ndarray, "N C"]:
@@ -87,6 +91,27 @@ class Published:
         ]
         with np.errstate(over="ignore"):
             return np.concatenate(turned, axis=1).astype(np.float32)
+
+    def doubts(self, signal_NxC: Float32[np.ndarray, "N C"], rate_hz: float | None = None) -> tuple[str, ...]:
+        """Notes on a converted signal. What was published is kept, even clipped, dead or out of range in parts.
+
+        Raises:
+            Rejected: no sample at all, none with numbers in all channels, or in another unit than declared.
+        """
+        if not len(signal_NxC):
+            raise Rejected("too short: it has no samples")
+        finite_N = np.asarray(np.isfinite(signal_NxC).all(axis=1))
+        if not finite_N.any():
+            empty = [name for c, name in enumerate(self.channels) if not np.isfinite(signal_NxC[:, c]).any()]
+            missing = f" ({', '.join(empty)} have none)" if empty else ""
+            raise Rejected(f"sensor missing: no sample has numbers in all of {', '.join(self.channels)}{missing}")
+        try:
+            check_signal(signal_NxC[finite_N], self.channels, rate_hz or self.card.rate_hz)
+        except Rejected as doubt:
+            if str(doubt).startswith("wrong unit"):
+                raise Rejected(f"wrong unit: the median of a channel is beyond 4 g if it is {self.card.unit}") from None
+            return (f"{doubt}; kept as published",)
+        return ()
 
 
 def published_folder(path: str, pattern: str, what: str) -> Path:

@@ -9,7 +9,6 @@ from typing import ClassVar
 import numpy as np
 import scipy.io
 
-from selfpab_jax.data.checks import check_signal
 from selfpab_jax.data.labelled.dataset import DatasetCard, Download, Sensor
 from selfpab_jax.data.labelled.published import Published, class_indices, published_folder, with_notes
 from selfpab_jax.data.recording import Recording
@@ -35,8 +34,9 @@ CARD = DatasetCard(
     sensors=(
         Sensor(
             "hip",
-            "front right hip, in a phone pouch; published axes x up, y forward, z left; brought to the back's axes",
-            ("-x", "+z", "+y"),
+            "front right hip, in a phone pouch; published axes x up, y forward, z left; brought to the thigh's axes "
+            "(x down, y right, z backward), as the original treats it",
+            ("-x", "-z", "-y"),
         ),
     ),
     default_sensors=("hip",),
@@ -70,9 +70,10 @@ BYTES_A_SAMPLE = 48
 class UscHad(Published):
     """`SubjectS/aMtN.mat`: activity M, trial N, each one continuous recording.
 
-    Where gravity, gyroscope and activities agree (checked on the published files): at rest upright x reads +1 g, so it
-    points up; leaning back in a chair raises y, so it points forward; walking counterclockwise turns about +x at
-    25 degrees a second, and z completes the right-handed frame: left.
+    The axes are read off the published files: at rest upright x is +1 g, so it points up; leaning back in a chair
+    raises y, so it points forward; walking counterclockwise turns about +x at 25 degrees a second, and z completes the
+    right-handed frame: left. (The original takes x to point down and z right, and leaves the sign of x. Magnitude
+    spectrograms are the same.)
     """
 
     CARDS: ClassVar[tuple[DatasetCard, ...]] = (CARD,)
@@ -101,13 +102,13 @@ class UscHad(Published):
         if readings.ndim != 2 or readings.shape[1] < 3 or readings.dtype.kind not in "fiu":
             raise Rejected(f"sensor_readings is {readings.dtype} {readings.shape}, not a table of 6 columns of numbers")
         signal_NxC = self.converted([readings[:, :3]])
-        check_signal(signal_NxC, self.channels, self.card.rate_hz)
-        labels_N, notes = class_indices(np.full(len(signal_NxC), _activity(content)), self.card.classes)
+        notes = self.doubts(signal_NxC)
+        labels_N, unknown = class_indices(np.full(len(signal_NxC), _activity(content)), self.card.classes)
         named = FILE_NAME.fullmatch(Path(file.path).name)
         if named and int(named[1]) != _activity(content):
             notes += (f"the name says activity {named[1]}, the file {_activity(content)}: the file's is taken",)
         recording = Recording(file.subject, file.name, None, self.card.rate_hz, signal_NxC, labels_N)
-        return with_notes([recording], notes)
+        return with_notes([recording], notes + unknown)
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
