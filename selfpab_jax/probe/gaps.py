@@ -13,13 +13,14 @@ BRIDGED_SECONDS = 0.2
 """Longest gap that a straight line fills: a lost radio packet or two, a fifth of a published frame."""
 
 
-def bridge_gaps(recording: Recording, note: Callable[[str, str], None]) -> list[Recording]:
+def bridge_gaps(recording: Recording, channels: tuple[str, ...], note: Callable[[str, str], None]) -> list[Recording]:
     """The recording without NaN or infinity: itself, or its stretches between gaps longer than BRIDGED_SECONDS.
 
     The original drops such rows and joins what is left, which makes steps in time; here time is kept.
 
     Args:
         recording: any; its labels go along.
+        channels: a name per column.
         note: told (subject and name, what was found), where something was.
     """
     # A sum is a fast witness: it is finite only where all of the samples are.
@@ -28,8 +29,9 @@ def bridge_gaps(recording: Recording, note: Callable[[str, str], None]) -> list[
     bad_N = np.asarray(~np.isfinite(recording.signal_NxC).all(axis=1))
     what, rate = f"{recording.subject}, {recording.name}", recording.rate_hz
     if bad_N.all():
-        channels = np.flatnonzero(~np.isfinite(recording.signal_NxC).any(axis=0)).tolist()
-        missing = f" (channels {channels} never are: is a sensor missing?)" if channels else ""
+        seen_C = np.asarray(np.isfinite(recording.signal_NxC).any(axis=0))
+        never = ", ".join(channel for channel, seen in zip(channels, seen_C, strict=True) if not seen)
+        missing = f" ({never} never has: is a sensor missing?)" if never else ""
         note(what, f"no row has numbers in all channels{missing}")
         return []
     first_g, last_g = _runs(bad_N)

@@ -70,7 +70,7 @@ def prepare_corpus(
     files = list(source.files())
     for done, file in enumerate(files, 1):
         for recording in _read(source, file, ledger):
-            for piece in bridge_gaps(recording, ledger.add):
+            for piece in bridge_gaps(recording, source.channels, ledger.add):
                 moved = _at_rate(piece, spectrogram.rate_hz, resampling)
                 for part in _cut(moved) if cut_at_activity else [moved]:
                     recordings += _kept(part, min_seconds, ledger)
@@ -143,6 +143,8 @@ def _read(source: LabelledSource, file: SourceFile, ledger: Ledger) -> Iterator[
         return
     declared, channels = source.card.rate_hz, source.channels
     for recording in recordings:
+        for text in recording.notes:
+            ledger.add(what, text)
         labels_N, rate = recording.labels_N, recording.rate_hz
         if recording.signal_NxC.ndim != 2 or recording.signal_NxC.shape[1] != len(channels):
             ledger.add(
@@ -156,9 +158,9 @@ def _read(source: LabelledSource, file: SourceFile, ledger: Ledger) -> Iterator[
             ledger.add(what, f"{recording.name} has {len(labels_N)} labels for {len(recording.signal_NxC)} samples")
         else:
             known_N = _known(labels_N, recording, len(source.card.classes), what, ledger)
-            ledger.samples[file.subject] += len(known_N)
-            ledger.labelled[file.subject] += int((known_N >= 0).sum())
-            yield replace(recording, subject=file.subject, labels_N=known_N)
+            ledger.samples[recording.subject] += len(known_N)
+            ledger.labelled[recording.subject] += int((known_N >= 0).sum())
+            yield replace(recording, labels_N=known_N)
 
 
 def _known(labels_N: np.ndarray | None, recording: Recording, classes: int, what: str, ledger: Ledger) -> np.ndarray:
