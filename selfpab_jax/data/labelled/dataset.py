@@ -29,11 +29,21 @@ class Sensor:
 
 @dataclass(frozen=True)
 class Download:
-    """A file of the data set as its publisher offers it; sha256 None where no checksum is published or known."""
+    """A file of the data set as its publisher offers it.
+
+    Attributes:
+        url: where it is.
+        sha256: of the file; None where no checksum is published or known.
+        size: in bytes, where known.
+        name: of the file, where the address doesn't end in it.
+        inner: name of an archive in this one that holds the data, where there is one.
+    """
 
     url: str
     sha256: str | None
     size: int | None = None
+    name: str | None = None
+    inner: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,7 @@ class DatasetCard:
         downloads: what can be fetched; empty where it must be asked for.
         manual: how to get it by hand and where to put it.
         cut_at_activity: whether the original's protocol cuts recordings at each change of activity.
+        subjects: how many were published; 0 where unknown.
     """
 
     name: str
@@ -73,6 +84,7 @@ class DatasetCard:
     downloads: tuple[Download, ...]
     manual: str
     cut_at_activity: bool = False
+    subjects: int = 0
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -1,14 +1,15 @@
 """What the readers of published data sets have in common."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float, Float32, Int32
+from jaxtyping import Float, Float32
 
 from selfpab_jax.data.checks import check_signal
+from selfpab_jax.data.labelled.classes import class_indices as class_indices  # readers take it from here
 from selfpab_jax.data.labelled.dataset import AXES, DatasetCard, Sensor
 from selfpab_jax.data.labelled.signed_axes import to_hunt4_axes
 from selfpab_jax.data.recording import Recording
@@ -16,7 +17,6 @@ from selfpab_jax.data.source import Rejected, SourceFile
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.signal.units import STANDARD_GRAVITY
 
-UNLABELLED = -1
 G_IN = {"g": 1.0, "mg": 1e-3, "m/s2": 1 / STANDARD_GRAVITY}
 
 
@@ -136,38 +136,6 @@ def published_folder(path: str, pattern: str, what: str) -> Path:
         if found:
             return found[0]
     raise DataError(f"{path}: not a folder of {what} as published (no {pattern} in it)")
-
-
-def class_indices(
-    labels_N: np.ndarray,
-    classes: tuple[tuple[int | str, str], ...],
-    *,
-    none: tuple[int | str, ...] = (),
-    merged: Mapping[int | str, int | str] | None = None,
-) -> tuple[Int32[np.ndarray, " N"], tuple[str, ...]]:
-    """The class index of each sample, and notes on labels that no class has.
-
-    Args:
-        labels_N: published labels, numbers or text.
-        classes: the card's.
-        none: labels that stand for no class at the publisher's; they get -1 without a note, as do NaN and None.
-        merged: labels that count as another one.
-
-    Returns:
-        Indices, -1 where there is none; a line for each unknown label with its number of samples.
-    """
-    index: dict[int | str, int] = {label: position for position, (label, _) in enumerate(classes)}
-    index |= {label: index[target] for label, target in (merged or {}).items()}
-    values, codes_N = np.unique(labels_N, return_inverse=True)
-    counts = np.bincount(codes_N, minlength=len(values))
-    of_value, notes = np.full(len(values), UNLABELLED, np.int32), []
-    for position, (value, count) in enumerate(zip(values.tolist(), counts.tolist(), strict=True)):
-        label = int(value) if isinstance(value, float) and value.is_integer() else value
-        if label in index:
-            of_value[position] = index[label]
-        elif label not in none and label == label and label != "":
-            notes.append(f"label {label!r} is no class of the data set: its {count} samples are left without a label")
-    return of_value[codes_N.reshape(-1)], tuple(notes)
 
 
 def with_notes(recordings: list[Recording], notes: Iterable[str]) -> list[Recording]:

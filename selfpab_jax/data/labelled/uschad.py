@@ -9,8 +9,9 @@ from typing import ClassVar
 import numpy as np
 import scipy.io
 
+from selfpab_jax.data.labelled.classes import class_indices
 from selfpab_jax.data.labelled.dataset import DatasetCard, Download, Sensor
-from selfpab_jax.data.labelled.published import Published, class_indices, published_folder, with_notes
+from selfpab_jax.data.labelled.published import Published, published_folder, with_notes
 from selfpab_jax.data.recording import Recording
 from selfpab_jax.data.source import Rejected, SourceFile
 
@@ -58,6 +59,7 @@ CARD = DatasetCard(
     ),
     downloads=(Download("https://sipi.usc.edu/had/USC-HAD.zip", None),),
     manual="Download USC-HAD.zip from https://sipi.usc.edu/had/ and unpack it: Subject1/a1t1.mat and so on.",
+    subjects=14,
     cut_at_activity=True,
 )
 NUMBER_FIELDS = ("activity_number", "activity_numbr")
