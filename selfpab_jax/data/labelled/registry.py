@@ -19,8 +19,9 @@ DATASETS: dict[str, tuple[str, str]] = {
     "mobiact": ("mobiact", "MobiAct"),
     "dualsleep": ("dualsleep", "DualSleep"),
     "selfback": ("selfback", "SelfBack"),
+    "tables": ("own_tables", "OwnTables"),
 }
-"""Module and class of each, imported when asked for. A user's own files are `tables`."""
+"""Module and class of each, imported when asked for; `tables` are a user's own files."""
 
 
 def dataset_class(name: str) -> type[Published]:
@@ -32,7 +33,7 @@ def dataset_class(name: str) -> type[Published]:
     if name not in DATASETS:
         nearest = difflib.get_close_matches(name.lower(), DATASETS, n=1, cutoff=0.5)
         hint = f" (did you mean {nearest[0]}?)" if nearest else ""
-        raise ConfigError(f"no data set {name!r}{hint}; there are {', '.join(DATASETS)} and tables")
+        raise ConfigError(f"no data set {name!r}{hint}; there are {', '.join(DATASETS)}")
     module, of_class = DATASETS[name]
     return getattr(importlib.import_module(f"{__package__}.{module}"), of_class)
 
