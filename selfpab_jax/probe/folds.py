@@ -105,8 +105,8 @@ def check_folds(folds: Folds, corpus: Corpus, training_R: np.ndarray | None = No
     index = {subject: i for i, subject in enumerate(corpus.subjects)}
     kept, notes = [], list(folds.notes)
     for fold in folds.folds:
-        trained_Y: np.ndarray = train_SxY[[index[name] for name in fold.train]].any(axis=0)
-        tested_Y: np.ndarray = test_SxY[[index[name] for name in fold.test]].any(axis=0)
+        trained_Y = np.asarray(train_SxY[[index[name] for name in fold.train]].any(axis=0))
+        tested_Y = np.asarray(test_SxY[[index[name] for name in fold.test]].any(axis=0))
         if trained_Y.sum() < 2:
             only = ", ".join(_names(corpus, trained_Y)) or "no class"
             notes.append(f"{fold.name}: refused, its training subjects have {only} only")

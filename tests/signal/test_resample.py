@@ -3,7 +3,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from selfpab_jax.signal.resample import ratio, resample, resample_labels
+from selfpab_jax.signal.resample import (
+    fourier_resample,
+    fourier_resample_labels,
+    ratio,
+    resample,
+    resample_labels,
+)
 from selfpab_jax.signal.units import STANDARD_GRAVITY, to_g
 
 RATES = st.sampled_from([20.0, 25.0, 30.0, 50.0, 64.0, 100.0, 102.4, 200.0])
@@ -59,3 +65,21 @@ def test_units():
     np.testing.assert_allclose(to_g(np.full((1, 1), STANDARD_GRAVITY), "m/s2"), 1.0)
     assert to_g(np.full((1, 1), 9.8, np.float32), "m/s2").dtype == np.float32
     np.testing.assert_array_equal(to_g(np.full((1, 1), 2), "g"), 2.0)
+
+
+def test_fourier_resampling_is_the_originals(golden):
+    expected = np.load(golden / "resample.npz")
+    out = fourier_resample(expected["signal"][:, None], 100.0, 50.0)
+    np.testing.assert_allclose(out[:, 0], expected["out"], rtol=0, atol=1e-9)
+    np.testing.assert_array_equal(fourier_resample_labels(expected["label"], 100.0, 50.0), expected["out_label"])
+
+
+@settings(max_examples=50, deadline=None)
+@given(rate=RATES, samples=st.integers(0, 300))
+def test_fourier_resampling_gives_as_many_labels_as_samples(rate, samples):
+    out = fourier_resample(np.ones((samples, 2), np.float32), rate, 50.0)
+    assert out.dtype == np.float32
+    np.testing.assert_allclose(out, 1, atol=1e-5)
+    labels = fourier_resample_labels(np.arange(samples), rate, 50.0)
+    assert len(labels) == len(out) == round(samples * 50 / rate)
+    assert (np.abs(labels / rate - np.arange(len(out)) / 50) <= 2 / min(rate, 50.0)).all()
