@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pytest
 
-from selfpab_jax.data.labelled.dataset import DatasetCard, Sensor
+from selfpab_jax.data.labelled.dataset import DatasetCard, LabelledSource, Sensor
 from selfpab_jax.data.recording import Recording
 from selfpab_jax.data.source import Rejected, SourceFile
 from selfpab_jax.probe.corpus import Corpus
@@ -99,9 +100,21 @@ def synthetic() -> type[SyntheticSource]:
 
 
 @pytest.fixture(scope="session")
-def corpus() -> Corpus:
+def make_corpus() -> Callable[..., Corpus]:
+    """`prepare_corpus` with windows of 20 frames side by side, unless told otherwise."""
+
+    def make(source: LabelledSource, **options: Any) -> Corpus:
+        return prepare_corpus(
+            source, **{"spectrogram": SpectrogramSettings(), "frames": FRAMES, "shift": FRAMES, **options}
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def corpus(make_corpus: Callable[..., Corpus]) -> Corpus:
     """4 subjects of 150 s, two sensors, four classes; windows of 20 frames (10.5 s) side by side."""
-    return prepare_corpus(SyntheticSource(), spectrogram=SpectrogramSettings(), frames=FRAMES, shift=FRAMES)
+    return make_corpus(SyntheticSource())
 
 
 @pytest.fixture(scope="session")
