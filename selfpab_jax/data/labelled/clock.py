@@ -1,15 +1,18 @@
 """Samples with times of their own, brought onto one even clock: short gaps bridged, recordings ended at long ones."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import reduce
 
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
 from selfpab_jax.data.checks import check_signal
+from selfpab_jax.data.labelled.gravity import turned_upright
+from selfpab_jax.data.labelled.published import Published
 from selfpab_jax.data.recording import Recording
-from selfpab_jax.data.source import Rejected
+from selfpab_jax.data.source import Rejected, SourceFile
 
 GAP_LIMIT = 0.2
 """Seconds without a sample that a straight line bridges: a fifth of a spectrogram window, less than half a step."""
@@ -28,6 +31,11 @@ class Stream:
 
     times_N: Float64[np.ndarray, " N"]
     signal_Nx3: Float[np.ndarray, "N 3"]
+
+    @property
+    def span(self) -> Span:
+        """Times of the first and last sample."""
+        return float(self.times_N[0]), float(self.times_N[-1])
 
 
 @dataclass(frozen=True)
@@ -125,32 +133,55 @@ def rate_notes(stream: Stream, rate_hz: float, what: str) -> tuple[str, ...]:
     return (f"{what} has {measured:.3g} samples a second: interpolated to the declared {rate_hz:g}",)
 
 
-def left_out(stretches: Sequence[Stretch], whole: Span, rate_hz: float, gap_limit: float) -> tuple[str, ...]:
-    """A line on the time of a file that is in no stretch, where that is more than a second."""
-    kept = sum(len(stretch.times_N) for stretch in stretches) / rate_hz
-    lost = whole[1] - whole[0] + 1 / rate_hz - kept
+def left_out(stretches: Sequence[Stretch], recorded: Sequence[Span], gap_limit: float) -> tuple[str, ...]:
+    """A line on the recorded time that is in no stretch, where that is more than a second."""
+    whole = sum(end - start for start, end in recorded)
+    lost = whole - sum(stretch.span[1] - stretch.span[0] for stretch in stretches)
     if lost <= LEAST_SECONDS:
         return ()
     return (
-        f"{lost:.4g} of {whole[1] - whole[0]:.4g} s left out: a sensor has no values there for more than "
+        f"{lost:.4g} of {whole:.4g} s left out: a sensor has no values there for more than "
         f"{gap_limit:g} s at a time, or less than {LEAST_SECONDS:g} s lie between two such gaps",
     )
 
 
-def believed(recordings: Sequence[Recording], channels: tuple[str, ...]) -> tuple[list[Recording], tuple[str, ...]]:
-    """The stretches of a file whose signal can be believed, and a line on each of the others.
+def believed(
+    source: Published,
+    file: SourceFile,
+    stretches: Sequence[Stretch],
+    labels_at: Callable[[Float64[np.ndarray, " N"]], Int[np.ndarray, " N"]],
+    *,
+    moment: Callable[[float], datetime | None] | None = None,
+    gravity_C: Float[np.ndarray, " C"] | None = None,
+) -> tuple[list[Recording], tuple[str, ...]]:
+    """The stretches of a file whose signal can be believed as recordings, and a line on each of the others.
+
+    Args:
+        source: whose conversion to g and HUNT4's axes, channels and rate are taken.
+        file: they come from.
+        stretches: of the chosen sensors' published values.
+        labels_at: class indices at some times.
+        moment: date and time of a stretch's first time, where its clock tells them.
+        gravity_C: what the channels show upright, where sensors are to be turned by it; None: axes as declared.
 
     Raises:
         Rejected: none is left; with the reason of the first.
     """
-    kept, notes = [], []
-    for recording in recordings:
+    kept, notes, rate_hz = [], [], source.card.rate_hz
+    for stretch in stretches:
+        first = round((stretch.times_N[0] - stretches[0].times_N[0]) * rate_hz)
+        name = f"{file.name}:{first}" if first else file.name
+        signal_NxC = source.converted(stretch.signals)
+        if gravity_C is not None:
+            signal_NxC = turned_upright(signal_NxC, gravity_C)
+        labels_N = labels_at(stretch.times_N).astype(np.int32)
         try:
-            check_signal(recording.signal_NxC, channels, recording.rate_hz)
+            check_signal(signal_NxC, source.channels, rate_hz)
         except Rejected as error:
-            notes.append(f"{recording.name}: {error}")
+            notes.append(f"{len(signal_NxC) / rate_hz:.4g} s of {name} left out: {error}")
         else:
-            kept.append(recording)
+            start = moment(float(stretch.times_N[0])) if moment else None
+            kept.append(Recording(file.subject, name, start, rate_hz, signal_NxC, labels_N))
     if not kept:
-        raise Rejected(notes[0] if notes else f"no stretch of {LEAST_SECONDS:g} s in which all sensors have values")
+        raise Rejected(notes[0] if notes else f"never do all sensors have values for {LEAST_SECONDS:g} s without a gap")
     return kept, tuple(notes)

@@ -1,16 +1,20 @@
 """Which way is down: axes of sensors whose mounting differs between people, found from gravity.
 
-An accelerometer at rest shows 1 g upwards. Where a data set was recorded with sensors or phones that each person
-fixed in their own way, no one permutation fits all; the original turns MobiAct's recordings by the axis whose mean is
-nearest to 1 g, and so does this. Turns are by 90 degrees, so that no value is changed otherwise.
+An accelerometer at rest shows 1 g upwards. Where each person fixed a sensor or phone in their own way, no one
+permutation fits all; the original turns MobiAct's recordings by the axis whose mean is nearest to 1 g, and so does
+this. Turns are by 90 degrees, so that no value is changed otherwise.
 """
+
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
 
 from selfpab_jax.data.labelled.dataset import AXES
 from selfpab_jax.data.labelled.signed_axes import to_hunt4_axes
+from selfpab_jax.errors import ConfigError
 
+Orientation = Literal["gravity", "declared"]
 TURNS = {
     "-x": ("+x", "+y", "+z"),
     "+x": ("-x", "-y", "+z"),
@@ -23,6 +27,12 @@ TURNS = {
 does upright. Each is a proper rotation that moves as few axes as it can; about the vertical it cannot decide."""
 
 
+def check_orientation(orientation: str) -> None:
+    """Raises ConfigError for what is no orientation."""
+    if orientation not in get_args(Orientation):
+        raise ConfigError(f"orientation is {orientation!r}: give {' or '.join(get_args(Orientation))}")
+
+
 def gravity_axis(gravity_3: Float[np.ndarray, "3"]) -> str:
     """The axis with the largest reading, and its sign: `-x` where the sensor is upright already."""
     axis = int(np.abs(gravity_3).argmax())
@@ -31,19 +41,15 @@ def gravity_axis(gravity_3: Float[np.ndarray, "3"]) -> str:
 
 def turned_upright(
     signal_NxC: Float[np.ndarray, "N C"], gravity_C: Float[np.ndarray, " C"]
-) -> tuple[Float[np.ndarray, "N C"], tuple[str, ...]]:
+) -> Float[np.ndarray, "N C"]:
     """The signal with each sensor turned by quarter turns so that x reads about -1 g where gravity was measured.
 
     Args:
         signal_NxC: x, y, z of each sensor.
         gravity_C: what the same channels show upright, on average.
-
-    Returns:
-        The turned signal, and for each sensor the axis that gravity was found on (`-x`: left as it was).
     """
-    sensors = range(0, signal_NxC.shape[1], 3)
-    found = tuple(gravity_axis(gravity_C[first : first + 3]) for first in sensors)
     turned = [
-        to_hunt4_axes(signal_NxC[:, first : first + 3], TURNS[axis]) for first, axis in zip(sensors, found, strict=True)
+        to_hunt4_axes(signal_NxC[:, first : first + 3], TURNS[gravity_axis(gravity_C[first : first + 3])])
+        for first in range(0, signal_NxC.shape[1], 3)
     ]
-    return np.concatenate(turned, axis=1), found
+    return np.concatenate(turned, axis=1)
