@@ -1,8 +1,9 @@
 """What a labelled data set declares of itself, and what reads it."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
 from selfpab_jax.data.recording import Recording
 from selfpab_jax.data.source import SourceFile
@@ -90,6 +91,22 @@ class DatasetCard:
     def class_names(self) -> tuple[str, ...]:
         """By class index."""
         return tuple(name for _, name in self.classes)
+
+
+def card_fields(card: DatasetCard) -> dict[str, Any]:
+    """The card as JSON types."""
+    return json.loads(json.dumps(asdict(card)))
+
+
+def card_of_fields(fields: Mapping[str, Any]) -> DatasetCard:
+    """The card that `card_fields` was made from."""
+    nested = {
+        "sensors": tuple(Sensor(**{**sensor, "axes": tuple(sensor["axes"])}) for sensor in fields["sensors"]),
+        "default_sensors": tuple(fields["default_sensors"]),
+        "classes": tuple((label, name) for label, name in fields["classes"]),
+        "downloads": tuple(Download(**download) for download in fields["downloads"]),
+    }
+    return DatasetCard(**{**fields, **nested})
 
 
 class LabelledSource(Protocol):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from selfpab_jax.data.labelled.dataset import LabelledSource
+from selfpab_jax.data.labelled.prepared import Prepared, prepared_folder
 from selfpab_jax.data.labelled.published import Published
 from selfpab_jax.errors import ConfigError
 
@@ -45,15 +46,21 @@ def open_dataset(
 
     Args:
         name: of `DATASETS`.
-        path: folder of the files as published.
+        path: folder of the files as published, or of the data set as its TFDS builder prepared it (`data_dir`, or
+            the versioned folder itself).
         sensors: names of those wanted, in order; empty: those that stand for lower back and thigh.
         version: of the data set, where there are several; None: the usual one.
         options: further fields of the data set's class.
 
     Raises:
         ConfigError: no such data set, sensor, version or option.
+        DataError: a prepared folder that is damaged or holds another data set.
     """
     of_class = dataset_class(name)
+    if folder := prepared_folder(name, str(path), version, tuple(sensors)):
+        if options:
+            raise ConfigError(f"{', '.join(options)}: only for files as published; {folder} is prepared")
+        return Prepared(folder, tuple(sensors))
     try:
         return of_class(path=str(path), sensors=tuple(sensors), version=version, **options)
     except TypeError as error:

@@ -10,7 +10,7 @@ import numpy as np
 
 from selfpab_jax.data.columns import moment, numbers, read_table, seconds
 from selfpab_jax.data.labelled.classes import class_indices
-from selfpab_jax.data.labelled.clock import Stream, common_stretches, left_out, rate_notes, stream_of
+from selfpab_jax.data.labelled.clock import GAP_LIMIT, Stream, common_stretches, left_out, rate_notes, stream_of
 from selfpab_jax.data.labelled.dataset import AXES, DatasetCard, Download, Sensor
 from selfpab_jax.data.labelled.published import published_folder, with_notes
 from selfpab_jax.data.labelled.subject_tables import SubjectTables
@@ -145,7 +145,7 @@ class SelfBack(SubjectTables):
             name = file.name if len(pieces) == 1 else f"{file.name}:{round((piece.times_N[0] - whole[0]) * rate)}"
             start = moment(float(piece.times_N[0]), "text")
             recordings.append(Recording(file.subject, name, start, rate, signal_NxC, labels_N))
-        return with_notes(recordings, notes + unknown + left_out(pieces, whole, rate))
+        return with_notes(recordings, notes + unknown + left_out(pieces, [whole], GAP_LIMIT))
 
     def _folders(self) -> dict[str, Path]:
         """The folder of each chosen sensor."""
