@@ -88,7 +88,7 @@ def draw_confusion(
 
 
 def draw_classes(arms: Sequence[ArmScores], classes: tuple[str, ...], path: Path) -> None:
-    """F1 of each class as bars with intervals over subjects, arms beneath each other within a class."""
+    """F1 of each class as bars with intervals, arms beneath each other within a class."""
     thick = 0.8 / len(arms)
     with picture(path, 9, 1.4 + len(classes) * max(0.42, 0.15 * len(arms) + 0.08)) as figure:
         axis = figure.subplots()
@@ -110,7 +110,7 @@ def draw_classes(arms: Sequence[ArmScores], classes: tuple[str, ...], path: Path
         axis.set(
             xlim=(0, 100),
             ylim=(len(classes) - 0.5, -0.5),
-            xlabel="F1 in per cent, mean over subjects (line: 95% interval)",
+            xlabel="F1 in per cent, all subjects together (line: 95% interval)",
         )
         axis.tick_params(axis="y", length=0)
         axis.grid(axis="x", color="0.9", lw=0.7)

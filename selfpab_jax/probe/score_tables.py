@@ -40,14 +40,14 @@ def all_tables(result: ProbeResult) -> tuple[Table, ...]:
 
 
 def score_table(result: ProbeResult) -> Table:
-    """An arm and budget a row, with all summary figures in per cent (kappa as it is), then published ones."""
-    seeds = max(len(arm.seeds) for arm in result.arms)
-    most = max((arm.subjects for arm in result.arms), key=len)
-    with_errors = any(arm.share_errors for arm in result.arms)
+    """Arms with all labels, a row each: all summary figures in per cent (kappa as it is); then published ones."""
+    seeds = max(len(arm.seeds) for arm in result.full)
+    most = max((arm.subjects for arm in result.full), key=len)
+    with_errors = any(arm.share_errors for arm in result.full)
     header = ["arm", "macro-F1 ± subjects", "95% interval", *(["± seeds"] if seeds > 1 else [])]
     header += ["pooled macro-F1", "balanced accuracy", "accuracy", "kappa", *(["share error"] if with_errors else [])]
     rows = []
-    for arm in result.arms:
+    for arm in result.full:
         of = arm.summary
         fewer = "" if arm.subjects == most else f" ({len(arm.subjects)} subjects)"
         cells = [
@@ -79,21 +79,27 @@ def score_table(result: ProbeResult) -> Table:
 
 
 def difference_table(result: ProbeResult) -> Table | None:
-    """The headline arm less each other one with the same budget, subject by subject; None with nothing beside it."""
+    """The headline arm less each other one at the same budget, subject by subject; None with nothing beside it."""
+    name, columns = result.headline.name, budgets(result)
+    here = {(arm.name, arm.budget): arm for arm in result.arms}
     rows = []
-    for budget in budgets(result):
-        here = {arm.name: arm for arm in result.arms if arm.budget == budget}
-        if (one := here.pop(result.headline.name, None)) is None:
-            continue
-        for other in here.values():
-            rows.append((f"over {other.full_title}", *difference_cells(one, other)))
+    for other in dict.fromkeys(arm.name for arm in result.arms if arm.name != name):
+        cells = [NONE] * len(columns)
+        for i, budget in enumerate(columns):
+            if (name, budget) in here and (other, budget) in here:
+                points, ends, better = difference_cells(here[name, budget], here[other, budget])
+                between = "" if ends == NONE else f" [{ends.replace(' to', ',')}]"
+                cells[i] = f"{points}{between} {better.replace(' of ', '/')}"
+        rows.append((next(arm.title for arm in result.arms if arm.name == other), *cells))
     if not rows:
         return None
     return Table(
         f"{result.headline.title}: how much better, subject by subject",
-        ("compared with", "macro-F1 points", "95% interval", "better in"),
+        ("better than", *map(_budget_name, columns)),
         tuple(rows),
-        ("mean of the differences over subjects; interval by bootstrap over subjects",),
+        (
+            "macro-F1 points: mean difference over subjects [95% interval by bootstrap over them], subjects in favour/all",
+        ),
         result.warnings,
     )
 
@@ -103,7 +109,7 @@ def difference_cells(one: Arm, other: Arm) -> tuple[str, str, str]:
     difference = compare(one.summary.subjects, other.summary.subjects)
     ends = (difference.low, difference.high)
     between = NONE if any(map(math.isnan, ends)) else "{:+.1f} to {:+.1f}".format(*(100 * end for end in ends))
-    better = f"{difference.better} of {difference.subjects} subjects"
+    better = f"{difference.better} of {difference.subjects}"
     return number(100 * difference.mean, "{:+.1f}"), between, better
 
 
@@ -117,7 +123,7 @@ def budget_table(result: ProbeResult) -> Table | None:
         here = {arm.budget: arm for arm in result.arms if arm.name == name}
         cells = [_with_seeds(here[budget].summary.macro_f1) if budget in here else NONE for budget in columns]
         rows.append((next(iter(here.values())).title, *cells))
-    header = ("arm", *("all labels" if budget is None else str(budget) for budget in columns))
+    header = ("arm", *map(_budget_name, columns))
     notes = (
         "macro-F1 in per cent, mean over subjects; ± is the standard deviation over seeds, where there are several",
     )
@@ -208,9 +214,13 @@ def _with_interval(estimate: Estimate) -> str:
     return percent(estimate.mean) + ("" if ends == NONE else f" {ends}")
 
 
+def _budget_name(budget: Budget | None) -> str:
+    return "all labels" if budget is None else str(budget)
+
+
 def _seed_counts(result: ProbeResult) -> str:
     """`3`, or `1 to 3` where arms differ."""
-    counts = sorted({len(arm.seeds) for arm in result.arms})
+    counts = sorted({len(arm.seeds) for arm in result.full})
     return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 

@@ -54,7 +54,7 @@ def shares(
 
 
 def draw_timeline(timeline: Timeline, classes: tuple[str, ...], path: Path, *, columns: int = COLUMNS) -> None:
-    """A row for each class that occurs: truth in its upper lane, prediction in its lower one; errors in red.
+    """A row for each class that occurs: truth in its upper lane, prediction in its lower one; errors in orange.
 
     The strip below shows what share of each column of time is wrong. Raises ValueError without samples.
     """
@@ -124,4 +124,4 @@ def _headline(timeline: Timeline) -> str:
     unit, scale = _time_unit(timeline.seconds)
     joined = f", {len(timeline.starts)} recordings end to end" if len(timeline.starts) > 1 else ""
     wrong = f"{timeline.wrong:.1%} of the labelled time is predicted wrong"
-    return f"{brief(timeline.subject, 20)}: {timeline.seconds / scale:.4g} {unit}{joined}; {wrong}"
+    return f"{brief(timeline.subject, 20)}: {timeline.seconds / scale:.3g} {unit}{joined}; {wrong}"
