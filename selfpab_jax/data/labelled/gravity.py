@@ -1,8 +1,8 @@
 """Which way is down: axes of sensors whose mounting differs between people, found from gravity.
 
 An accelerometer at rest shows 1 g upwards. Where each person fixed a sensor or phone in their own way, no one
-permutation fits all; the original turns MobiAct's recordings by the axis whose mean is nearest to 1 g, and so does
-this. Turns are by 90 degrees, so that no value is changed otherwise.
+permutation fits all. The original swaps MobiAct's x with the axis whose mean is nearest to 1 g; here it is the axis
+with the largest mean, and the sign counts too. Turns are by 90 degrees, so that no value is changed otherwise.
 """
 
 from typing import Literal, get_args

@@ -149,7 +149,7 @@ class MobiAct(Published):
         notes = rate_notes(samples, self.card.rate_hz, "the phone")
         backwards = int((np.diff(times_N) < 0).sum())
         if backwards:
-            notes += (f"{backwards} times lie before the one above: rows are sorted by time",)
+            notes += (f"rows sorted by time: {backwards} were earlier than the row before",)
         published_N = np.array(["" if label is None else str(label) for label in table.column("label").to_pylist()])
         indices_N, unknown = class_indices(published_N, self.card.classes)
         times_M, first_M = np.unique(times_N, return_index=True)

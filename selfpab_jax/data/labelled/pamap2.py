@@ -72,7 +72,11 @@ CARD = DatasetCard(
     unit="m/s2",
     classes=PROTOCOL_CLASSES,
     downloads=(
-        Download("https://archive.ics.uci.edu/static/public/231/pamap2+physical+activity+monitoring.zip", None),
+        Download(
+            "https://archive.ics.uci.edu/static/public/231/pamap2+physical+activity+monitoring.zip",
+            None,
+            inner="PAMAP2_Dataset.zip",
+        ),
     ),
     manual=(
         "Download the zip from https://archive.ics.uci.edu/dataset/231, unpack it and PAMAP2_Dataset.zip within it: "

@@ -102,7 +102,7 @@ def _stream(content: bytes) -> tuple[Stream, tuple[str, ...]]:
     if not table.num_rows:
         raise Rejected("no rows with a time")
     signal_Nx3 = np.stack([numbers(table, column) for column in COLUMNS[1:]], axis=1)
-    notes = (f"{len(skipped)} damaged rows left out",) if skipped else ()
+    notes = (f"damaged rows left out: {len(skipped)}",) if skipped else ()
     return stream_of(seconds(table, "attr_time", "ms"), signal_Nx3), notes
 
 

@@ -99,7 +99,7 @@ def test_irregular_rows(tmp_path):
     table.loc[20, "timestamp"] = table.loc[21, "timestamp"]
     write(tmp_path, "SBE_1_1", table)
     (recording,) = read(tmp_path)
-    assert recording.notes == ("1 times lie before the one above: rows are sorted by time",)
+    assert recording.notes == ("rows sorted by time: 1 were earlier than the row before",)
     assert abs(len(recording.labels_N) - 800) <= 1
     cut = table.drop(index=range(300, 400))
     write(tmp_path, "SBE_1_1", cut)

@@ -194,7 +194,7 @@ def test_what_is_damaged_is_said_and_the_rest_goes_on(tmp_path):
     path = write(tmp_path, 1, "sitting", members)
     (recording,) = read(tmp_path, "sitting")
     assert len(recording.notes) == 3
-    assert "acc_sitting_thigh.csv: 1 damaged rows left out" in recording.notes
+    assert "acc_sitting_thigh.csv: damaged rows left out: 1" in recording.notes
     assert any(note.startswith("acc_sitting_2_thigh.csv left out: unreadable CSV") for note in recording.notes)
     assert any(note.startswith("acc_sitting_2_csv.zip left out:") for note in recording.notes)
     path.write_bytes(path.read_bytes()[:200])
