@@ -12,6 +12,8 @@ from selfpab_jax.cli.parser import Parser
 from selfpab_jax.data.build import Runner, build_records
 from selfpab_jax.data.columns import TimestampUnit
 from selfpab_jax.data.hunt4 import Hunt4
+from selfpab_jax.data.labelled.for_records import ForRecords
+from selfpab_jax.data.labelled.registry import DATASETS, open_dataset
 from selfpab_jax.data.plan import SHARD_BYTES, Plan, RecordSettings
 from selfpab_jax.data.records_info import RecordsInfo, records_folder
 from selfpab_jax.data.source import Source
@@ -21,6 +23,19 @@ from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.signal.stft import SpectrogramSettings
 from selfpab_jax.signal.units import Unit
 
+SourceName = Literal[
+    "hunt4",
+    "recordings",
+    "harth",
+    "har70plus",
+    "pamap2",
+    "opportunity",
+    "realworld",
+    "uschad",
+    "mobiact",
+    "dualsleep",
+    "selfback",
+]
 FLAGS = {
     "skip_night": "hunt4 only. Leave out recordings that start in the hours 0 to 6.",
     "beam": "Run as an Apache Beam pipeline instead of processes; folders must be seen by all of its workers.",
@@ -33,7 +48,7 @@ FLAGS = {
 
 def build(
     paths: list[str],
-    source: Literal["hunt4", "recordings"],
+    source: SourceName,
     out: Path,
     window_seconds: float = 300.0,
     shift_seconds: float | None = None,
@@ -41,6 +56,7 @@ def build(
     fft_window: int = 50,
     fft_hop: int = 25,
     sensors: str | None = None,
+    dataset_version: str | None = None,
     columns: str | None = None,
     unit: Unit = "g",
     rate: float = 50.0,
@@ -70,14 +86,16 @@ def build(
 
     Args:
         paths: folders of recordings.
-        source: hunt4 is <folder>/<subject>/<YYYY-MM-DD_HH>.npz; recordings is <folder>/<subject>.csv or .parquet.
+        source: hunt4 is <folder>/<subject>/<YYYY-MM-DD_HH>.npz; recordings is <folder>/<subject>.csv or .parquet; the
+            others are public data sets, one folder as published.
         out: folder to build in.
         window_seconds: length of a record.
         shift_seconds: from the start of one window to the next; the window's length if not given.
         record_rate: Hz of the signal that records are computed from; other rates are resampled to it.
         fft_window: samples of a frame.
         fft_hop: samples from one frame to the next.
-        sensors: recordings only. Sensors in order, e.g. back,thigh for the columns back_x .. thigh_z.
+        sensors: not for hunt4. Sensors in order, e.g. back,thigh for the columns back_x .. thigh_z.
+        dataset_version: public data sets only. Where there are several, e.g. 1.2 or 2.0 of harth.
         columns: recordings only. Columns in order instead, e.g. hip_x=acc_x,hip_y=acc_y,hip_z=acc_z.
         unit: recordings only. Of the acceleration columns.
         rate: recordings only. Sampling rate in Hz.
@@ -130,6 +148,7 @@ def build(
                 "gap_limit": gap_limit,
             },
             hunt4={"first_seconds": first_seconds, "skip_night": skip_night},
+            version=dataset_version,
         ),
         records=records,
         splits=splits,
@@ -199,7 +218,18 @@ def _headline(function: object) -> str:
     return (function.__doc__ or "").splitlines()[0]
 
 
-def _source(name: str, paths: tuple[str, ...], tables: dict[str, Any], hunt4: dict[str, Any]) -> Source:
+def _source(
+    name: str, paths: tuple[str, ...], tables: dict[str, Any], hunt4: dict[str, Any], version: str | None
+) -> Source:
+    if name in DATASETS:
+        _refuse(hunt4, "hunt4")
+        sensors = tables.pop("sensors")
+        _refuse(tables, "recordings")
+        if len(paths) != 1:
+            raise ConfigError(f"{len(paths)} folders: --source {name} takes one")
+        return ForRecords(open_dataset(name, paths[0], sensors=_names(sensors), version=version))
+    if version is not None:
+        raise ConfigError(f"dataset_version: {name} has none")
     if name == "hunt4":
         _refuse(tables, "recordings")
         return Hunt4(paths, seconds=hunt4["first_seconds"], skip_night=hunt4["skip_night"])

@@ -44,7 +44,7 @@ class RecordsInfo:
         channels: names in order, `<sensor>_<axis>`; sensors: their sensors in order.
         frames, features: T and X of a record.
         labels: whether records carry frame labels.
-        source: hunt4 or recordings; options: all options of the build.
+        source: hunt4, recordings or a data set's name; options: all options of the build.
         rejected: files set aside; files: files read.
         splits: by name; a split without records is not there.
         shards: in the order of the splits' records.

@@ -5,7 +5,6 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from selfpab_jax.data.labelled.dataset import LabelledSource
 from selfpab_jax.data.labelled.prepared import Prepared, prepared_folder
 from selfpab_jax.data.labelled.published import Published
 from selfpab_jax.errors import ConfigError
@@ -41,8 +40,8 @@ def dataset_class(name: str) -> type[Published]:
 
 def open_dataset(
     name: str, path: str | Path, *, sensors: tuple[str, ...] = (), version: str | None = None, **options: Any
-) -> LabelledSource:
-    """A data set's recordings with labels.
+) -> Published | Prepared:
+    """A data set's recordings with labels: a `LabelledSource`.
 
     Args:
         name: of `DATASETS`.

@@ -1,0 +1,65 @@
+"""A labelled data set as a source of spectrogram records: pre-training data, held to what all sources are held to."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from selfpab_jax.data.checks import check_signal
+from selfpab_jax.data.labelled.missing import finite_pieces
+from selfpab_jax.data.labelled.prepared import Prepared
+from selfpab_jax.data.labelled.published import Published
+from selfpab_jax.data.recording import Recording
+from selfpab_jax.data.source import Rejected, SourceFile
+
+
+@dataclass(frozen=True)
+class ForRecords:
+    """The data set's recordings without missing samples: they end a recording. Labels are class indices, -1 for none.
+
+    Attributes:
+        dataset: what `open_dataset` gives.
+    """
+
+    dataset: Published | Prepared
+    label_column: str = "label"
+
+    @property
+    def name(self) -> str:
+        """As records carry it."""
+        return self.dataset.name
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """x, y and z of each chosen sensor."""
+        return self.dataset.channels
+
+    def files(self) -> Iterator[SourceFile]:
+        """The data set's, in a fixed order."""
+        return self.dataset.files()
+
+    def read(self, file: SourceFile) -> list[Recording]:
+        """The continuous recordings of a file.
+
+        Raises:
+            Rejected: by the data set's reader, or a signal that cannot be believed.
+        """
+        recordings = [piece for recording in self.dataset.read(file) for piece in self._whole(recording)]
+        if not recordings:
+            raise Rejected("no sample has numbers in all channels")
+        for recording in recordings:
+            check_signal(recording.signal_NxC, self.channels, recording.rate_hz)
+        return recordings
+
+    def _whole(self, recording: Recording) -> list[Recording]:
+        start, labels_N = recording.start, recording.labels_N
+        pieces, _ = finite_pieces(recording.signal_NxC, [(0, len(recording.signal_NxC))], self.channels)
+        return [
+            replace(
+                recording,
+                name=f"{recording.name}+{first}" if first else recording.name,
+                start=None if start is None else start + timedelta(seconds=first / recording.rate_hz),
+                signal_NxC=recording.signal_NxC[first:last],
+                labels_N=None if labels_N is None else labels_N[first:last],
+            )
+            for first, last in pieces
+        ]
