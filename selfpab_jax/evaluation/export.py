@@ -1,6 +1,7 @@
 """A run's checkpoint as a model directory."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ def config_of(facts: dict[str, Any], subjects: list[str]) -> ModelConfig:
     family = "monoselfpab" if settings["task"]["kind"] == "cross_sensor" else "selfpab"
     return ModelConfig(
         family=family,
-        model=ModelSettings(**settings["model"]),
+        # How it is computed is the user's choice, not a fact of the model.
+        model=replace(ModelSettings(**settings["model"]), layout="exact", attention="auto", rematerialise="nothing"),
         features=facts["features"],
         outputs=facts["outputs"],
         channels=tuple(records["channels"]),
