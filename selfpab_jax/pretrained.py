@@ -1,21 +1,31 @@
 """The door for users of features: a frozen encoder that takes signals or spectrograms."""
 
+import hashlib
+import json
 import warnings
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Array, Float, Float32, Int
 
-from selfpab_jax.errors import ModelError
+from selfpab_jax.errors import ConfigError, ModelError
 from selfpab_jax.model.blueprint import Blueprint, Parameters, draw_blueprint
 from selfpab_jax.model_directory import ModelConfig, read_model
 from selfpab_jax.signal.resample import ratio, resample
 from selfpab_jax.signal.statistics import Statistics
 from selfpab_jax.signal.stft import spectrogram as make_spectrogram
+
+Layers = Literal["last", "all"] | int | tuple[int, ...]
+"""Which outputs: `last`, `all` (the embedding and every layer), or depths: 0 the embedding, 1 the first layer, -1 the
+last one."""
+RUNNING_ONLY = ("dropout", "rematerialise", "layout", "attention")
+"""Settings of the model that change how it is trained or computed, not what it is."""
 
 
 class PretrainedEncoder:
@@ -34,6 +44,7 @@ class PretrainedEncoder:
         self.config = config
         self.parameters = parameters
         self.sensors = _input_sensors(config, sensor)
+        self.statistics = statistics
         self._statistics = None if statistics is None else _of_sensors(statistics, config, self.sensors)
 
     @cached_property
@@ -50,6 +61,47 @@ class PretrainedEncoder:
     def channels(self) -> tuple[str, ...]:
         """Names of the channels that `encode_signal` takes, in order."""
         return tuple(name for name in self.config.channels if name.rsplit("_", 1)[0] in self.sensors)
+
+    @property
+    def features(self) -> int:
+        """Features X of an input frame."""
+        return len(self.channels) * self.config.spectrogram.bins
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of everything that features depend on: sizes, sensors, spectrogram, weights, statistics, dtype."""
+        config = asdict(self.config)
+        sizes = {name: value for name, value in config["model"].items() if name not in RUNNING_ONLY}
+        kept = {name: config[name] for name in ("family", "features", "channels", "spectrogram")}
+        digest = hashlib.sha256(json.dumps([sizes, kept, self.sensors], sort_keys=True).encode())
+        for name, array in sorted(self.parameters.items()):
+            if name.startswith("encoder."):
+                digest.update(name.encode() + np.ascontiguousarray(array).data)
+        if self._statistics is not None:
+            digest.update(self._statistics.mean.tobytes() + self._statistics.std.tobytes())
+        return digest.hexdigest()
+
+    def with_compute(self, compute: Literal["float32", "bfloat16"]) -> "PretrainedEncoder":
+        """The same encoder with matrix products in this dtype."""
+        return self._with(replace(self.config, model=replace(self.config.model, compute=compute)), self.parameters)
+
+    def with_random_weights(self, seed: int) -> "PretrainedEncoder":
+        """The same network and statistics with weights that were never trained: what pre-training is compared with."""
+        return self._with(self.config, self.blueprint.initialise(jax.random.key(seed)))
+
+    def without_calendar(self) -> "PretrainedEncoder":
+        """Without calendar positions, as the original uses LTA2V downstream; others as they are."""
+        return self._with(
+            replace(self.config, model=replace(self.config.model, temporal_positions=False)), self.parameters
+        )
+
+    def for_sensor(self, sensor: str) -> "PretrainedEncoder":
+        """A cross-sensor encoder for another sensor's frames; the weights are shared."""
+        return PretrainedEncoder(self.config, self.parameters, self.statistics, sensor)
+
+    def _with(self, config: ModelConfig, parameters: Parameters) -> "PretrainedEncoder":
+        sensor = self.sensors[0] if config.family == "monoselfpab" else None
+        return PretrainedEncoder(config, parameters, self.statistics, sensor)
 
     def frame_count(self, samples: int, rate_hz: float) -> int:
         """Frames of a signal: those of `encode_signal` beyond it are padding."""
@@ -77,6 +129,29 @@ class PretrainedEncoder:
         Raises:
             ModelError: the frames do not fit the model, or it has no statistics to normalise them with.
         """
+        return self.encode_layers(spectrogram, timestamps, layers="last", normalised=normalised, batch_size=batch_size)[
+            :, :, 0
+        ]
+
+    def encode_layers(
+        self,
+        spectrogram: Float[np.ndarray, "B T X"],
+        timestamps: Int[np.ndarray, "B T 5"] | None = None,
+        *,
+        layers: Layers = "all",
+        normalised: bool = False,
+        batch_size: int = 8,
+    ) -> Float32[np.ndarray, "B T L D"]:
+        """Hidden states of several layers, without dropout.
+
+        Args:
+            spectrogram, timestamps, normalised, batch_size: as `encode` takes them.
+            layers: which; `all` gives the embedding and every layer, L = layers + 1.
+
+        Raises:
+            ModelError: as `encode`.
+            ConfigError: no such layer.
+        """
         spectrogram = np.asarray(spectrogram)
         if spectrogram.ndim != 3 or spectrogram.shape[-1] != self.config.features:
             raise ModelError(
@@ -88,8 +163,36 @@ class PretrainedEncoder:
             raise ModelError(f"this encoder {needed} timestamps: month, day, weekday, hour, minute of every frame")
         if timestamps is not None and np.shape(timestamps) != (*spectrogram.shape[:2], 5):
             raise ModelError(f"timestamps have shape {np.shape(timestamps)}; it must be {(*spectrogram.shape[:2], 5)}")
-        frames = spectrogram.astype(np.float32) if normalised else self._normalise(spectrogram)
-        return self._encode_normalised(frames, timestamps, batch_size)
+        frames = spectrogram.astype(np.float32) if normalised else self.normalise(spectrogram)
+        return self._encode_normalised(frames, timestamps, batch_size, self.depths(layers))
+
+    def depths(self, layers: Layers) -> tuple[int, ...]:
+        """The layers asked for as depths from 0 (the embedding) to the number of layers.
+
+        Raises:
+            ConfigError: there is no such layer, or none is asked for.
+        """
+        last = self.config.model.layers
+        if isinstance(layers, str):
+            if layers not in ("last", "all"):
+                raise ConfigError(f"layers is {layers!r}; it must be last, all, or depths from 0 to {last}")
+            return tuple(range(last + 1)) if layers == "all" else (last,)
+        given = (layers,) if isinstance(layers, int) else tuple(layers)
+        if not given or any(not -last - 1 <= depth <= last for depth in given):
+            raise ConfigError(f"layers is {layers}; this encoder has 0 (the embedding) to {last} (the last layer)")
+        return tuple(depth % (last + 1) for depth in given)
+
+    def hidden(
+        self,
+        parameters: Mapping[str, Array],
+        frames_BxTxX: Float[Array, "B T X"],
+        timestamps_BxTx5: Int[Array, "B T 5"] | None,
+        depths: tuple[int, ...],
+    ) -> Float[Array, "B T L D"]:
+        """Outputs at these depths for normalised frames: pure, to be compiled with other things around it."""
+        trace = self.blueprint.build(dict(parameters)).encoder.trace(frames_BxTxX, timestamps_BxTx5)
+        outputs = [trace.embedding, *trace.layers]
+        return jnp.stack([outputs[depth] for depth in depths], axis=2)
 
     def encode_signal(
         self, signal: Float[np.ndarray, "N C"], rate_hz: float, *, batch_size: int = 8
@@ -127,14 +230,20 @@ class PretrainedEncoder:
             raise ModelError(
                 f"the signal has {len(signal)} samples at {settings.rate_hz:g} Hz; it must last {seconds:g} s"
             )
-        frames = self._normalise(make_spectrogram(signal, settings))
+        frames = self.normalise(make_spectrogram(signal, settings))
         length = min(self.config.frames, len(frames))
         windows = -(-len(frames) // length)
         padded = np.zeros((windows * length, frames.shape[1]), np.float32)
         padded[: len(frames)] = frames
-        return self._encode_normalised(padded.reshape(windows, length, -1), None, batch_size)
+        shaped = padded.reshape(windows, length, -1)
+        return self._encode_normalised(shaped, None, batch_size, self.depths("last"))[:, :, 0]
 
-    def _normalise(self, spectrogram: np.ndarray) -> np.ndarray:
+    def normalise(self, spectrogram: Float[np.ndarray, "*B T X"]) -> Float32[np.ndarray, "*B T X"]:
+        """(x - mean) / std per feature, with the statistics that the encoder was trained with.
+
+        Raises:
+            ModelError: it has none.
+        """
         if self._statistics is None:
             raise ModelError(
                 "this model has no normalisation statistics: convert it again with --statistics, or normalise the "
@@ -143,21 +252,20 @@ class PretrainedEncoder:
         return (spectrogram.astype(np.float32) - self._statistics.mean) / self._statistics.std
 
     def _encode_normalised(
-        self, frames: np.ndarray, timestamps: np.ndarray | None, batch_size: int
-    ) -> Float32[np.ndarray, "B T D"]:
+        self, frames: np.ndarray, timestamps: np.ndarray | None, batch_size: int, depths: tuple[int, ...]
+    ) -> Float32[np.ndarray, "B T L D"]:
         if batch_size < 1:
             raise ModelError(f"batch_size is {batch_size}; it must be at least 1")
-        out = np.empty((*frames.shape[:2], self.width), np.float32)
+        out = np.empty((*frames.shape[:2], len(depths), self.width), np.float32)
         for start in range(0, len(frames), batch_size):
             part = slice(start, start + batch_size)
-            given = (frames[part],) if timestamps is None else (frames[part], timestamps[part])
-            out[part] = np.asarray(self._forward(self.parameters, *given))
+            given = None if timestamps is None else timestamps[part]
+            out[part] = np.asarray(self._forward(self.parameters, frames[part], given, depths))
         return out
 
     @cached_property
     def _forward(self) -> "jax.stages.Wrapped":
-        blueprint = self.blueprint
-        return jax.jit(lambda parameters, *given: blueprint.build(parameters).encoder(*given))
+        return jax.jit(self.hidden, static_argnums=3)
 
 
 def load_encoder(
@@ -190,7 +298,7 @@ def load_encoder(
     wrong += [f"{name} unexpected" for name in arrays if name not in abstract]
     if wrong:
         raise ModelError(f"{directory}: weights do not fit config.json: {'; '.join(wrong[:6])}")
-    parameters = {name: jax.numpy.asarray(array) for name, array in arrays.items()}
+    parameters = {name: jnp.asarray(array) for name, array in arrays.items()}
     return PretrainedEncoder(config, parameters, statistics, sensor)
 
 

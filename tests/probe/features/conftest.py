@@ -1,0 +1,75 @@
+"""Tiny encoders that were never trained: two layers of width 16."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from selfpab_jax.model.blueprint import draw_blueprint
+from selfpab_jax.model.settings import ModelSettings
+from selfpab_jax.model_directory import ModelConfig, write_model
+from selfpab_jax.pretrained import PretrainedEncoder, load_encoder
+from selfpab_jax.probe.corpus import Corpus
+from selfpab_jax.probe.windows import make_windows
+from selfpab_jax.signal.statistics import Statistics
+from selfpab_jax.signal.stft import SpectrogramSettings
+
+CONFIG = ModelConfig(
+    family="selfpab",
+    model=ModelSettings(width=16, heads=2, feedforward=24, layers=2, compute="float32"),
+    features=156,
+    outputs=156,
+    channels=tuple(f"{sensor}_{axis}" for sensor in ("back", "thigh") for axis in "xyz"),
+    sensors=("back", "thigh"),
+    spectrogram=SpectrogramSettings(),
+    frames=20,
+)
+
+
+def write(directory: Path, config: ModelConfig = CONFIG, statistics: bool = True, seed: int = 1) -> Path:
+    rng = np.random.default_rng(seed)
+    shapes = draw_blueprint(config.model, config.features, config.outputs).abstract
+    size = len(config.channels) * config.spectrogram.bins
+    given = Statistics(np.linspace(0, 1, size, dtype=np.float32), np.linspace(1, 2, size, dtype=np.float32), "plain")
+    arrays = {name: rng.normal(0, 0.2, shape.shape).astype(np.float32) for name, shape in shapes.items()}
+    write_model(directory, config, arrays, given if statistics else None)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def write_tiny():
+    """Writes a model directory; its configuration, statistics and seed can be chosen."""
+    return write
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> ModelConfig:
+    return CONFIG
+
+
+@pytest.fixture(scope="session")
+def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("encoders") / "two_sensors")
+
+
+@pytest.fixture(scope="session")
+def mono_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = replace(CONFIG, family="monoselfpab", features=78, outputs=78)
+    return write(tmp_path_factory.mktemp("encoders") / "cross_sensor", config)
+
+
+@pytest.fixture(scope="session")
+def bare_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("encoders") / "no_statistics", statistics=False)
+
+
+@pytest.fixture(scope="session")
+def encoder(model_directory: Path) -> PretrainedEncoder:
+    return load_encoder(model_directory)
+
+
+@pytest.fixture(scope="session")
+def overlapping(corpus: Corpus) -> Corpus:
+    """Windows that overlap, the last ones reaching beyond their recordings."""
+    return replace(corpus, windows=make_windows(corpus.frame_counts, 20, 13, "pad"))

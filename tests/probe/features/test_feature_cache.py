@@ -1,0 +1,202 @@
+"""Features are computed once, are never stale, survive a kill and refuse what is not theirs."""
+
+import fcntl
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from selfpab_jax.errors import DataError, ModelError
+from selfpab_jax.pretrained import PretrainedEncoder, load_encoder
+from selfpab_jax.probe import feature_cache
+from selfpab_jax.probe.branches import Branch, branches_of
+from selfpab_jax.probe.corpus import Corpus
+from selfpab_jax.probe.extract import Extraction, encode_windows
+from selfpab_jax.probe.feature_cache import cached_features, describe_features, open_features
+from selfpab_jax.signal.statistics import Statistics
+
+EXACT = Extraction(dtype="float32", batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def branches(overlapping: Corpus, encoder: PretrainedEncoder) -> tuple[Branch, ...]:
+    return branches_of(encoder, overlapping.channels)
+
+
+@pytest.fixture(scope="module")
+def expected(overlapping: Corpus, branches: tuple[Branch, ...]) -> np.ndarray:
+    """By row, from the windows' own numbering."""
+    by_window = {}
+    for windows, features in encode_windows(overlapping, branches, EXACT):
+        by_window.update(zip(windows.tolist(), features, strict=True))
+    first = overlapping.windows.first_W[overlapping.window_R]
+    pairs = zip(overlapping.window_R, overlapping.frame_R - first, strict=True)
+    return np.stack([by_window[int(window)][frame] for window, frame in pairs])
+
+
+@pytest.fixture
+def no_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on nothing may be computed."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(feature_cache, "encode_windows", refuse)
+
+
+@pytest.fixture(scope="module")
+def filled(
+    overlapping: Corpus, branches: tuple[Branch, ...], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[tuple[float, float]]]:
+    told: list[tuple[float, float]] = []
+    cache = tmp_path_factory.mktemp("cache")
+    cached_features(overlapping, branches, EXACT, cache, lambda done, of: told.append((done, of)))
+    return cache, told
+
+
+@pytest.mark.usefixtures("no_encoder")
+def test_rows_are_the_corpus_rows_and_computed_once(
+    overlapping: Corpus, branches: tuple[Branch, ...], filled: tuple, expected: np.ndarray
+) -> None:
+    cache, told = filled
+    table = cached_features(overlapping, branches, EXACT, cache)
+    np.testing.assert_array_equal(table.features_RxLxD, expected)
+    assert table.features_RxLxD.shape == (len(overlapping.label_R), 1, 16) == (len(expected), table.layers, table.width)
+    assert isinstance(table.features_RxLxD, np.memmap)
+    hours = [done for done, _ in told]
+    assert hours == sorted(hours)
+    assert told[-1][0] == told[-1][1] == pytest.approx(overlapping.windows.length_W.sum() * 0.5 / 3600)
+    (folder,) = cache.iterdir()
+    assert folder.name == table.key
+    assert not (folder / "progress.json").exists()
+
+
+def test_the_key_knows_all_that_decides_and_nothing_else(
+    overlapping: Corpus, encoder: PretrainedEncoder, branches: tuple[Branch, ...]
+) -> None:
+    def key(corpus: Corpus = overlapping, of: PretrainedEncoder = encoder, how: Extraction = EXACT) -> str:
+        return describe_features(corpus, branches_of(of, corpus.channels), how)["key"]
+
+    louder = [replace(r, signal_NxC=r.signal_NxC * np.float32(1.001)) for r in overlapping.recordings]
+    moved = replace(overlapping.windows, first_W=overlapping.windows.first_W + 1)
+    weights = dict(encoder.parameters)
+    weights["encoder.embed.bias"] = weights["encoder.embed.bias"] + np.float32(1e-6)
+    statistics = encoder.statistics
+    assert statistics is not None
+    shifted = Statistics(statistics.mean + np.float32(1e-6), statistics.std, "plain")
+    keys = [
+        key(),
+        key(replace(overlapping, recordings=tuple(louder))),
+        key(replace(overlapping, windows=moved)),
+        key(of=PretrainedEncoder(encoder.config, weights, encoder.statistics)),
+        key(of=PretrainedEncoder(encoder.config, encoder.parameters, shifted)),
+        key(how=replace(EXACT, layers="all")),
+        key(how=replace(EXACT, dtype="float16")),
+        key(how=replace(EXACT, compute="bfloat16")),
+        key(how=replace(EXACT, random_seed=7)),
+        key(how=replace(EXACT, random_seed=8)),
+    ]
+    assert len(set(keys)) == len(keys)
+    unlabelled = tuple(np.full_like(labels, -1) for labels in overlapping.frame_labels)
+    same = [
+        key(replace(overlapping, frame_labels=unlabelled, name="renamed")),
+        key(how=replace(EXACT, batch_size=3)),
+        key(how=replace(EXACT, layers=-1)),
+        key(of=replace_dropout(encoder, 0.3)),
+    ]
+    assert set(same) == {keys[0]}
+
+
+def replace_dropout(encoder: PretrainedEncoder, rate: float) -> PretrainedEncoder:
+    model = replace(encoder.config.model, dropout=rate)
+    return PretrainedEncoder(replace(encoder.config, model=model), encoder.parameters, encoder.statistics)
+
+
+def test_a_killed_one_goes_on(
+    overlapping: Corpus, branches: tuple[Branch, ...], expected: np.ndarray, tmp_path: Path, monkeypatch
+) -> None:
+    computed: list[int] = []
+
+    def dying_after(batches: int | None):
+        def encode(*given: object, start: int = 0) -> Iterator:
+            for number, (windows, features) in enumerate(encode_windows(*given, start=start)):
+                if number == batches:
+                    raise KeyboardInterrupt
+                computed.extend(windows.tolist())
+                yield windows, features
+
+        return encode
+
+    monkeypatch.setattr(feature_cache, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(feature_cache, "encode_windows", dying_after(3))
+    with pytest.raises(KeyboardInterrupt):
+        cached_features(overlapping, branches, EXACT, tmp_path)
+    (folder,) = tmp_path.iterdir()
+    assert json.loads((folder / "progress.json").read_text()) == {"windows": 24}
+    with pytest.raises(DataError, match="no complete features"):
+        open_features(folder, overlapping, branches, EXACT)
+    monkeypatch.setattr(feature_cache, "encode_windows", dying_after(None))
+    table = cached_features(overlapping, branches, EXACT, tmp_path)
+    assert sorted(computed) == list(range(len(overlapping.windows.first_W)))
+    np.testing.assert_allclose(table.features_RxLxD, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_damaged_one_is_told_and_made_again(
+    overlapping: Corpus, branches: tuple[Branch, ...], expected: np.ndarray, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    cached_features(overlapping, branches, EXACT, tmp_path)
+    (folder,) = tmp_path.iterdir()
+    whole = (folder / "features.npy").read_bytes()
+    for damage in (whole[: len(whole) // 2], b"", None):
+        if damage is None:
+            (folder / "features.npy").unlink()
+        else:
+            (folder / "features.npy").write_bytes(damage)
+        with pytest.raises(DataError, match="damaged"):
+            open_features(folder, overlapping, branches, EXACT)
+        table = cached_features(overlapping, branches, EXACT, tmp_path, tell=told.append)
+        np.testing.assert_array_equal(table.features_RxLxD, expected)
+    assert len(told) == 3
+    assert all("damaged" in line and "computed again" in line for line in told)
+
+
+def test_two_processes_are_told_apart(overlapping: Corpus, branches: tuple[Branch, ...], tmp_path: Path) -> None:
+    folder = tmp_path / describe_features(overlapping, branches, EXACT)["key"]
+    folder.mkdir()
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match="another process is computing these features"):
+            cached_features(overlapping, branches, EXACT, tmp_path)
+
+
+@pytest.mark.usefixtures("no_encoder")
+def test_features_of_another_encoder_are_refused(
+    overlapping: Corpus, branches: tuple[Branch, ...], filled: tuple, write_tiny, tmp_path: Path
+) -> None:
+    (folder,) = filled[0].iterdir()
+    other = branches_of(load_encoder(write_tiny(tmp_path / "other", seed=9)), overlapping.channels)
+    with pytest.raises(ModelError, match="from another encoder than asked for"):
+        open_features(folder, overlapping, other, EXACT)
+    with pytest.raises(ModelError, match="from another encoder"):
+        cached_features(overlapping, other, EXACT, folder)
+    with pytest.raises(ModelError, match="other recordings or windows"):
+        open_features(folder, replace(overlapping, recordings=overlapping.recordings[::-1]), branches, EXACT)
+    with pytest.raises(ModelError, match="other layers"):
+        open_features(folder, overlapping, branches, replace(EXACT, layers="all"))
+    assert cached_features(overlapping, branches, EXACT, folder).key == folder.name
+
+
+def test_a_full_disk_is_told_before_the_work(
+    overlapping: Corpus, branches: tuple[Branch, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = type("usage", (), {"free": 1000})
+    monkeypatch.setattr(feature_cache.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(DataError, match="GB are needed"):
+        cached_features(overlapping, branches, EXACT, tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="choose another cache"):
+        cached_features(overlapping, branches, EXACT, tmp_path / "file")
