@@ -57,7 +57,7 @@ def draw_all(
         embedding: of the encoder's features.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    arms, pictures = [_arm_scores(arm) for arm in result.full], []
+    arms, pictures = [_arm_scores(arm, _hue(result, arm)) for arm in result.full], []
 
     def add(group: str, name: str, title: str, caption: str) -> Path:
         pictures.append(Picture(group, folder / f"{name}.png", title, caption))
@@ -76,7 +76,7 @@ def draw_all(
         path = add("confusion", f"confusion_{_file_name(arm)}", scores.title, how)
         draw_confusion(_mean_confusion(arm), result.classes, path, title=scores.title)
     for i, timeline in enumerate(timelines):
-        how = "Each class has two lanes: truth above, prediction below, errors in orange; the last strip sums the errors up."
+        how = "Each class has two lanes: truth above, prediction below, errors in orange; the strip sums them up."
         path = add("timeline", f"timeline_{i:03d}_{_safe(timeline.subject)}", timeline.subject, how)
         draw_timeline(timeline, result.classes, path)
     if embedding is not None:
@@ -85,10 +85,14 @@ def draw_all(
     return pictures
 
 
-def _arm_scores(arm: Arm) -> ArmScores:
+def _arm_scores(arm: Arm, hue: int) -> ArmScores:
     of = arm.summary
     known = {name: value for name, value in of.subjects.items() if np.isfinite(value)}
-    return ArmScores(arm.full_title, _range(of.macro_f1), known, tuple(map(_range, of.f1)))
+    return ArmScores(arm.full_title, hue, _range(of.macro_f1), known, tuple(map(_range, of.f1)))
+
+
+def _hue(result: ProbeResult, arm: Arm) -> int:
+    return list(dict.fromkeys(other.name for other in result.arms)).index(arm.name)
 
 
 def _range(estimate: Estimate) -> Range:
@@ -107,6 +111,7 @@ def _curves(result: ProbeResult, kind: str) -> list[BudgetCurve]:
             curves.append(
                 BudgetCurve(
                     title=same[0].title,
+                    hue=_hue(result, same[0]),
                     amounts=tuple(scale * amount for amount, _ in points),
                     scores=tuple(figure.mean for figure in figures),
                     spreads=tuple(figure.seeds_std for figure in figures),

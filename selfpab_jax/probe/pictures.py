@@ -22,9 +22,13 @@ class Range:
 
 @dataclass(frozen=True)
 class ArmScores:
-    """What a picture needs of an arm: its name, its score, and that of each subject and class."""
+    """What a picture needs of an arm: its name, its score, and that of each subject and class.
+
+    `hue` is the index of its colour, the same in every picture.
+    """
 
     title: str
+    hue: int
     score: Range
     subjects: dict[str, float]
     classes: tuple[Range, ...]
@@ -36,6 +40,7 @@ class BudgetCurve:
 
     Attributes:
         title: of the arm.
+        hue: as in `ArmScores`.
         amounts: budgets, ascending.
         scores: mean macro-F1 at each.
         spreads: standard deviation over seeds at each, NaN with one seed.
@@ -43,6 +48,7 @@ class BudgetCurve:
     """
 
     title: str
+    hue: int
     amounts: tuple[float, ...]
     scores: tuple[float, ...]
     spreads: tuple[float, ...]
@@ -99,7 +105,7 @@ def draw_classes(arms: Sequence[ArmScores], classes: tuple[str, ...], path: Path
             )
             place = rows - 0.4 + thick * (i + 0.5)
             shown = np.isfinite(mean)
-            axis.barh(place[shown], mean[shown], 0.86 * thick, color=colour(i), label=brief(arm.title, 60), lw=0)
+            axis.barh(place[shown], mean[shown], 0.86 * thick, color=colour(arm.hue), label=brief(arm.title, 60), lw=0)
             whole = np.isfinite(low) & np.isfinite(high) & shown
             reach = np.maximum([(mean - low)[whole], (high - mean)[whole]], 0)
             axis.errorbar(mean[whole], place[whole], xerr=reach, fmt="none", ecolor="0.15", elinewidth=0.9)
@@ -132,11 +138,13 @@ def draw_arms(arms: Sequence[ArmScores], published: Sequence[tuple[str, float]],
         for y, arm in enumerate(arms):
             values = 100 * np.array(list(arm.subjects.values()))
             height = y + generator.uniform(-0.2, 0.2, len(values))
-            axis.scatter(values, height, s=12, color=colour(y), alpha=0.35, lw=0)
+            axis.scatter(values, height, s=12, color=colour(arm.hue), alpha=0.35, lw=0)
             score = arm.score
             if np.isfinite([score.low, score.high]).all():
-                axis.plot([100 * score.low, 100 * score.high], [y, y], color=colour(y), lw=3.2, solid_capstyle="butt")
-            axis.scatter([100 * score.mean], [y], s=70, color=colour(y), edgecolor="white", lw=1, zorder=3)
+                axis.plot(
+                    [100 * score.low, 100 * score.high], [y, y], color=colour(arm.hue), lw=3.2, solid_capstyle="butt"
+                )
+            axis.scatter([100 * score.mean], [y], s=70, color=colour(arm.hue), edgecolor="white", lw=1, zorder=3)
             axis.annotate(
                 f"{100 * score.mean:.1f}", (100 * score.mean, y), (0, 9), textcoords="offset points", ha="center",
                 fontsize=9, weight="bold", bbox={"facecolor": "white", "alpha": 0.75, "lw": 0, "pad": 0.5},
@@ -167,11 +175,15 @@ def draw_budgets(curves: Sequence[BudgetCurve], path: Path, *, unit: str) -> Non
         for i, curve in enumerate(curves):
             aside = 1.02 ** (i - (len(curves) - 1) / 2)  # so that error bars do not hide each other
             x, y, spread = (np.array(values, float) for values in (curve.amounts, curve.scores, curve.spreads))
-            line = {"color": colour(i), "marker": marker(i), "ms": 6, "capsize": 2.5, "elinewidth": 1.2}
+            line = {"color": colour(curve.hue), "marker": marker(curve.hue), "ms": 6, "capsize": 2.5, "elinewidth": 1.2}
             axis.errorbar(x * aside, 100 * y, 100 * np.nan_to_num(spread), label=brief(curve.title, 60), lw=1.6, **line)
             if curve.full is not None:
                 axis.plot(
-                    [x[-1] * aside, edge * aside], [100 * y[-1], 100 * curve.full[0]], color=colour(i), lw=1, ls=":"
+                    [x[-1] * aside, edge * aside],
+                    [100 * y[-1], 100 * curve.full[0]],
+                    color=colour(curve.hue),
+                    lw=1,
+                    ls=":",
                 )
                 axis.errorbar([edge * aside], [100 * curve.full[0]], [100 * np.nan_to_num(curve.full[1])], **line)
         axis.set_xscale("log")

@@ -135,7 +135,7 @@ def _timelines(result: ProbeResult, pictures: Sequence[Picture]) -> Iterable[str
         else:
             rest.append(f"<h3>{escape(title)}</h3>{_image(picture)}")
     if rest:
-        yield _details(f"The other {len(rest)} subjects", "".join(rest))
+        yield _details("The other subject" if len(rest) == 1 else f"The other {len(rest)} subjects", "".join(rest))
     if left:
         yield f'<p class="soft">{left} more lie in the folder pictures.</p>'
 
@@ -198,7 +198,7 @@ def _table(table: Table) -> str:
 
 
 def _warnings(lines: Iterable[str]) -> str:
-    return "".join(f'<p class="warning"><b>Warning:</b> {escape(line)}</p>' for line in lines)
+    return "".join(f'<p class="warning"><strong>Warning:</strong> {escape(line)}</p>' for line in lines)
 
 
 def _figure(picture: Picture) -> str:

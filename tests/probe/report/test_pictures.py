@@ -1,0 +1,153 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from selfpab_jax.probe.embedding_map import EmbeddingMap, choose_rows, draw_embedding, project
+from selfpab_jax.probe.gallery import draw_all
+from selfpab_jax.probe.picture_style import COLOURS, RIGHT, WRONG, brief, colour, marker
+from selfpab_jax.probe.pictures import draw_confusion
+from selfpab_jax.probe.results import Arm, Budget, ProbeResult
+from selfpab_jax.probe.timeline import Timeline, draw_timeline, shares
+
+AWKWARD = ("<b>&", "$x_1$ and $", "_hidden", "cycling while sitting upright, inactive, on a bench")
+
+
+def pixels(path: Path, colour: str) -> int:
+    """How many pixels have this colour, near enough."""
+    rgb = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    return int((np.abs(imread(path)[..., :3] - rgb).max(axis=-1) < 0.02).sum())
+
+
+def test_shares_of_columns_add_up_and_keep_short_stretches():
+    labels = np.repeat([0, 1, 0, 2], [700, 1, 299, 1000])
+    share = shares(labels, np.ones(2000, bool), 3, 100)
+    np.testing.assert_allclose(share.sum(axis=0), 1)
+    assert share[1, 35] == 1 / 20
+    assert np.count_nonzero(share[1]) == 1
+    labelled = np.arange(2000) < 1000
+    assert not shares(labels, labelled, 3, 100)[:, 50:].any()
+
+
+def test_a_timeline_marks_errors_only_where_there_are_some(tmp_path: Path):
+    truth = np.repeat([0, 1, 3, -1], 3000)
+    predicted = np.where(truth < 0, 0, truth)
+    right = Timeline("S1 <&", truth, predicted, 50.0, (0, 4000))
+    draw_timeline(right, AWKWARD, tmp_path / "right.png", columns=300)
+    predicted = predicted.copy()
+    predicted[3000:4000] = 2
+    wrong = Timeline("S1", truth, predicted, 50.0)
+    draw_timeline(wrong, AWKWARD, tmp_path / "wrong.png", columns=300)
+    assert (right.wrong, wrong.wrong) == (0, pytest.approx(1000 / 9000))
+    in_legend = pixels(tmp_path / "right.png", WRONG)
+    assert pixels(tmp_path / "wrong.png", WRONG) > in_legend + 1000
+    assert pixels(tmp_path / "wrong.png", RIGHT) < pixels(tmp_path / "right.png", RIGHT)
+
+
+def test_a_timeline_of_hours_is_no_larger_than_its_columns(tmp_path: Path):
+    generator = np.random.default_rng(0)
+    truth = np.repeat(generator.integers(0, 4, 2000), 500)  # 5.6 h of restless bouts
+    timeline = Timeline("S1", truth, generator.permutation(truth), 50.0)
+    draw_timeline(timeline, AWKWARD, tmp_path / "long.png")
+    assert (tmp_path / "long.png").stat().st_size < 150_000
+
+
+@pytest.mark.parametrize(("truth", "predicted"), [([], []), ([0, 1], [0])])
+def test_a_timeline_needs_as_many_predictions_as_samples(truth: list[int], predicted: list[int], tmp_path: Path):
+    with pytest.raises(ValueError, match="samples and"):
+        draw_timeline(Timeline("S1", np.array(truth), np.array(predicted), 50.0), AWKWARD, tmp_path / "no.png")
+
+
+def test_a_timeline_without_labels_is_drawn(tmp_path: Path):
+    timeline = Timeline("S1", np.full(100, -1), np.zeros(100, int), 50.0)
+    draw_timeline(timeline, AWKWARD, tmp_path / "bare.png")
+    assert timeline.wrong == 0
+    assert (tmp_path / "bare.png").is_file()
+
+
+def test_rows_for_the_map_show_every_class_of_every_subject():
+    generator = np.random.default_rng(0)
+    labels = generator.choice([-1, 0, 1, 2], 5000, p=[0.2, 0.78, 0.015, 0.005])
+    subjects = generator.integers(0, 3, 5000)
+    rows = choose_rows(labels, subjects, count=45, seed=1)
+    assert len(rows) == len(set(rows.tolist())) == 45
+    assert (labels[rows] >= 0).all()
+    counts = [int(((labels[rows] == y) & (subjects[rows] == s)).sum()) for y in range(3) for s in range(3)]
+    assert min(counts) >= 4
+    np.testing.assert_array_equal(rows, choose_rows(labels, subjects, count=45, seed=1))
+    assert len(choose_rows(labels, subjects, count=9999)) == (labels >= 0).sum()
+
+
+@pytest.mark.parametrize("method", ["pca", "tsne"])
+def test_classes_far_apart_are_far_apart_in_the_plane(method: str, tmp_path: Path):
+    generator = np.random.default_rng(0)
+    labels = np.repeat([0, 2], 30)
+    features = generator.normal(size=(60, 8)) + 20 * labels[:, None]
+    points = project(features, method=method)  # pyright: ignore[reportArgumentType]
+    assert points.shape == (60, 2)
+    middle = (points[:30].mean(axis=0) + points[30:].mean(axis=0)) / 2
+    side = (points - middle) @ (points[30:].mean(axis=0) - middle)
+    assert ((side > 0) == (labels == 2)).all()
+    np.testing.assert_array_equal(points, project(features, method=method))  # pyright: ignore[reportArgumentType]
+
+
+def test_a_map_needs_finite_features():
+    with pytest.raises(ValueError, match="at least 3 frames"):
+        project(np.full((5, 3), np.nan), method="pca")
+    with pytest.raises(ValueError, match="at least 3 frames"):
+        project(np.zeros((2, 3)), method="pca")
+    assert project(np.arange(5.0)[:, None], method="pca")[:, 1].tolist() == [0] * 5  # one feature: a line
+
+
+@pytest.mark.parametrize("subjects", [3, 31])
+def test_maps_name_few_subjects_and_only_count_many(subjects: int, tmp_path: Path):
+    generator = np.random.default_rng(0)
+    names = tuple(f"S{i % subjects:02d}" for i in range(124))
+    labels = np.arange(124) % 4
+    draw_embedding(EmbeddingMap(generator.normal(size=(124, 2)), labels, names, "pca"), AWKWARD, tmp_path / "map.png")
+    assert pixels(tmp_path / "map.png", "#FFFFFF") < 0.99 * imread(tmp_path / "map.png")[..., 0].size
+
+
+def test_confusions_with_a_missing_class_and_one_class_are_drawn(tmp_path: Path):
+    matrix = np.array([[90, 10, 0, 0], [1, 12_345_678, 0, 0], [0, 0, 0, 0], [0, 1, 0, 999]])
+    draw_confusion(matrix, AWKWARD, tmp_path / "four.png", title="$ <all>")
+    draw_confusion(matrix[:1, :1], AWKWARD[:1], tmp_path / "one.png")
+    assert imread(tmp_path / "one.png").shape[0] < imread(tmp_path / "four.png").shape[0]
+
+
+def test_all_pictures_of_a_result(found: ProbeResult, tmp_path: Path):
+    timelines = [Timeline(name, np.zeros(100, int), np.ones(100, int), 50.0) for name in ("S1", "a/../b")]
+    pictures = draw_all(found, tmp_path / "deep" / "pictures", timelines=timelines)
+    assert [picture.group for picture in pictures] == [
+        "arms", "budgets", "classes", "confusion", "confusion", "confusion", "timeline", "timeline",
+    ]  # fmt: skip
+    assert sorted(path.name for path in (tmp_path / "deep" / "pictures").iterdir()) == sorted(
+        picture.path.name for picture in pictures
+    )
+    assert all(picture.path.parent == tmp_path / "deep" / "pictures" for picture in pictures)
+
+
+def test_one_arm_one_seed_one_subject_of_shares_is_drawn(
+    make_result: Callable[..., ProbeResult], make_arm: Callable[..., Arm], tmp_path: Path
+):
+    few = make_arm("linear", 0.8, seeds=1, budget=Budget("share", 0.1))
+    alone = Arm(few.name, few.title, few.kind, (0,), few.classes, ({"S1": few.confusions[0]["S1"]},), few.budget)
+    pictures = draw_all(make_result(arms=(alone,), published=()), tmp_path)
+    assert [picture.path.name for picture in pictures] == [
+        "arms.png", "budgets_share.png", "classes.png", "confusion_linear_share_0_1.png",
+    ]  # fmt: skip
+
+
+def test_names_on_pictures_are_brief_and_never_hidden():
+    assert brief("_x") == " _x"
+    assert brief("a\n  b") == "a b"
+    assert len(brief(AWKWARD[3])) <= 28
+    assert brief(AWKWARD[3]).startswith("cycling while")
+    assert brief(AWKWARD[3]).endswith("bench")
+
+
+def test_colours_and_marks_repeat_late():
+    assert len(set(COLOURS)) == len(COLOURS) == 12
+    assert len({(colour(i), marker(i)) for i in range(31)}) == 31
