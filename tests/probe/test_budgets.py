@@ -40,6 +40,8 @@ def test_a_share_of_each_activitys_windows(small):
     tenth, notes = choose_windows(small, TRAIN, None, 0.1, seed=0)
     all_of = np.bincount(activities(small, chosen(small, everything)))
     np.testing.assert_array_equal(np.bincount(activities(small, chosen(small, tenth))), np.ceil(all_of / 10))
+    np.testing.assert_array_equal(everything, small.whole_R & (small.label_R >= 0) & (small.subject_R != 2))
+    assert not everything[small.frame_R == 299].any()
     np.testing.assert_array_equal(everything, choose_windows(small, TRAIN, None, None, seed=3)[0])
     assert not notes
 

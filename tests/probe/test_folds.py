@@ -81,6 +81,8 @@ def test_classes_that_cannot_be_learnt_are_told(synthetic, make_corpus):
     checked = check_folds(leave_one_subject_out(lopsided.subjects), lopsided)
     assert len(checked.folds) == 3
     assert checked.notes == ("s2: lying of the test subjects is in no training row and cannot be learnt",)
+    without = make_corpus(synthetic(subjects=3, damage=dict.fromkeys(("s0", "s1", "s2"), never_lying)))
+    assert check_folds(leave_one_subject_out(without.subjects), without).notes == ()
 
 
 def test_no_fold_left_is_an_error(synthetic, make_corpus, corpus):
