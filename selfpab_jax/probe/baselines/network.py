@@ -100,7 +100,7 @@ class CompiledNetwork:
         number: Int[Array, ""],
     ) -> tuple[TrainingState, Float[Array, ""]]:
         """One step of AdamW on the mean cross-entropy over weighted rows; takes over the state."""
-        keys_B: Key[Array, B] = sample_keys(jax.random.key(seed), number, jnp.arange(len(x_BxNxX)))
+        keys_B = sample_keys(jax.random.key(seed), number, jnp.arange(len(x_BxNxX)))
 
         def loss_of(trained: Parameters) -> Array:
             logits_BxTxY = self._logits(state.parameters | trained, x_BxNxX, keys_B)

@@ -45,13 +45,8 @@ def training_rows(
     Raises:
         DataError: fewer than two classes to train on.
     """
-    all_R = rows_of(corpus, fold.train) & (corpus.label_R >= 0) & corpus.whole_R
-    if rows_mask_R is not None:
-        all_R &= rows_mask_R
+    all_R = trainable_rows(corpus, fold, rows_mask_R)
     present = np.unique(corpus.label_R[all_R])
-    if len(present) < 2:
-        names = ", ".join(corpus.classes[i] for i in present) or "none"
-        raise DataError(f"fold {fold.name}: the training rows hold fewer than two classes ({names})")
     if len(fold.train) < 2:
         return TrainingRows(all_R, None, None, "none: one training subject")
     fit, validation = inner_split(fold.train, share, seed)
@@ -61,6 +56,22 @@ def training_rows(
     if not enough:
         return TrainingRows(all_R, None, None, "none: too few labels")
     return TrainingRows(all_R, fit_R, validation_R, f"inner subjects {', '.join(validation)}")
+
+
+def trainable_rows(corpus: Corpus, fold: Fold, rows_mask_R: Bool[np.ndarray, " R"] | None) -> Bool[np.ndarray, " R"]:
+    """The labelled rows of the fold's training subjects, in the unpadded signal and in the mask where there is one.
+
+    Raises:
+        DataError: fewer than two classes to train on.
+    """
+    rows_R = rows_of(corpus, fold.train) & (corpus.label_R >= 0) & corpus.whole_R
+    if rows_mask_R is not None:
+        rows_R &= rows_mask_R
+    present = np.unique(corpus.label_R[rows_R])
+    if len(present) < 2:
+        names = ", ".join(corpus.classes[i] for i in present) or "none"
+        raise DataError(f"fold {fold.name}: the training rows hold fewer than two classes ({names})")
+    return rows_R
 
 
 def rows_of(corpus: Corpus, subjects: Iterable[str]) -> Bool[np.ndarray, " R"]:

@@ -1,20 +1,25 @@
-"""The same encoder as the pre-trained one, from random weights, with a head: on spectrogram frames."""
+"""The encoder with a head on spectrogram frames: from random weights, or (see `probe/finetune.py`) pre-trained."""
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Key
 
 from selfpab_jax.model.encoder import Encoder
 from selfpab_jax.model.layers import Dense
+from selfpab_jax.model.random import fold_each
 from selfpab_jax.model.settings import ModelSettings
 from selfpab_jax.probe.baselines.series import Reads
 from selfpab_jax.probe.baselines.settings import BaselinePrediction, BaselineSettings, Progress
 from selfpab_jax.probe.baselines.training import fit_predict_network
 from selfpab_jax.probe.corpus import Corpus
 from selfpab_jax.probe.folds import Fold
+
+Merge = Literal["together", "mean", "max", "concatenate"]
 
 
 class Head(nnx.Module):
@@ -30,28 +35,41 @@ class Head(nnx.Module):
 
 
 class FrameClassifier(nnx.Module):
-    """Encoder and head; a frozen encoder runs without dropout and without a gradient."""
+    """An encoder, or one for each sensor merged, and a head; frozen encoders run without dropout and gradient."""
 
     def __init__(self, architecture: "TransformerArchitecture", rngs: nnx.Rngs):
-        self.encoder = Encoder(architecture.features, architecture.model, rngs)
-        self.head = Head(architecture.model.width, architecture.classes, architecture.hidden, rngs)
-        self.frozen_encoder = architecture.frozen_encoder
+        of = architecture
+        self.encoder = nnx.List([Encoder(features, of.model, rngs) for features in of.features])
+        wide = len(of.features) if of.merge == "concatenate" else 1
+        self.head = Head(wide * of.model.width, of.classes, of.hidden, rngs)
+        self.architecture = architecture
 
     def __call__(self, x_BxTxX: Float[Array, "B T X"], keys_B: Key[Array, "B"] | None) -> Float[Array, "B T Y"]:
         """Logits of each frame; with keys, dropout is on."""
-        if self.frozen_encoder:
-            return self.head(jax.lax.stop_gradient(self.encoder(x_BxTxX)))
-        return self.head(self.encoder(x_BxTxX, keys_B=keys_B))
+        frozen, parts = self.architecture.frozen_encoder, []
+        split = jnp.split(x_BxTxX, np.cumsum(self.architecture.features)[:-1].tolist(), axis=2)
+        for number, (encoder, part_BxTxX) in enumerate(zip(self.encoder, split, strict=True)):
+            keys = None if frozen or keys_B is None else fold_each(keys_B, number)
+            parts.append(encoder(part_BxTxX, keys_B=keys))
+        match self.architecture.merge:
+            case "mean":
+                h_BxTxD = jnp.stack(parts).mean(0)
+            case "max":
+                h_BxTxD = jnp.stack(parts).max(0)
+            case _:
+                h_BxTxD = jnp.concatenate(parts, axis=-1)
+        return self.head(jax.lax.stop_gradient(h_BxTxD) if frozen else h_BxTxD)
 
 
 @dataclass(frozen=True)
 class TransformerArchitecture:
-    """Sizes; parameters are named `encoder.*`, as in a model directory, and `head.*`."""
+    """Features of each encoder's frames, and sizes; parameters are named `encoder.0.*` and so on, and `head.*`."""
 
-    features: int
+    features: tuple[int, ...]
     classes: int
     model: ModelSettings
     hidden: int | None
+    merge: Merge = "together"
     frozen_encoder: bool = False
     reads: Reads = "frames"
     learning_rate: float = 3e-4
@@ -76,7 +94,7 @@ def fit_predict_transformer(
 ) -> BaselinePrediction:
     """The encoder of `settings.transformer` trained from scratch (see `fit_predict_network`)."""
     architecture = TransformerArchitecture(
-        corpus.spectrogram.features(len(corpus.channels)),
+        (corpus.spectrogram.features(len(corpus.channels)),),
         len(corpus.classes),
         replace(settings.transformer, temporal_positions=False),
         settings.hidden,
