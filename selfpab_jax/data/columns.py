@@ -53,6 +53,8 @@ def numbers(table: pa.Table, column: str) -> np.ndarray:
         Rejected: it holds something else.
     """
     array = table.column(column)
+    if pa.types.is_null(array.type):  # a column of a CSV file without a single value
+        return np.full(len(array), np.nan, np.float32)
     if not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type) or pa.types.is_decimal(array.type)):
         raise Rejected(f"wrong type: column {column} holds {array.type}, not numbers")
     with np.errstate(over="ignore"):

@@ -1,0 +1,154 @@
+"""TFDS builders: downloaded, put there by hand, prepared without TensorFlow, and read again."""
+
+import hashlib
+import http.server
+import shutil
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from selfpab_jax.data.labelled.dataset import Download
+from selfpab_jax.data.labelled.har70plus import Har70Plus
+from selfpab_jax.data.labelled.registry import DATASETS, open_dataset
+from selfpab_jax.data.labelled.uschad import UscHad
+from selfpab_jax.data.source import Rejected
+from selfpab_jax.errors import ConfigError, DataError
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def address(tmp_path):
+    """Where what lies in `tmp_path / "web"` is offered."""
+    (tmp_path / "web").mkdir()
+    handler = partial(Quiet, directory=str(tmp_path / "web"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def offered(monkeypatch, source, *downloads):
+    """The data set's card with other downloads."""
+    monkeypatch.setattr(source, "CARDS", (replace(source.CARDS[0], downloads=downloads),))
+
+
+def same(a, b):
+    """Whether two lists of recordings are equal in every sample."""
+    assert [(r.subject, r.name, r.start, r.rate_hz, r.notes) for r in a] == [
+        (r.subject, r.name, r.start, r.rate_hz, r.notes) for r in b
+    ]
+    for ours, theirs in zip(a, b, strict=True):
+        np.testing.assert_array_equal(ours.signal_NxC, theirs.signal_NxC)
+        np.testing.assert_array_equal(ours.labels_N, theirs.labels_N)
+        assert ours.signal_NxC.dtype == theirs.signal_NxC.dtype
+        assert ours.labels_N.dtype == theirs.labels_N.dtype
+    return True
+
+
+def read_all(source):
+    recordings = []
+    for file in source.files():
+        recordings += source.read(file)
+    return recordings
+
+
+def test_a_zip_is_fetched_prepared_and_read_as_the_published_files(tmp_path, address, monkeypatch, write_trial):
+    for subject, activity, number in ((1, 1, None), (1, 9, None), (2, 9, "13")):
+        write_trial(tmp_path / "USC-HAD", subject, activity, number=number)
+    write_trial(tmp_path / "USC-HAD", 2, 10, spelling="nothing")
+    archive = shutil.make_archive(str(tmp_path / "web" / "USC-HAD"), "zip", tmp_path, "USC-HAD")
+    content = Path(archive).read_bytes()
+    checksum = hashlib.sha256(content).hexdigest()
+    offered(monkeypatch, UscHad, Download(f"{address}/USC-HAD.zip", checksum, len(content)))
+    builder = tfds.builder("uschad", data_dir=str(tmp_path / "tfds"))
+    builder.download_and_prepare()
+
+    examples = builder.as_data_source(split="train")
+    assert len(examples) == 3
+    assert builder.info.metadata["classes"][8] == "standing"
+    assert examples[1]["signal"].shape == (700, 3)
+    assert set(examples[1]["label"].tolist()) == {8}
+    assert builder.info.citation.startswith("@inproceedings{zhang")
+    assert "sipi.usc.edu" in builder.info.homepage
+    assert "tensorflow" not in sys.modules
+
+    published = open_dataset("uschad", tmp_path / "USC-HAD")
+    for path in (tmp_path / "tfds", builder.data_dir):
+        prepared = open_dataset("uschad", path, sensors=("hip",))
+        assert prepared.card == published.card
+        assert prepared.channels == published.channels
+        good = [file for file in prepared.files() if file.name != "a10t1"]
+        assert same(
+            [prepared.read(file)[0] for file in good],
+            [published.read(file)[0] for file in published.files() if file.name != "a10t1"],
+        )
+    (aside,) = (file for file in prepared.files() if file.name == "a10t1")
+    with pytest.raises(Rejected, match="labels missing"):
+        prepared.read(aside)
+    with pytest.raises(ConfigError, match="holds no sensor wrist, only hip"):
+        open_dataset("uschad", builder.data_dir, sensors=("wrist",))
+    with pytest.raises(DataError, match=r"holds uschad 1\.0\.0, not harth"):
+        open_dataset("harth", builder.data_dir)
+
+
+def test_a_wrong_checksum_stops(tmp_path, address, monkeypatch, write_trial):
+    write_trial(tmp_path / "USC-HAD", 1, 1)
+    shutil.make_archive(str(tmp_path / "web" / "USC-HAD"), "zip", tmp_path, "USC-HAD")
+    offered(monkeypatch, UscHad, Download(f"{address}/USC-HAD.zip", "0" * 64, 10))
+    builder = tfds.builder("uschad", data_dir=str(tmp_path / "tfds"))
+    with pytest.raises(Exception, match="checksum"):
+        builder.download_and_prepare()
+    assert open_dataset("uschad", tmp_path / "tfds").card.downloads  # not prepared: taken for a published folder
+
+
+def test_single_files_keep_their_published_names(tmp_path, address, monkeypatch, write_harth):
+    for number in (501, 502):
+        write_harth(tmp_path / "web" / str(number))
+    named = [Download(f"{address}/{number}", None, name=f"{number}.csv") for number in (501, 502)]
+    offered(monkeypatch, Har70Plus, *named)
+    builder = tfds.builder("har70plus/thigh", data_dir=str(tmp_path / "tfds"))
+    builder.download_and_prepare()
+    prepared = open_dataset("har70plus", tmp_path / "tfds", sensors=("thigh",))
+    for number in (501, 502):
+        (tmp_path / "web" / str(number)).rename(tmp_path / "web" / f"{number}.csv")
+    assert same(read_all(prepared), read_all(open_dataset("har70plus", tmp_path / "web", sensors=("thigh",))))
+    with pytest.raises(DataError, match="not a folder of HAR70"):  # both sensors were not prepared
+        list(open_dataset("har70plus", tmp_path / "tfds").files())
+
+
+def test_files_put_there_by_hand(tmp_path, write_harth):
+    def prepare():
+        builder = tfds.builder("harth", data_dir=str(tmp_path / "tfds"), version="2.0.0")
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=str(tmp_path / "by_hand")))
+
+    with pytest.raises(AssertionError, match=r"Clone https://github\.com/ntnu-ai-lab"):
+        prepare()
+    write_harth(tmp_path / "by_hand" / "S006.csv", np.repeat([6, 77], 200))
+    prepare()
+    prepared = open_dataset("harth", tmp_path / "tfds", version="2.0")
+    assert prepared.card.version == "2.0.0"
+    assert same(read_all(prepared), read_all(open_dataset("harth", tmp_path / "by_hand")))
+    assert "label 77" in read_all(prepared)[0].notes[0]
+
+
+@pytest.mark.parametrize("order", ["selfpab_jax.data.labelled, {}", "{}, selfpab_jax.data.labelled"])
+def test_importing_the_package_makes_the_builders_known(order):
+    code = (
+        f"import {order.format('tensorflow_datasets')}\n"
+        "import tensorflow_datasets as tfds, importlib.resources\n"
+        f"for name in {sorted(set(DATASETS) - {'tables'})}:\n"
+        "    assert tfds.builder(name, data_dir='nowhere').name == name\n"
+        "assert (importlib.resources.files(tfds) / 'core').is_dir()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
