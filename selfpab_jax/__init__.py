@@ -3,14 +3,19 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["PretrainedEncoder", "load_encoder"]
+__all__ = ["PretrainedEncoder", "SelfPABFeatures", "load_encoder"]
 
 if TYPE_CHECKING:
     from selfpab_jax.pretrained import PretrainedEncoder, load_encoder
+    from selfpab_jax.probe.transformer import SelfPABFeatures
 
 
 def __getattr__(name: str) -> Any:
     """Import JAX only for those who ask for the encoder: the command line answers faster without."""
+    if name == "SelfPABFeatures":
+        from selfpab_jax.probe import transformer
+
+        return transformer.SelfPABFeatures
     if name in __all__:
         from selfpab_jax import pretrained
 

@@ -190,8 +190,7 @@ class PretrainedEncoder:
         depths: tuple[int, ...],
     ) -> Float[Array, "B T L D"]:
         """Outputs at these depths for normalised frames: pure, to be compiled with other things around it."""
-        trace = self.blueprint.build(dict(parameters)).encoder.trace(frames_BxTxX, timestamps_BxTx5)
-        outputs = [trace.embedding, *trace.layers]
+        outputs = self.blueprint.build(dict(parameters)).encoder.layer_outputs(frames_BxTxX, timestamps_BxTx5)
         return jnp.stack([outputs[depth] for depth in depths], axis=2)
 
     def encode_signal(
