@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from selfpab_jax.errors import DataError
-from selfpab_jax.probe.results import Arm, Budget, Encoder, ProbeResult, Published
+from selfpab_jax.probe.results import Arm, Budget, EncoderFacts, ProbeResult, Published
 
 FORMAT = 1
 RESULT_FILE = "probe.json"
@@ -92,7 +92,7 @@ def _from_dict(facts: Mapping[str, Any]) -> ProbeResult:
     return ProbeResult(
         dataset=facts["dataset"], title=facts["title"], version=facts["version"], classes=classes,
         channels=tuple(facts["channels"]),
-        encoder=None if facts["encoder"] is None else Encoder(**facts["encoder"]),
+        encoder=None if facts["encoder"] is None else EncoderFacts(**facts["encoder"]),
         protocol=facts["protocol"], selection=facts["selection"], arms=arms, leakage=tuple(facts["leakage"]),
         set_aside=tuple(facts["set_aside"]), notes=tuple(facts["notes"]),
         published=tuple(Published(**published) for published in facts["published"]),

@@ -41,7 +41,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Encoder:
+class EncoderFacts:
     """The frozen encoder of the probes; hours of pre-training None where its card does not tell."""
 
     directory: str
@@ -150,7 +150,7 @@ class ProbeResult:
     version: str
     classes: tuple[str, ...]
     channels: tuple[str, ...]
-    encoder: Encoder | None
+    encoder: EncoderFacts | None
     protocol: Mapping[str, Any]
     selection: Literal["inner", "test", "fixed"]
     arms: tuple[Arm, ...]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from selfpab_jax.probe.results import Arm, Budget, Encoder, ProbeResult, Published
+from selfpab_jax.probe.results import Arm, Budget, EncoderFacts, ProbeResult, Published
 
 CLASSES = ("walking", "sitting <b>still</b> & $x_1$", "_stairs", "never done")
 LEAK = "the encoder was pre-trained on 1 of these 4 subjects: S1"
@@ -47,7 +47,7 @@ def _result(**changes: Any) -> ProbeResult:
     facts: dict[str, Any] = {
         "dataset": "harth", "title": "HARTH & <friends>", "version": "1.2.0", "classes": CLASSES,
         "channels": ("back_x", "back_y", "back_z"),
-        "encoder": Encoder("models/one", "SelfPAB", 60, 3, None, True),
+        "encoder": EncoderFacts("models/one", "SelfPAB", 60, 3, None, True),
         "protocol": {"window": "599 frames", "shift": 12},
         "selection": "inner",
         "arms": (
