@@ -76,8 +76,9 @@ def prepare_corpus(
                     recordings += _kept(part, min_seconds, ledger)
         if progress is not None:
             progress(done, len(files), file.name)
-    ledger.tell_subjects(min_seconds)
-    recordings = _in_order(recording for recording in recordings if ledger.labelled[recording.subject])
+    usable = {recording.subject for recording in recordings if (recording.labels_N >= 0).any()}
+    ledger.tell_subjects(usable, min_seconds)
+    recordings = _in_order(recording for recording in recordings if recording.subject in usable)
     if not recordings:
         reasons = "; ".join(f"{entry.what}: {entry.reason}" for entry in ledger.entries[:3])
         raise DataError(f"{source.name}: nothing of it can be used ({reasons or 'it has no recordings'})")
@@ -123,11 +124,13 @@ class Ledger:
             raise DataError(f"{what}: {reason}")
         self.entries.append(SetAside(what, reason))
 
-    def tell_subjects(self, min_seconds: float) -> None:
-        """A line for each subject that has no label, and for each that had recordings too short."""
+    def tell_subjects(self, usable: set[str], min_seconds: float) -> None:
+        """A line for each subject without a label that can be used, and for each that had recordings too short."""
         for subject, samples in sorted(self.samples.items()):
             if not self.labelled[subject]:
                 self.add(subject, f"none of its {samples} samples has a label")
+            elif subject not in usable:
+                self.add(subject, f"none of its {self.labelled[subject]} labelled samples is in a usable recording")
         for subject, seconds in sorted(self.short.items()):
             plural = "a recording" if len(seconds) == 1 else f"{len(seconds)} recordings"
             self.add(subject, f"{plural} shorter than {min_seconds:g} s, {sum(seconds):.3g} s in all")

@@ -119,6 +119,18 @@ def test_a_subject_without_labels_is_set_aside(synthetic, make_corpus, damage):
         assert lines(corpus) == ["s1: none of its 7500 samples has a label"]
 
 
+def test_a_subject_whose_labels_lie_in_unusable_samples_is_set_aside(synthetic, make_corpus):
+    def labelled_in_a_gap(recording):
+        signal = recording.signal_NxC.copy()
+        signal[:500] = np.nan
+        labels = np.where(np.arange(7500) < 500, recording.labels_N, -1)
+        return [replace(recording, signal_NxC=signal, labels_N=labels)]
+
+    corpus = make_corpus(synthetic(subjects=2, damage={"s1": labelled_in_a_gap}))
+    assert corpus.subjects == ("s0",)
+    assert lines(corpus)[1:] == ["s1: none of its 500 labelled samples is in a usable recording"]
+
+
 def test_a_recording_without_labels_stays_with_its_subject(synthetic, make_corpus):
     def and_another(recording):
         return [recording, replace(recording, name="other", labels_N=None)]
