@@ -179,6 +179,7 @@ def test_a_sensor_missing_in_one_subject_sets_it_aside(synthetic, make_corpus):
         "s0, s0.csv: s0.csv has 3 channels, not the 6 of back_x, back_y, back_z, thigh_x, thigh_y, thigh_z: "
         "is a sensor missing?",
         "s1, s1.csv: no row has numbers in all channels (thigh_x, thigh_y, thigh_z never has: is a sensor missing?)",
+        "s1: none of its 7500 labelled samples is in a usable recording",
     ]
 
 
