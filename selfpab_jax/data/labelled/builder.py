@@ -168,7 +168,7 @@ def _unpacked(dl_manager: Any, download: Download) -> str:
     found = sorted(folder.rglob(download.inner))
     if not found:
         raise DataError(f"{download.url}: there is no {download.inner} in it")
-    return str(_unzip(found[0]))
+    return str(found[0] if found[0].is_dir() else _unzip(found[0]))
 
 
 def _unzip(archive: Path) -> Path:

@@ -37,7 +37,7 @@ class Download:
         sha256: of the file; None where no checksum is published or known.
         size: in bytes, where known.
         name: of the file, where the address doesn't end in it.
-        inner: name of an archive in this one that holds the data, where there is one.
+        inner: name of the archive or folder in this one that holds the data, where not all of it does.
     """
 
     url: str

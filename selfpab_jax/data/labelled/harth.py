@@ -60,10 +60,10 @@ VERSION_2 = replace(
     VERSION_1,
     version="2.0.0",
     description=VERSION_1.description.replace("22 people", "31 people"),
-    licence="as stated in the repository (version 1.2: CC BY 4.0)",
+    licence="MIT, as the repository's; version 1.2 is CC BY 4.0",
     homepage=REPOSITORY,
-    downloads=(),
-    manual=f"Clone {REPOSITORY} and copy the files of its folder harth (S006.csv and so on) here.",
+    downloads=(Download(f"{REPOSITORY}/archive/refs/tags/v2.0.zip", None, inner="harth"),),
+    manual=f"Check out the tag v2.0 of {REPOSITORY}: its folder harth has S006.csv and so on.",
     subjects=31,
 )
 

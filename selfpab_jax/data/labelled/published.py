@@ -17,6 +17,8 @@ from selfpab_jax.data.source import Rejected, SourceFile
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.signal.units import STANDARD_GRAVITY
 
+DEPTH = 3
+"""Levels of folders in which published files are looked for, the one given included."""
 G_IN = {"g": 1.0, "mg": 1e-3, "m/s2": 1 / STANDARD_GRAVITY}
 
 
@@ -115,7 +117,7 @@ class Published:
 
 
 def published_folder(path: str, pattern: str, what: str) -> Path:
-    """The folder that holds files of a pattern: the one given or, as archives unpack, the only one of those in it.
+    """The folder that holds files of a pattern: the one given or, as archives unpack, the only one a little below it.
 
     Args:
         path: given by the user.
@@ -128,13 +130,15 @@ def published_folder(path: str, pattern: str, what: str) -> Path:
     root = Path(path)
     if not root.is_dir():
         raise DataError(f"{path}: no such folder of {what} files")
-    for folders in ([root], sorted(folder for folder in root.iterdir() if folder.is_dir())):
-        found = [folder for folder in folders if next(folder.glob(pattern), None) is not None]
+    level = [root]
+    for _ in range(DEPTH):
+        found = [folder for folder in level if next(folder.glob(pattern), None) is not None]
         if len(found) > 1:
             names = ", ".join(folder.name for folder in found)
             raise DataError(f"{path}: {what} files lie in several folders ({names}); give one of them")
         if found:
             return found[0]
+        level = [below for folder in level for below in sorted(folder.iterdir()) if below.is_dir()]
     raise DataError(f"{path}: not a folder of {what} as published (no {pattern} in it)")
 
 

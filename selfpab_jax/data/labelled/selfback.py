@@ -53,7 +53,7 @@ CARD = DatasetCard(
     licence="CC BY 4.0",
     homepage="https://archive.ics.uci.edu/dataset/521/selfback",
     sensors=(
-        Sensor("wrist", "wrist of the dominant hand; has no counterpart in HUNT4 and keeps its published axes"),
+        Sensor("wrist", "wrist; has no counterpart in HUNT4 and keeps its published axes"),
         Sensor("thigh", "right thigh; x down, y right, z backward, as HUNT4's"),
     ),
     default_sensors=("wrist", "thigh"),
@@ -80,8 +80,9 @@ CARD_OF_TABLES = replace(
 
 @dataclass(frozen=True)
 class SelfBack(SubjectTables):
-    """Version 1.0: the files as published, `w/<activity>/<subject>.csv` and `t/...` with time, x, y, z (the authors'
-    repository has the same files in folders `wrist34` and `thigh34`); the merged files in `wt` are not read.
+    """Version 1.0: the files as published, `w/<activity>/<subject>.csv` and `t/...` with time, x, y, z. The authors'
+    repository (rgu-selfback/Datasets on GitHub) has them as `raw/9_class/wrist34/...` and `thigh34/...`, of 34 people;
+    the archive's folder `wt`, of both sensors, is not read.
     Version 1.1, made of them and never published: `subject_<number>.parquet` at 50 Hz, continuous within a segment.
     Which of the two lies in the folder is found where no version is given.
     """

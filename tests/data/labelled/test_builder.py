@@ -11,15 +11,20 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 import tensorflow_datasets as tfds
 
 from selfpab_jax.data.labelled.dataset import Download
 from selfpab_jax.data.labelled.har70plus import Har70Plus
+from selfpab_jax.data.labelled.harth import Harth
 from selfpab_jax.data.labelled.registry import DATASETS, open_dataset
 from selfpab_jax.data.labelled.uschad import UscHad
 from selfpab_jax.data.source import Rejected
 from selfpab_jax.errors import ConfigError, DataError
+
+from .conftest import standing, times
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -127,18 +132,32 @@ def test_single_files_keep_their_published_names(tmp_path, address, monkeypatch,
         list(open_dataset("har70plus", tmp_path / "tfds").files())
 
 
-def test_files_put_there_by_hand(tmp_path, write_harth):
+def test_a_folder_deep_in_an_archive(tmp_path, address, monkeypatch, write_harth):
+    write_harth(tmp_path / "repository-2.0" / "harth" / "S006.csv")
+    write_harth(tmp_path / "repository-2.0" / "other" / "S007.csv")
+    shutil.make_archive(str(tmp_path / "web" / "v2.0"), "zip", tmp_path, "repository-2.0")
+    offered(monkeypatch, Harth, Download(f"{address}/v2.0.zip", None, inner="harth"))
+    tfds.builder("harth", data_dir=str(tmp_path / "tfds")).download_and_prepare()
+    assert [recording.subject for recording in read_all(open_dataset("harth", tmp_path / "tfds"))] == ["S006"]
+
+
+def test_files_put_there_by_hand(tmp_path):
     def prepare():
-        builder = tfds.builder("harth", data_dir=str(tmp_path / "tfds"), version="2.0.0")
+        builder = tfds.builder("selfback", data_dir=str(tmp_path / "tfds"), version="1.1.0")
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=str(tmp_path / "by_hand")))
 
-    with pytest.raises(AssertionError, match=r"Clone https://github\.com/ntnu-ai-lab"):
+    with pytest.raises(AssertionError, match="One table a subject"):
         prepare()
-    write_harth(tmp_path / "by_hand" / "S006.csv", np.repeat([6, 77], 200))
+    names = [f"{sensor}_{axis}" for sensor in ("wrist", "thigh") for axis in "xyz"]
+    columns = {"timestamp": times(200, 50), "label": np.repeat([7, 77], 100), "segment": np.zeros(200, np.int64)}
+    signal = standing(200, (-0.4, -0.9, 0.05, -0.99, -0.08, 0.09))
+    (tmp_path / "by_hand").mkdir()
+    table = pa.table(columns | dict(zip(names, signal.T, strict=True)))
+    pyarrow.parquet.write_table(table, tmp_path / "by_hand" / "subject_026.parquet")
     prepare()
-    prepared = open_dataset("harth", tmp_path / "tfds", version="2.0")
-    assert prepared.card.version == "2.0.0"
-    assert same(read_all(prepared), read_all(open_dataset("harth", tmp_path / "by_hand")))
+    prepared = open_dataset("selfback", tmp_path / "tfds", version="1.1")
+    assert prepared.card.version == "1.1.0"
+    assert same(read_all(prepared), read_all(open_dataset("selfback", tmp_path / "by_hand")))
     assert "label 77" in read_all(prepared)[0].notes[0]
 
 
