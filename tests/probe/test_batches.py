@@ -1,0 +1,32 @@
+import threading
+
+import numpy as np
+import pytest
+
+from selfpab_jax.probe.batches import ShuffledRows, read_ahead
+
+
+def test_an_epoch_reads_every_row_once_but_the_rest():
+    rows = np.arange(100, 203)
+    order = ShuffledRows(rows, 20, seed=1)
+    epochs = [np.concatenate([order.batch(e * 5 + k) for k in range(5)]) for e in range(2)]
+    for epoch in epochs:
+        assert len(epoch) == len(set(epoch)) == 100
+        assert set(epoch) <= set(rows)
+    assert not np.array_equal(*epochs)
+    again = ShuffledRows(rows, 20, seed=1)
+    np.testing.assert_array_equal(again.batch(7), epochs[1][40:60])
+    assert not np.array_equal(ShuffledRows(rows, 20, seed=2).batch(0), epochs[0][:20])
+
+
+def test_few_rows_are_one_batch():
+    order = ShuffledRows(np.arange(7), 20, seed=1)
+    assert order.steps_per_epoch == 1
+    np.testing.assert_array_equal(order.batch(3), np.arange(7))
+
+
+def test_read_ahead_keeps_the_order_and_passes_errors_on():
+    assert list(read_ahead(lambda i: (i, threading.current_thread().name), 5))[4][0] == 4
+    with pytest.raises(ZeroDivisionError):
+        list(read_ahead(lambda i: 1 // (3 - i), 5))
+    assert list(read_ahead(lambda i: i, 0)) == []

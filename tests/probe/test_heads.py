@@ -1,0 +1,58 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from selfpab_jax.errors import ConfigError
+from selfpab_jax.probe.heads import HeadSettings, cross_entropy, head_logits, init_head
+
+LAYERS, WIDTH, CLASSES, ROWS = 3, 5, 4, 7
+
+
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_folded_logits_are_those_of_standardised_rows(kind):
+    draw = np.random.default_rng(0)
+    settings = HeadSettings(kind=kind, hidden=6)
+    head = {name: np.asarray(a) for name, a in init_head(jax.random.key(0), settings, LAYERS, WIDTH, CLASSES).items()}
+    head["mix_L"] = draw.standard_normal(LAYERS).astype(np.float32)
+    x, mean = draw.standard_normal((2, ROWS, LAYERS, WIDTH)).astype(np.float32)
+    mean, deviation = mean[0], np.exp(draw.standard_normal((LAYERS, WIDTH))).astype(np.float32)
+
+    share = np.exp(head["mix_L"]) / np.exp(head["mix_L"]).sum()
+    mixed = np.einsum("l,bld->bd", share, (x - mean) / deviation)
+    expected = mixed @ head["weight_DxH"] + head["bias_H"]
+    if kind == "mlp":
+        expected = np.maximum(expected, 0) @ head["out_HxY"] + head["out_bias_Y"]
+    got = head_logits(head, mean.ravel(), deviation.ravel(), x.reshape(ROWS, -1))
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+    assert sum(a.size for a in head.values()) == settings.parameters(LAYERS, WIDTH, CLASSES)
+
+
+def test_initial_parameters_are_uniform_as_torch_draws_them():
+    head = init_head(jax.random.key(3), HeadSettings(kind="mlp", hidden=200), 2, 400, 5)
+    for name, inputs in (("weight_DxH", 400), ("bias_H", 400), ("out_HxY", 200), ("out_bias_Y", 200)):
+        bound = inputs**-0.5
+        assert np.abs(head[name]).max() <= bound
+    assert np.std(head["weight_DxH"]) == pytest.approx(400**-0.5 / 3**0.5, rel=0.02)
+    assert not np.any(head["mix_L"])
+    assert not np.array_equal(head["bias_H"][:5], init_head(jax.random.key(4), HeadSettings(), 2, 400, 5)["bias_H"])
+
+
+def test_cross_entropy_is_the_mean_over_the_rows_that_count():
+    logits = np.random.default_rng(0).standard_normal((6, CLASSES)).astype(np.float32)
+    labels, weights = np.array([0, 1, 2, 3, 0, -1]), np.array([1, 2, 0.5, 0, 1, 0], np.float32)
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    expected = -(weights * log_p[np.arange(6), labels]).sum() / weights.sum()
+    assert cross_entropy(jnp.asarray(logits), jnp.asarray(labels), jnp.asarray(weights)) == pytest.approx(
+        expected, rel=1e-5
+    )
+    nothing = cross_entropy(jnp.asarray(logits), jnp.asarray(labels), jnp.zeros(6, jnp.float32))
+    assert nothing == 0
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"kind": "tree"}, {"optimiser": "sgd"}, {"epochs": 0}, {"beta2": 1.0}, {"decay": 0.0}, {"memory_gib": 0}]
+)
+def test_settings_that_cannot_be_are_refused(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        HeadSettings(**wrong)
