@@ -18,10 +18,12 @@ COMMANDS = {
     "status": ("status", "status", "say where runs are"),
     "evaluate": ("evaluate", "evaluate", "held-out loss and pictures of a run"),
     "export": ("export", "export", "write a run's model for use"),
+    "embed": ("embed", "embed", "features of long recordings, a row a frame or a window"),
     "convert inspect": ("convert", "inspect", "say what is in a PyTorch checkpoint"),
     "convert from-torch": ("convert", "from_torch", "PyTorch checkpoint to a model directory or a run"),
     "convert to-torch": ("convert", "to_torch", "model directory to a PyTorch checkpoint"),
     "convert verify": ("convert", "verify", "compare two models layer by layer"),
+    "scaling fit": ("scaling", "fit", "fit scaling laws to a sweep, with a report"),
     "demo": ("demo", "demo", "all of the above on a synthetic cohort, in minutes"),
 }
 

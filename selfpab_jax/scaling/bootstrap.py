@@ -8,26 +8,28 @@ from selfpab_jax.scaling.cells import spread
 from selfpab_jax.scaling.region import Region
 
 CONFIDENCE = 0.95
-EXACT = 1e-14  # a residual sum of squares below which there is rounding only
+ROUNDING = (
+    1e-4  # share of a loss; no residuals are trusted to be smaller: the search, float32 and evaluation are not exact
+)
 
 
 class Bootstrap:
     """Samples drawn from a fit, and the critical values that they give.
 
     An interval holds every value v for which the residual sum of squares under "the quantity is v" exceeds the least
-    one by at most `critical` residual variances. For a linear law and Gaussian noise that is Student's interval, and the
-    critical value a quantile of F. Here it is the same quantile over samples drawn from the fit, in each of which the
-    quantity's true value is known; never less than F's, as few residuals make too tame samples.
+    one by at most `critical` residual variances. For a linear law and Gaussian noise that is Student's interval, and
+    the critical value a quantile of F. Here it is the same quantile over samples drawn from the fit, in each of which
+    the quantity's true value is known; never less than F's, as few residuals make too tame samples.
     """
 
     def __init__(self, region: Region, samples: int, seed: int):
         fit = region.fit
         self.region, self.degrees = region, fit.degrees
-        self.variance = float((region.residuals**2).sum()) / self.degrees
+        self.variance = max(float((region.residuals**2).sum()) / self.degrees, ROUNDING**2)
         self.least = float(region.best((1 + region.residuals)[:, None]).min())
         self._target_RxB = 1 + draw(region, samples, np.random.default_rng(seed))
         self._rss_GxB = region.best(self._target_RxB)
-        self._least_B = np.maximum(self._rss_GxB.min(0), EXACT)
+        self._least_B = np.maximum(self._rss_GxB.min(0), ROUNDING**2)
 
     def _limit(self, rss_B: np.ndarray) -> float:
         ratios = (rss_B - self._least_B) * self.degrees / self._least_B

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from scipy.stats import f as f_distribution
 from scipy.stats import t as t_distribution
 
-from selfpab_jax.scaling.bootstrap import CONFIDENCE, Bootstrap
+from selfpab_jax.scaling.bootstrap import CONFIDENCE, ROUNDING, Bootstrap
 from selfpab_jax.scaling.cells import levels, spread
 from selfpab_jax.scaling.fit import Fit, fit_law
 from selfpab_jax.scaling.laws import Law
@@ -61,7 +61,7 @@ class Estimate:
     @property
     def floor_is_known(self) -> bool:
         """Whether the points exclude a plain power law."""
-        return self.floor[0] > 0
+        return bool(self.floor[0] > ROUNDING * self.fit.losses.min())
 
     def predict(self, amounts: Float[np.ndarray, " A"], runs: int | None = None) -> Prediction:
         """The loss at the amounts: the law's own, or with `runs` the mean of so many runs, with their scatter."""
@@ -95,6 +95,8 @@ def estimate(
         seed: of the bootstrap.
     """
     amounts, losses = np.asarray(amounts, float), np.asarray(losses, float)
+    if not all((np.isfinite(values) & (values > 0)).all() for values in (amounts, losses)):
+        return Refusal("amounts and losses must all be above 0 and finite; leave failed runs out")
     reason = too_few(law, amounts, names)
     if reason:
         return Refusal(reason)
@@ -104,15 +106,17 @@ def estimate(
     around = region(fit)
     bootstrap = Bootstrap(around, SAMPLES[law.powers], seed)
     parts = spread(amounts, around.residuals, law.unknowns)
-    reason = _no_fall(fit, bootstrap, max(bootstrap.variance, parts.between), names)
+    misfit = float(f_distribution.sf(parts.between / parts.within, *parts.degrees)) if parts.within else None
+    misfit = misfit if all(parts.degrees) else None
+    off_the_law = misfit is not None and misfit < DOUBT
+    reason = _no_fall(fit, bootstrap, parts.between if off_the_law else bootstrap.variance, names)
     if reason:
         return Refusal(reason)
-    misfit = float(f_distribution.sf(parts.between / parts.within, *parts.degrees)) if parts.within else None
     return Estimate(
         fit,
         tuple(bootstrap.exponent(i) for i in range(law.powers)),
         bootstrap.loss(np.full(law.powers, np.inf)),
-        misfit if all(parts.degrees) else None,
+        misfit,
         bootstrap,
     )
 
@@ -140,6 +144,7 @@ def _no_fall(fit: Fit, bootstrap: Bootstrap, variance: float, names: tuple[str, 
         bar = 2 * variance * f_distribution.ppf(1 - DOUBT, 2, fit.degrees)
         if without - bootstrap.least <= bar or fit.curve.coefficients[int(law.floor) + i] == 0:
             high, low = fit.losses[fit.amounts[:, i].argmin()], fit.losses[fit.amounts[:, i].argmax()]
-            what = "rises" if low > high * (1 + 2 * fit.noise) else "does not fall"
-            return f"the loss {what} with {name} beyond its scatter of {fit.noise:.2g}: no law, no extrapolation"
+            if low > high * (1 + 2 * fit.noise):
+                return f"it rises with {name}"
+            return f"a fall with {name} cannot be told from a scatter of {fit.noise:.1%} about the law"
     return ""

@@ -48,7 +48,8 @@ def grid(count: int, powers: int) -> Float[np.ndarray, "G A"]:
 
 def combine(axes: list[np.ndarray]) -> Float[np.ndarray, "G A"]:
     """Every combination of the axes' values."""
-    return np.array(list(product(*axes))).reshape(-1, len(axes))
+    every = list(product(*axes))
+    return np.array(every, float).reshape(len(every), len(axes))
 
 
 def fit_law(law: Law, amounts: Float[np.ndarray, "R A"], losses: Float[np.ndarray, " R"]) -> Fit:

@@ -37,6 +37,7 @@ class Law:
 CONSTANT = Law("constant", floor=True, powers=0)
 POWER = Law("power law", floor=False, powers=1)
 FLOORED = Law("power law with a floor", floor=True, powers=1)
+PLAIN_JOINT = Law("two power laws", floor=False, powers=2)
 JOINT = Law("two power laws with a floor", floor=True, powers=2)
 
 

@@ -57,7 +57,9 @@ def load_points(sweep: Path) -> list[Point]:
             raise DataError(f"{sweep}: this installation cannot read sweep folders; give a CSV of points")
         return import_module("selfpab_jax.scaling.collect").collect(sweep)
     if not sweep.exists():
-        raise DataError(f"{sweep} is not there; give a folder that `sweep plan` made, or a CSV with {', '.join(COLUMNS)}")
+        raise DataError(
+            f"{sweep} is not there; give a folder that `sweep plan` made, or a CSV with {', '.join(COLUMNS)}"
+        )
     return points_from_csv(sweep)
 
 

@@ -10,6 +10,7 @@ from selfpab_jax.scaling.projection import BELOW_ZERO, Face, faces, project
 
 WIDE = {1: 60, 2: 16}  # grid points an exponent over all exponents, by the number of exponents
 NEAR = {1: 60, 2: 20}  # and more of them where the fit is good
+GOOD = 12.0
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,8 @@ class Region:
     """The fit, linearised in the coefficients about its own law, over a grid of exponents.
 
     Losses are replaced by Huber's pseudo-values (the law plus the clipped residual over the share of unclipped ones):
-    least squares on them gives the robust fit, with the robust fit's variance (Huber 1981, chapter 7.10). Everything here is in
-    units of the law's own loss, so 0.01 is one per cent.
+    least squares on them gives the robust fit, with the robust fit's variance (Huber 1981, chapter 7.10). Everything
+    here is in units of the law's own loss, so 0.01 is one per cent.
 
     Attributes:
         fit: the fit.
@@ -52,7 +53,9 @@ class Region:
         """(G, P): what times the coefficients is the loss at the amounts."""
         return self.fit.curve.law.basis(self.exponents_GxA, amounts[None] / self.scale)[:, 0]
 
-    def at_loss(self, target_RxB: Float[np.ndarray, "R B"], amounts: Float[np.ndarray, " A"], loss: float) -> np.ndarray:
+    def at_loss(
+        self, target_RxB: Float[np.ndarray, "R B"], amounts: Float[np.ndarray, " A"], loss: float
+    ) -> np.ndarray:
         """(B,) least residual sum of squares of the laws that say `loss` at the amounts."""
         row_GxP = self.rows(amounts)
         least_B = np.full(target_RxB.shape[1], np.inf)
@@ -102,8 +105,8 @@ class Region:
         return low, high
 
 
-def region(fit: Fit, critical: float = 12.0) -> Region:
-    """The region about a fit, with a finer grid of exponents where the residual sum of squares is within `critical` variances."""
+def region(fit: Fit) -> Region:
+    """The region about a fit, with a finer grid of exponents where the fit is good (within `GOOD` variances)."""
     curve = fit.curve
     scale = np.exp(np.log(fit.amounts).mean(0))
     clipped = HUBER * fit.noise
@@ -113,7 +116,7 @@ def region(fit: Fit, critical: float = 12.0) -> Region:
     first = _build(fit, scale, np.concatenate([own, coarse]), residuals)
     variance = (residuals**2).sum() / max(fit.degrees, 1)
     rss_G = first.best((1 + residuals)[:, None])[:, 0]
-    near = first.exponents_GxA[rss_G <= rss_G.min() + critical * variance]
+    near = first.exponents_GxA[rss_G <= rss_G.min() + GOOD * variance]
     step = (EXPONENTS[1] / EXPONENTS[0]) ** (1 / (WIDE[curve.law.powers] - 1))
     spans = zip(near.min(0) / step, near.max(0) * step, strict=True)
     axes = [

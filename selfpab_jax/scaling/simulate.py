@@ -31,8 +31,8 @@ def simulate(scatter: str, seed: int, law: Law = FLOORED, missing: float = 0.2) 
     """A sweep over hours, or over sizes and hours.
 
     Exponents are 0.1 to 0.5, the floor 2 to 60% of the smallest amount's loss, the noise 0.3, 1 or 2%; 5 or 6 amounts
-    lie a factor of 2, 3.2 or 10 apart, with 3 seeds each (4 or 5 amounts and 3 or 4 sizes for the joint law), and up to a
-    share of `missing` of the runs failed.
+    lie a factor of 2, 3.2 or 10 apart, with 3 seeds each (4 or 5 amounts and 3 or 4 sizes for the joint law), and up
+    to a share of `missing` of the runs failed.
 
     Args:
         scatter: how runs lie about the law. "even": Gaussian; "heavy tails": Student's t of 4 degrees; "falling": from
@@ -102,7 +102,6 @@ class Trial:
         error: of that loss, log of foretold over true.
         width: of its interval, log of high over low.
         spans: of the exponents' intervals, high over low.
-        line_error: like `error`, for the plain power law that has no floor.
     """
 
     refused: str = ""

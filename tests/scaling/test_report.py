@@ -1,0 +1,151 @@
+"""The way from a table of points to a report."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from selfpab_jax.cli.main import main
+from selfpab_jax.errors import DataError
+from selfpab_jax.scaling.points import Point, load_points, points_from_csv, usable, write_points_csv
+from selfpab_jax.scaling.series import all_series, iso_flop
+
+SIZES = (1_000_000, 4_000_000, 16_000_000)
+HOURS = (10.0, 30.0, 100.0, 300.0, 1000.0)
+
+
+def sweep() -> list[Point]:
+    """Three sizes by five hours by three seeds, sizes at equal compute; people at equal hours; a failed run."""
+    rng = np.random.default_rng(0)
+    points = []
+    for size in SIZES:
+        for hours in HOURS:
+            for seed in range(3):
+                loss = (0.2 + 20 * size**-0.4 + 0.6 * hours**-0.3) * np.exp(rng.normal(0, 0.005))
+                tokens = 1e14 / size
+                f1 = 1 - loss if size == SIZES[1] else None
+                points.append(Point(f"{len(points):02d}", hours, 40, size, tokens, 6 * size * tokens, seed, loss, f1))
+    people = [
+        Point(f"people{n}-{seed}", 100, n, SIZES[1], 2.5e7, 6e14, seed, 0.5 + 0.4 * n**-0.5 + 0.002 * seed)
+        for n in (2, 4, 8, 16)
+        for seed in range(3)
+    ]
+    return [*points, *people, replace(points[0], run="lost", seed=9, loss=float("nan"), status="failed")]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("points") / "points.csv"
+    write_points_csv(sweep(), path)
+    return path
+
+
+def test_points_come_back_as_they_were(table: Path) -> None:
+    back = load_points(table)
+    assert [replace(point, loss=0) for point in back] == [replace(point, loss=0) for point in sweep()]
+    assert [p.loss for p in back[:-1]] == [p.loss for p in sweep()[:-1]]
+    fitted, left_out = usable(back)
+    assert len(fitted) == 57
+    assert left_out == {"lost": "is failed"}
+    assert usable([replace(back[0], loss=-1.0)])[1] == {"00": "has loss -1, which is not above 0"}
+    assert usable([replace(back[0], loss=float("nan"))])[1] == {"00": "has no finite loss"}
+    assert usable([replace(back[0], hours=0.0)])[1] == {"00": "has hours 0, which is not above 0"}
+
+
+def test_series_vary_one_amount_and_hold_the_rest() -> None:
+    points = usable(sweep())[0]
+    series = {one.title: one for one in all_series(points)}
+    assert {title for title in series if title.startswith("hours")} == {
+        "hours, at 1 M parameters",
+        "hours, at 4 M parameters",
+        "hours, at 16 M parameters",
+    }
+    assert "people, at 100 hours, 4 M parameters" in series
+    assert len(series["parameters and hours"].points) == 45
+    hours = series["hours, at 4 M parameters"].points  # not the runs on fewer people
+    assert len(hours) == 15
+    assert {point.subjects for point in hours} == {40}
+    assert len(series["people, at 100 hours, 4 M parameters"].points) == 15
+    assert [sorted({p.parameters for p in one.points}) for one in iso_flop(points)] == [list(SIZES)]
+    assert {p.hours for p in iso_flop(points)[0].points} == {1000.0}
+
+
+def test_of_several_runs_of_a_seed_the_best_counts() -> None:
+    points = usable(sweep())[0]
+    worse = [replace(point, run=point.run + "b", loss=point.loss * 1.5) for point in points]
+    title = "hours, at 1 M parameters"
+    found = [next(one for one in all_series(p) if one.title == title) for p in (points, worse + points)]
+    assert {p.run for p in found[0].points} == {p.run for p in found[1].points}
+
+
+def test_report(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "report"
+    assert main(["scaling", "fit", str(table), "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "held-out loss against hours, at 4 M parameters" in printed
+    assert "within the interval" in printed
+    fits = json.loads((out / "fits.json").read_text())
+    by_name = {(fit["measure"], *fit["amounts"], fit["held"]): fit for fit in fits["fits"]}
+    hours = by_name["held-out loss", "hours", "at 4 M parameters"]
+    assert hours["exponents"][0]["value"] == pytest.approx(0.3, abs=0.06)
+    assert {choice["law"] for choice in hours["choices"]} == {"constant", "power law", "power law with a floor"}
+    assert hours["largest_from_smaller"]["held"]
+    assert hours["ahead"]["amounts"] == [10_000]
+    joint = by_name["held-out loss", "parameters", "hours", ""]
+    assert [e["value"] for e in joint["exponents"]] == pytest.approx([0.4, 0.3], abs=0.06)
+    sizes = by_name["held-out loss", "parameters", "at 10 hours"]
+    assert sizes["refused"] == "3 distinct parameters; a law with a floor needs at least 4"
+    assert ("1 - macro-F1", "hours", "at 4 M parameters") in by_name
+    assert points_from_csv(out / "points.csv")[:-1] == sweep()[:-1]
+    page = (out / "report.html").read_text()
+    pictures = list((out / "pictures").glob("*.png"))
+    assert page.count("data:image/png;base64,") == len(pictures) == len(fits["fits"]) + 1
+    assert "lost" in page
+    assert not re.search(r"\bnan\b|\binf\b|None", re.sub(r"base64,[^\"]*", "", page))
+
+
+def test_a_sweep_too_small_is_reported_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_points_csv(sweep()[:6], tmp_path / "few.csv")  # two amounts of hours
+    assert main(["scaling", "fit", str(tmp_path / "few.csv"), "--out", str(tmp_path / "few")]) == 0
+    assert "No series" in capsys.readouterr().out
+    page = (tmp_path / "few" / "report.html").read_text()
+    assert "No series" in page
+    assert "No isoFLOP curves" in page
+    write_points_csv(sweep()[:9], tmp_path / "three.csv")
+    assert main(["scaling", "fit", str(tmp_path / "three.csv"), "--out", str(tmp_path / "three")]) == 0
+    assert "no law: 3 distinct hours" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("hours", "length"), "has no column hours"),
+        (("\n01,", "\n00,"), "has the run 00 twice"),
+        (("\n00,10.0", "\n00,ten"), "line 2: hours is 'ten', which is no number"),
+        (("\n00,10.0,40,", "\n00,10.0,40.5,"), "subjects is 40.5, which is no whole number"),
+    ],
+)
+def test_a_damaged_table_is_told_in_a_line(
+    table: Path, tmp_path: Path, change: tuple[str, str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = table.read_bytes().decode().replace("\r\n", "\n")
+    (tmp_path / "bad.csv").write_text(text.replace(*change, 1))
+    assert main(["scaling", "fit", str(tmp_path / "bad.csv"), "--out", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_table_is_told_in_a_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is not there"):
+        load_points(tmp_path / "none")
+    (tmp_path / "empty.csv").write_text("run,hours,subjects,parameters,tokens,flops,seed,loss\n")
+    with pytest.raises(DataError, match="no rows"):
+        points_from_csv(tmp_path / "empty.csv")
+    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00run")
+    with pytest.raises(DataError, match="no table of points"):
+        points_from_csv(tmp_path / "binary.csv")
