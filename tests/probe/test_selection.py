@@ -1,0 +1,167 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from selfpab_jax.errors import ConfigError, DataError
+from selfpab_jax.probe.folds import Fold, leave_one_subject_out
+from selfpab_jax.probe.head_training import train_jobs
+from selfpab_jax.probe.heads import HeadSettings
+from selfpab_jax.probe.jobs import Rows
+from selfpab_jax.probe.probe_heads import probe_heads
+from selfpab_jax.probe.scores import confusion, macro_f1
+from selfpab_jax.probe.selection import SelectionSettings, choose, final_jobs, make_tasks
+from selfpab_jax.probe.table import FeatureTable
+from selfpab_jax.probe.trained_heads import predict_rows
+
+from .clusters import cluster_rows
+
+CLASSES, NAMES = 4, ("a", "b", "c", "d", "e")
+FOLDS = leave_one_subject_out(NAMES).folds
+HEAD = HeadSettings(hidden=8, batch_size=256, epochs=5, min_steps=100)
+QUICK = SelectionSettings(learning_rates=(1e-3, 1e-2), weight_decays=(0.0,))
+
+
+def table_of(corpus, seed=0):
+    """Features that tell the classes, as an encoder's would."""
+    draw = np.random.default_rng(seed)
+    centres = draw.standard_normal((len(corpus.classes) + 1, 2, 12))
+    features = centres[corpus.label_R] + 1.5 * draw.standard_normal((len(corpus.label_R), 2, 12))
+    return FeatureTable(features.astype(np.float16), "key", {})
+
+
+def fold_scores(rows, trained):
+    """Macro-F1 of each fold's head on its test subject."""
+    scores = []
+    for subject in range(len(NAMES)):
+        chosen = np.flatnonzero(rows.subject_R == subject)
+        predicted = predict_rows(rows, trained, np.array([subject]), chosen)[0].argmax(-1)
+        scores.append(float(macro_f1(confusion(rows.label_R[chosen], predicted, CLASSES))))
+    return scores
+
+
+def test_the_selected_head_is_within_a_point_of_logistic_regression():
+    rows = cluster_rows(rows=2500, width=24, separation=0.3)
+    tasks, notes = make_tasks(FOLDS, [0], NAMES, rows, None)
+    head = replace(HEAD, epochs=8, min_steps=400)
+    choices = choose(rows, tasks, NAMES, head, SelectionSettings(), CLASSES)
+    ours = np.mean(fold_scores(rows, train_jobs(rows, final_jobs(rows, tasks, choices), head, CLASSES)))
+    x, theirs = rows.features_RxE.astype(np.float32), []
+    for subject in range(len(NAMES)):
+        test = rows.subject_R == subject
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300)).fit(x[~test], rows.label_R[~test])
+        theirs.append(macro_f1(confusion(rows.label_R[test], model.predict(x[test]), CLASSES)))
+    assert not notes
+    assert 0.5 < np.mean(theirs) < 0.95  # neither hopeless nor trivial
+    assert ours > np.mean(theirs) - 0.01
+
+
+def test_the_test_subject_has_no_part_in_an_inner_choice():
+    rows = cluster_rows()
+    labels = rows.label_R.copy()
+    labels[rows.subject_R == 0] = (labels[rows.subject_R == 0] + 1) % CLASSES
+    other = Rows(rows.features_RxLxD, labels, rows.subject_R)
+    fold = FOLDS[:1]
+    one, changed = (
+        choose(some, make_tasks(fold, [0, 1], NAMES, some, None)[0], NAMES, HEAD, QUICK, CLASSES)
+        for some in (rows, other)
+    )
+    assert one == changed
+    assert [choice.chosen_on for choice in one] == ["inner", "inner"]
+    on_test = replace(QUICK, choose="test")
+    one, changed = (
+        choose(some, make_tasks(fold, [0], NAMES, some, None)[0], NAMES, HEAD, on_test, CLASSES)
+        for some in (rows, other)
+    )
+    assert one[0].macro_f1 > changed[0].macro_f1 + 0.2
+
+
+def test_a_choice_on_the_test_subject_is_the_score_that_comes_out():
+    rows = cluster_rows()
+    tasks, _ = make_tasks(FOLDS, [0], NAMES, rows, None)
+    choices = choose(rows, tasks, NAMES, HEAD, replace(QUICK, choose="test"), CLASSES)
+    scores = fold_scores(rows, train_jobs(rows, final_jobs(rows, tasks, choices), HEAD, CLASSES))
+    np.testing.assert_allclose(scores, [choice.macro_f1 for choice in choices], atol=0.02)
+    assert {choice.chosen_on for choice in choices} == {"test"}
+
+
+@pytest.mark.parametrize("inner_folds", [1, 3])
+def test_a_candidate_that_diverges_loses(inner_folds):
+    rows = cluster_rows()
+    tasks, _ = make_tasks(FOLDS, [0], NAMES, rows, None)
+    selection = replace(QUICK, learning_rates=(1e38, 1e-3), inner_folds=inner_folds)
+    choices = choose(rows, tasks, NAMES, HEAD, selection, CLASSES)
+    assert {choice.learning_rate for choice in choices} == {1e-3}
+    only = choose(rows, tasks, NAMES, HEAD, replace(QUICK, learning_rates=(1e38,)), CLASSES)
+    assert {choice.note for choice in only} == {"all candidates diverged"}
+
+
+def test_with_too_few_labels_the_preferred_candidate_is_taken_and_that_is_said():
+    rows = cluster_rows()
+    budget = np.zeros(len(rows.label_R), bool)
+    for label in range(CLASSES):
+        budget[np.flatnonzero(rows.label_R == label)[label]] = True  # one row a class, all of subject a
+    masks = {(fold.name, 0): budget for fold in FOLDS}
+    tasks, notes = make_tasks(FOLDS, [0], NAMES, rows, masks)
+    assert notes == ("a, seed 0: left out, no labelled row to train on",)
+    choices = choose(rows, tasks, NAMES, HEAD, QUICK, CLASSES)
+    assert {(c.learning_rate, c.point, c.chosen_on, c.note) for c in choices} == {
+        (1e-3, 5, "fixed", "too few labels or subjects to choose on")
+    }
+    alone = (Fold("a", ("a",), ("b",)),)
+    tasks, _ = make_tasks(alone, [0], NAMES, rows, None)
+    assert choose(rows, tasks, NAMES, HEAD, QUICK, CLASSES)[0].note
+    with pytest.raises(DataError, match="no fold has a labelled row"):
+        make_tasks(FOLDS[:1], [0], NAMES, rows, masks)
+    with pytest.raises(DataError, match="no label budget was drawn for a, seed 1"):
+        make_tasks(FOLDS, [1], NAMES, rows, masks)
+
+
+def test_every_row_is_predicted_by_the_heads_of_the_fold_that_tests_it(corpus):
+    folds = leave_one_subject_out(corpus.subjects)
+    heads = {"linear": HEAD, "mlp": replace(HEAD, kind="mlp")}
+    predictions = probe_heads(table_of(corpus), corpus, folds, heads, [3, 5], selection=QUICK)
+    for name in heads:
+        found = predictions[name]
+        assert found.probabilities_NxRxY.shape == (2, len(corpus.label_R), len(corpus.classes))
+        np.testing.assert_allclose(found.probabilities_NxRxY.sum(-1), 1, rtol=1e-4)
+        known = corpus.label_R >= 0
+        assert (found.probabilities_NxRxY.argmax(-1) == corpus.label_R)[:, known].mean() > 0.75
+        assert [(c.fold, c.seed) for c in found.choices] == [(f.name, s) for f in folds.folds for s in (3, 5)]
+        assert np.abs(found.probabilities_NxRxY[0] - found.probabilities_NxRxY[1]).max() > 1e-4
+
+
+def test_a_budget_holds_for_each_fold_and_seed_and_rows_of_left_out_folds_are_not_predicted(corpus):
+    folds = leave_one_subject_out(corpus.subjects)
+    subject_R = np.array(corpus.subjects)[corpus.subject_R]
+    masks = {(fold.name, seed): subject_R == corpus.subjects[1 + seed] for fold in folds.folds for seed in (0, 1)}
+    found = probe_heads(table_of(corpus), corpus, folds, {"linear": HEAD}, [0, 1], selection=QUICK, row_masks=masks)
+    unpredicted = np.isnan(found["linear"].probabilities_NxRxY).any(-1)
+    for seed in (0, 1):
+        np.testing.assert_array_equal(unpredicted[seed], subject_R == corpus.subjects[1 + seed])
+    assert len(found["linear"].notes) == 2
+    flattering = probe_heads(
+        table_of(corpus),
+        corpus,
+        folds,
+        {"linear": HEAD},
+        [0, 1],
+        selection=replace(QUICK, choose="test"),
+        row_masks=masks,
+    )
+    assert {choice.chosen_on for choice in flattering["linear"].choices} == {"test"}
+    assert "flatters" in flattering["linear"].notes[-1]
+
+
+def test_features_of_other_rows_and_impossible_settings_are_refused(corpus):
+    table, folds = table_of(corpus), leave_one_subject_out(corpus.subjects)
+    with pytest.raises(DataError, match="do not belong together"):
+        probe_heads(FeatureTable(table.features_RxLxD[:-1], "key", {}), corpus, folds, {"linear": HEAD}, [0])
+    with pytest.raises(ConfigError, match="each once"):
+        probe_heads(table, corpus, folds, {"linear": HEAD}, [1, 1])
+    for wrong in ({"choose": "best"}, {"learning_rates": ()}, {"weight_decays": (-1.0,)}, {"share": 1.0}):
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            SelectionSettings(**wrong)
