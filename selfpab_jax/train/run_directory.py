@@ -43,7 +43,7 @@ def claim(run: Path, settings: dict[str, Any], *, resume: bool, overwrite: bool)
         if not path.exists() and set(os.listdir(run)) - {path.name + ".new"}:
             raise RunError(f"{run} holds other files and is no run; choose another --run")
         if path.exists():
-            changed = _changes(_comparable(read_settings(run)), _comparable(settings))
+            changed = changes(comparable(read_settings(run)), comparable(settings))
             if changed:
                 raise RunError(
                     f"{run} was started with other settings ({'; '.join(changed[:4])}); "
@@ -97,17 +97,19 @@ def _clear(run: Path) -> None:
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
-def _comparable(settings: dict[str, Any]) -> dict[str, Any]:
+def comparable(settings: dict[str, Any]) -> dict[str, Any]:
+    """What makes a run the run it is: its settings without those that a resumed run may change."""
     kept = {part: value for part, value in settings.items() if part not in MAY_CHANGE}
     kept["data"] = {name: value for name, value in kept.get("data", {}).items() if name not in DATA_MAY_CHANGE}
     return kept
 
 
-def _changes(old: Any, new: Any, name: str = "") -> list[str]:
+def changes(old: Any, new: Any, name: str = "") -> list[str]:
+    """What differs between nested settings, a field a text: `model.width was 32, is 64`."""
     if isinstance(old, dict) and isinstance(new, dict):
         return [
             change
             for key in sorted(old.keys() | new.keys())
-            for change in _changes(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))
+            for change in changes(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))
         ]
     return [] if old == new else [f"{name} was {old}, is {new}"]
