@@ -17,6 +17,7 @@ COMMANDS = {
     "pretrain": ("pretrain", "pretrain", "pre-train an encoder on records"),
     "status": ("status", "status", "say where runs are"),
     "evaluate": ("evaluate", "evaluate", "held-out loss and pictures of a run"),
+    "probe": ("probe", "probe", "score heads on a frozen encoder on labelled data"),
     "export": ("export", "export", "write a run's model for use"),
     "embed": ("embed", "embed", "features of long recordings, a row a frame or a window"),
     "convert inspect": ("convert", "inspect", "say what is in a PyTorch checkpoint"),

@@ -1,0 +1,89 @@
+"""`selfpab-jax probe`."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+
+from selfpab_jax.cli.parser import Parser
+from selfpab_jax.cli.preset import with_preset
+from selfpab_jax.errors import ConfigError
+from selfpab_jax.probe.settings import ProbeSettings
+
+
+class ProbeParser(Parser):
+    """Knows presets by name."""
+
+    def parse_args(self, args: Sequence[str], **options: Any) -> Namespace:
+        """Parse the command line after finding the preset of `--config`."""
+        return super().parse_args(with_preset(args), **options)
+
+
+def probe_parser() -> ProbeParser:
+    """Every field of `ProbeSettings`, and what goes in and out."""
+    parser = ProbeParser("probe", "Score heads on a frozen encoder by cross-validation over people.")
+    parser.add_argument("--config", action="config", help="YAML preset, e.g. configs/probe/harth.yaml")
+    parser.add_class_arguments(ProbeSettings)
+    parser.add_argument("--model", type=Path, help="model directory (selfpab-jax export, convert from-torch)")
+    parser.add_argument("--data", type=Path, help="files of the data set as published, or as its TFDS builder made them")
+    parser.add_argument("--out", type=Path, help="where scores, pictures and report.html go")
+    parser.add_argument("--cache", type=Path | None, default=None, help="keeps features; OUT/cache if unset")
+    parser.add_argument(
+        "--compare", action="store_true", help="with random weights and every supervised baseline beside the encoder"
+    )
+    parser.add_argument("--strict", action="store_true", help="stop at the first file that cannot be used")
+    parser.add_argument("--overwrite", action="store_true", help="replace the results in OUT (the cache stays)")
+    return parser
+
+
+def run_probe(parsed: Namespace) -> int:
+    """Run the command."""
+    from dataclasses import replace
+
+    from selfpab_jax.probe.baselines import BASELINES
+    from selfpab_jax.probe.probe import run_probe as probe
+    from selfpab_jax.probe.report import write_report
+    from selfpab_jax.probe.result_files import RESULT_FILE, save
+    from selfpab_jax.probe.score_tables import all_tables, as_text
+
+    settings = settings_of(probe_parser(), parsed)
+    for name, example in (("model", "models/first"), ("data", "harth/"), ("out", "probes/first")):
+        if parsed[name] is None:
+            raise ConfigError(f"--{name} is missing: give e.g. --{name} {example}")
+    if (parsed.out / RESULT_FILE).exists() and not parsed.overwrite:
+        raise ConfigError(f"{parsed.out} has results already; choose another --out or add --overwrite")
+    if parsed.compare:
+        settings = replace(settings, random_encoder=True, baselines=tuple(BASELINES))
+
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    parsed.out.mkdir(parents=True, exist_ok=True)
+    cache = parsed.cache or parsed.out / "cache"
+    probed = probe(settings, parsed.model, parsed.data, cache=cache, strict=parsed.strict, tell=tell)
+    save(probed.result, parsed.out)
+    for table in all_tables(probed.result):
+        print(as_text(table), end="\n\n")
+    report = write_report(probed.result, parsed.out, timelines=probed.timelines, embedding=probed.embedding)
+    for line in probed.result.set_aside[:10]:
+        print(f"set aside: {line}")
+    if len(probed.result.set_aside) > 10:
+        print(f"... and {len(probed.result.set_aside) - 10} more, in the report")
+    print(f"{report}: pictures and all of this; {RESULT_FILE} and CSV tables beside it")
+    return 0
+
+
+def settings_of(parser: Parser, parsed: Namespace) -> ProbeSettings:
+    """The settings as dataclasses, checked.
+
+    Raises:
+        ConfigError: a value makes no sense.
+    """
+    try:
+        fields = parser.instantiate(parsed).as_dict()
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    names = ProbeSettings.__dataclass_fields__
+    return ProbeSettings(**{name: value for name, value in fields.items() if name in names})

@@ -1,0 +1,184 @@
+"""The arms of a probe: heads on frozen features, fine-tuning and baselines, each in every fold under each budget."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from selfpab_jax.errors import DataError
+from selfpab_jax.probe.baselines import BASELINES, BaselinePrediction
+from selfpab_jax.probe.branches import Branch
+from selfpab_jax.probe.corpus import Corpus
+from selfpab_jax.probe.feature_cache import cached_features
+from selfpab_jax.probe.finetune import fit_predict_finetuned
+from selfpab_jax.probe.folds import Fold
+from selfpab_jax.probe.label_budgets import LabelBudget
+from selfpab_jax.probe.parts import kept, labelled_digest
+from selfpab_jax.probe.probe_heads import probe_heads
+from selfpab_jax.probe.progress import Tell, hours_told
+from selfpab_jax.probe.results import Arm
+from selfpab_jax.probe.row_predictions import Predictions, by_fold, confusions_of, share_errors_of
+from selfpab_jax.probe.settings import ProbeSettings
+from selfpab_jax.probe.table import FeatureTable
+
+TITLES = {
+    "linear": "linear head",
+    "mlp": "MLP head",
+    "forest": "hand-made features, random forest",
+    "transformer": "transformer from scratch",
+    "deepconvlstm": "DeepConvLSTM from scratch",
+    "cnn": "1-D CNN from scratch",
+    "lstm_spectrogram": "LSTM on spectrograms from scratch",
+    "lstm_signal": "LSTM on signals from scratch",
+    "finetuned": "pre-trained encoder, fine-tuned with its head",
+}
+
+
+ArmAndMore = tuple[Arm, tuple[str, ...], Predictions]
+
+
+def make_arms(
+    settings: ProbeSettings,
+    corpus: Corpus,
+    branches: tuple[Branch, ...],
+    budgets: list[LabelBudget],
+    table: FeatureTable,
+    cache: Path,
+    tell: Tell,
+) -> Iterator[ArmAndMore]:
+    """Every arm that the settings ask for, with its notes and the first seed's predictions by recording."""
+    for budget in budgets:
+        yield from _head_arms(settings, corpus, budget, dict.fromkeys(settings.seeds, table), trained=True)
+    if settings.random_encoder:
+        say = hours_told(tell, "features of random weights")
+        tables = {
+            seed: cached_features(corpus, branches, settings.features.extraction(seed), cache, say)
+            for seed in settings.seeds
+        }
+        for budget in budgets:
+            yield from _head_arms(settings, corpus, budget, tables, trained=False)
+    digest = labelled_digest(corpus) if settings.finetuned or settings.baselines else ""
+    if settings.finetuned:
+        facts = {"settings": asdict(settings.finetune), "encoder": table.description["encoder"], "corpus": digest}
+
+        def tune(fold: Fold, seed: int, mask: np.ndarray | None) -> BaselinePrediction:
+            return fit_predict_finetuned(corpus, fold, branches, settings.finetune, seed, mask, tell)
+
+        for budget in budgets:
+            yield _fold_arm("finetuned", "probe", tune, facts, settings, corpus, budget, cache)
+    baseline = replace(settings.baseline, transformer=branches[0].encoder.config.model)
+    for name in settings.baselines:
+        facts = {"settings": asdict(baseline), "corpus": digest}
+
+        def fit(fold: Fold, seed: int, mask: np.ndarray | None, name: str = name) -> BaselinePrediction:
+            return BASELINES[name](corpus, fold, baseline, seed, mask, tell)
+
+        for budget in budgets:
+            yield _fold_arm(name, "baseline", fit, facts, settings, corpus, budget, cache)
+
+
+def _head_arms(
+    settings: ProbeSettings,
+    corpus: Corpus,
+    budget: LabelBudget,
+    tables: Mapping[int, FeatureTable],
+    *,
+    trained: bool,
+) -> Iterator[ArmAndMore]:
+    """One arm for each head; seeds with the same features train in one program."""
+    seeds_of = {id(table): [seed for seed in tables if tables[seed] is table] for table in tables.values()}
+    for name in settings.heads:
+        head, selection = (
+            (settings.linear, settings.selection) if name == "linear" else (settings.mlp, settings.mlp_selection)
+        )
+        selection = replace(selection, choose=settings.protocol.choose)
+        probabilities: dict[int, Float32[np.ndarray, "R Y"]] = {}
+        chosen: dict[int, dict[str, Any]] = {}
+        notes: tuple[str, ...] = ()
+        for seeds in seeds_of.values():
+            found = probe_heads(
+                tables[seeds[0]],
+                corpus,
+                budget.folds,
+                {name: head},
+                seeds,
+                selection=selection,
+                row_masks=budget.masks,
+            )[name]
+            notes += found.notes
+            for number, seed in enumerate(seeds):
+                probabilities[seed] = found.probabilities_NxRxY[number]
+                chosen[seed] = by_fold(found.choices, seed)
+        title = f"{'pre-trained' if trained else 'random'} encoder, {TITLES[name]}"
+        arm_name = name if trained else f"random_{name}"
+        kind = "probe" if trained else "random"
+        arm, predictions = _arm(arm_name, title, kind, settings, corpus, budget, probabilities, chosen)
+        yield arm, notes, predictions
+
+
+def _fold_arm(
+    name: str,
+    kind: str,
+    fit: Callable[[Fold, int, np.ndarray | None], BaselinePrediction],
+    facts: Mapping[str, Any],
+    settings: ProbeSettings,
+    corpus: Corpus,
+    budget: LabelBudget,
+    cache: Path,
+) -> ArmAndMore:
+    """An arm that is trained fold by fold; what is finished is kept in the cache."""
+    probabilities, chosen = {}, {}
+    for seed in settings.seeds:
+        probabilities[seed] = np.full((len(corpus.label_R), len(corpus.classes)), np.nan, np.float32)
+        chosen[seed] = {}
+        for fold in budget.folds.folds:
+            mask = None if budget.masks is None else budget.masks[fold.name, seed]
+            decides = {"arm": name, "budget": budget.budget, "seed": seed, "fold": asdict(fold), **facts}
+            try:
+                found = kept(cache / "parts", decides, lambda f=fold, s=seed, m=mask: fit(f, s, m))
+            except DataError as error:
+                chosen[seed][fold.name] = {"left out": str(error)}
+                continue
+            rows_R = np.isin(corpus.subjects, fold.test)[corpus.subject_R]
+            probabilities[seed][rows_R] = found.probabilities_RxY
+            chosen[seed][fold.name] = found.description
+    arm, predictions = _arm(name, TITLES[name], kind, settings, corpus, budget, probabilities, chosen)
+    left_out = {
+        f"{TITLES[name]}, {fold}: {facts['left out']}"
+        for of_seed in chosen.values()
+        for fold, facts in of_seed.items()
+        if "left out" in facts
+    }
+    return arm, tuple(sorted(left_out)), predictions
+
+
+def _arm(
+    name: str,
+    title: str,
+    kind: Any,
+    settings: ProbeSettings,
+    corpus: Corpus,
+    budget: LabelBudget,
+    probabilities: Mapping[int, np.ndarray],
+    chosen: Mapping[int, Mapping[str, Any]],
+) -> tuple[Arm, Predictions]:
+    scored = {seed: confusions_of(corpus, probabilities[seed]) for seed in settings.seeds}
+    everywhere = set.intersection(*(set(confusions) for confusions, _ in scored.values()))
+    minutes = settings.protocol.share_minutes
+    arm = Arm(
+        name=name,
+        title=title,
+        kind=kind,
+        seeds=settings.seeds,
+        classes=corpus.classes,
+        confusions=tuple({s: scored[seed][0][s] for s in sorted(everywhere)} for seed in settings.seeds),
+        budget=budget.budget,
+        chosen=tuple(chosen[seed] for seed in settings.seeds),
+        share_errors=tuple(share_errors_of(corpus, probabilities[seed], everywhere, minutes) for seed in settings.seeds)
+        if minutes
+        else (),
+    )
+    return arm, scored[settings.seeds[0]][1]

@@ -1,0 +1,22 @@
+"""Lines of progress."""
+
+import time
+from collections.abc import Callable
+
+Tell = Callable[[str], None]
+"""Takes a line for people."""
+
+
+def hours_told(tell: Tell, what: str, every_seconds: float = 10.0) -> Callable[[float, float], None]:
+    """Takes hours done and hours in all, and says now and then how far it is, how fast, and how long it will take."""
+    began = last = time.monotonic()
+
+    def say(done: float, total: float) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= every_seconds:
+            last = now
+            left = (now - began) * (total - done) / max(done, 1e-9)
+            tell(f"{what}: {done:.1f} of {total:.1f} h, {done / (now - began):.2f} h/s, {left / 60:.1f} min left")
+
+    return say

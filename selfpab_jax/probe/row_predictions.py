@@ -1,0 +1,82 @@
+"""Probabilities of rows become an arm: predictions of samples, confusion matrices, shares."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int16
+
+from selfpab_jax.probe.alignment import frame_probabilities, predict_recordings, sample_probabilities
+from selfpab_jax.probe.corpus import Corpus
+from selfpab_jax.probe.results import Confusions
+from selfpab_jax.probe.scores import subject_confusions
+from selfpab_jax.probe.shares import share_error
+from selfpab_jax.probe.timeline import Timeline
+
+Predictions = Mapping[int, Int16[np.ndarray, " N"]]
+
+
+def predicted_subjects(corpus: Corpus, probabilities_RxY: Float[np.ndarray, "R Y"]) -> frozenset[str]:
+    """Those whose rows all have a prediction (a fold that could not be trained leaves its test subjects out)."""
+    missing_S = np.zeros(len(corpus.subjects), bool)
+    np.logical_or.at(missing_S, corpus.subject_R, np.isnan(probabilities_RxY).any(1))
+    return frozenset(name for name, missing in zip(corpus.subjects, missing_S, strict=True) if not missing)
+
+
+def confusions_of(corpus: Corpus, probabilities_RxY: Float[np.ndarray, "R Y"]) -> tuple[Confusions, Predictions]:
+    """A matrix for each predicted subject over samples, and the predictions by recording."""
+    predictions = predict_recordings(corpus, probabilities_RxY, predicted_subjects(corpus, probabilities_RxY))
+    return subject_confusions(corpus, predictions), predictions
+
+
+def share_errors_of(
+    corpus: Corpus, probabilities_RxY: Float[np.ndarray, "R Y"], subjects: Collection[str], minutes: float
+) -> dict[str, float]:
+    """The mean absolute error of the classes' shares in stretches of so many minutes, for each subject.
+
+    The shares are those of the mean probabilities, as the original's downstream task for sleep is scored; stretches do
+    not cross recordings, and count by their number.
+    """
+    settings = corpus.spectrogram
+    length = max(1, round(minutes * 60 * settings.rate_hz))
+    errors: dict[str, list[tuple[float, int]]] = {subject: [] for subject in sorted(subjects)}
+    for index, recording in enumerate(corpus.recordings):
+        if recording.subject not in errors or not (recording.labels_N >= 0).any():
+            continue
+        rows_R = np.flatnonzero(corpus.recording_R == index)
+        by_frame = frame_probabilities(
+            probabilities_RxY[rows_R], corpus.frame_R[rows_R], int(corpus.frame_counts[index])
+        )
+        samples = len(recording.labels_N)
+        by_sample = sample_probabilities(by_frame, samples, settings.fft_window, settings.fft_hop)
+        error = float(share_error(recording.labels_N, by_sample, length).mean())
+        errors[recording.subject].append((error, -(-samples // length)))
+    return {
+        subject: sum(error * count for error, count in parts) / sum(count for _, count in parts)
+        for subject, parts in errors.items()
+        if parts
+    }
+
+
+def timelines_of(corpus: Corpus, predictions: Predictions) -> list[Timeline]:
+    """Truth and prediction of each predicted subject, recordings joined in order."""
+    of_subject: dict[str, list[int]] = {}
+    for index in sorted(predictions):
+        of_subject.setdefault(corpus.recordings[index].subject, []).append(index)
+    lines = []
+    for subject, indices in of_subject.items():
+        lengths = [len(predictions[index]) for index in indices]
+        starts = tuple(int(start) for start in np.cumsum([0, *lengths[:-1]]))
+        truth_N = np.concatenate([corpus.recordings[index].labels_N for index in indices])
+        predicted_N = np.concatenate([predictions[index] for index in indices])
+        lines.append(Timeline(subject, truth_N, predicted_N, corpus.spectrogram.rate_hz, starts))
+    return lines
+
+
+def by_fold(choices: Collection[Any], seed: int) -> dict[str, Any]:
+    """Hyper-parameters of one seed by name of fold, ready for JSON."""
+    return {
+        choice.fold: {name: value for name, value in vars(choice).items() if name not in ("fold", "seed")}
+        for choice in choices
+        if choice.seed == seed
+    }
