@@ -98,7 +98,26 @@ def train_step(
     seed: int,
     accumulate: int,
 ) -> TrainStep:
-    """The compiled training step; it takes over the state that it is given.
+    """`jitted_train_step` for calls with arrays; it takes over the state that it is given."""
+    jitted = jitted_train_step(objective, update, schedule, mesh, seed=seed, accumulate=accumulate)
+
+    def on_mesh(state: TrainState, spectrogram: Array, stop: Array) -> tuple[TrainState, StepMetrics]:
+        with jax.set_mesh(mesh):
+            return jitted(state, spectrogram, stop)
+
+    return on_mesh
+
+
+def jitted_train_step(
+    objective: Objective,
+    update: optax.GradientTransformation,
+    schedule: Schedule,
+    mesh: Mesh,
+    *,
+    seed: int,
+    accumulate: int,
+) -> jax.stages.Wrapped:
+    """The training step as `jax.jit` gives it, to be lowered or called with `jax.set_mesh(mesh)` in force.
 
     Alteration and dropout depend on the seed, the step and each sample's place in the global batch, not on devices.
     """
@@ -116,18 +135,12 @@ def train_step(
 
     shardings = state_shardings(objective.blueprint, update, mesh)
     batch = batch_sharding(mesh)
-    compiled = jax.jit(
+    return jax.jit(
         step,
         in_shardings=(shardings, batch, on_every_device(mesh)),
         out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,
     )
-
-    def on_mesh(state: TrainState, spectrogram: Array, stop: Array) -> tuple[TrainState, StepMetrics]:
-        with jax.set_mesh(mesh):
-            return compiled(state, spectrogram, stop)
-
-    return on_mesh
 
 
 def _mean_gradient(
