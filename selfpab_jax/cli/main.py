@@ -24,6 +24,9 @@ COMMANDS = {
     "convert from-torch": ("convert", "from_torch", "PyTorch checkpoint to a model directory or a run"),
     "convert to-torch": ("convert", "to_torch", "model directory to a PyTorch checkpoint"),
     "convert verify": ("convert", "verify", "compare two models layer by layer"),
+    "sweep plan": ("sweep", "plan", "write down the runs of a scaling sweep, with what each will cost"),
+    "sweep run": ("sweep", "run", "do a run of a sweep, or all that are left"),
+    "sweep status": ("sweep", "status", "say where the runs of a sweep are"),
     "scaling fit": ("scaling", "fit", "fit scaling laws to a sweep, with a report"),
     "demo": ("demo", "demo", "all of the above on a synthetic cohort, in minutes"),
 }

@@ -17,7 +17,7 @@ def rung(width: int) -> ModelSettings:
     """The model of a width: heads of 128 features (of 64 at width 128), a feed-forward of four times the width, and
     2 + 2 log2(width / 64) layers, to the nearest even number.
 
-    Layers grow with the logarithm of the width because these are post-norm layers, which train badly when they are many.
+    Layers grow with the logarithm of the width because post-norm layers, which these are, train badly when many.
 
     Raises:
         ConfigError: the width is no multiple of 128.
@@ -54,8 +54,7 @@ def ladder_file(name: str) -> Path:
     Raises:
         ConfigError: there is none of this name.
     """
-    folder = Path(str(resources.files("selfpab_jax.configs"))) / "ladder"
-    path = folder / f"{name}.yaml"
-    if not path.exists():
+    path = Path(str(resources.files("selfpab_jax.configs"))) / "ladder" / f"{name}.yaml"
+    if name not in (*RUNGS, PUBLISHED):
         raise ConfigError(f"{name} is no rung of the ladder; there are {', '.join([*RUNGS, PUBLISHED])}")
     return path

@@ -1,6 +1,7 @@
 """A sweep file: which runs, on what base, how long, on which devices."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -117,7 +118,8 @@ class SweepSettings:
         devices: that each run has.
         rate: measured on one of them.
         final: measurement after training.
-        probe: downstream measurement after training (`scaling/downstream.py`); none where not set.
+        probe: downstream measurement after training, none where not set: `config`, a preset of `selfpab-jax probe`, and
+            `data`, its recordings.
     """
 
     name: str
@@ -164,6 +166,13 @@ def sweep_of(told: Any, where: str, name: str) -> SweepSettings:
     for part, kind in parts.items():
         if values.get(part) is not None:
             values[part] = _part(kind, values[part], f"{where}: {part}")
+    for model in values.get("models") or {}:
+        if not re.fullmatch(r"[\w.]+", model) or not isinstance(values["models"][model], Mapping):
+            raise ConfigError(f"{where}: models: {model} must be a name of letters and digits with fields of a preset")
+    if values.get("probe") is not None:
+        _known(values["probe"], ("config", "data"), f"{where}: probe", "field")
+        if sorted(values["probe"]) != ["config", "data"]:
+            raise ConfigError(f"{where}: probe needs config, a preset of `selfpab-jax probe`, and data, its recordings")
     grids = values["grids"]
     if not isinstance(grids, list) or not grids:
         raise ConfigError(f"{where}: grids must be a list of grids, each a mapping of axes to values")

@@ -1,0 +1,207 @@
+"""The folder of a sweep: its file as given, its plan, and where its runs lie."""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from selfpab_jax.errors import ConfigError, RunError
+from selfpab_jax.scaling.sweep_line import Line, read_lines, write_lines
+from selfpab_jax.train.run_directory import SETTINGS_FILE, changes, comparable, write_json
+
+PLAN_FILE, SWEEP_FILE, FACTS_FILE = "plan.jsonl", "sweep.yaml", "sweep.json"
+TOLD = 4  # of many things, so many are told
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A planned sweep."""
+
+    folder: Path
+    lines: list[Line]
+
+    def line(self, index: int) -> Line:
+        """The run of a number.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if not 0 <= index < len(self.lines):
+            raise ConfigError(f"--index is {index}; {self.folder} has the runs 0 to {len(self.lines) - 1}")
+        return self.lines[index]
+
+    def run(self, line: Line) -> Path:
+        """Directory of a run."""
+        return self.folder / "runs" / line.name
+
+    def failure(self, line: Line) -> Path:
+        """Where the reason of a failed run lies: not in its directory, which it may not have."""
+        return self.folder / "failures" / f"{line.name}.json"
+
+    @property
+    def claims(self) -> Path:
+        """Folder of the claims."""
+        return self.folder / "claims"
+
+
+def open_sweep(folder: Path) -> Sweep:
+    """Open a sweep; says so if its sweep.yaml was edited after planning, which changes nothing by itself.
+
+    Raises:
+        RunError: not a sweep, or its plan is damaged.
+    """
+    lines = read_lines(folder / PLAN_FILE)
+    facts, given = _facts(folder), _yaml(folder / SWEEP_FILE)
+    edited = changes(facts.get("given"), given) if facts and given is not None else []
+    if edited:
+        print(
+            f"selfpab-jax: {folder / SWEEP_FILE} was edited after planning ({_few(edited)}); runs go by the plan. "
+            f"To take the change over: selfpab-jax sweep plan {folder / SWEEP_FILE} --out {folder}",
+            file=sys.stderr,
+        )
+    return Sweep(folder, lines)
+
+
+def write_sweep(folder: Path, source: Path, name: str, planned: list[Line]) -> tuple[Sweep, list[str]]:
+    """Write a plan into a new folder, or one with more runs into the folder of the same sweep.
+
+    Runs that were started must stay as they are; those that were not may go. Kept runs keep their names and their
+    order, new ones come after them.
+
+    Args:
+        folder: of the sweep.
+        source: the sweep file.
+        name: of the sweep.
+        planned: its lines.
+
+    Returns:
+        The sweep, and remarks for people.
+
+    Raises:
+        RunError: the folder holds something else, or runs that were started would change; nothing is written then.
+    """
+    given = source.read_bytes()
+    try:
+        old = _old_lines(folder, name)
+    except RunError:
+        if (folder / FACTS_FILE).exists() and _facts(folder).get("name") == name and (folder / PLAN_FILE).exists():
+            old = _lines_of_runs(folder, planned)
+        else:
+            raise
+    lines, remarks = _joined(folder, old, planned)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_lines(lines, folder / (PLAN_FILE + ".next"))
+    if source.absolute() != (folder / SWEEP_FILE).absolute():
+        (folder / SWEEP_FILE).write_bytes(given)
+    write_json(folder / FACTS_FILE, {"name": name, "given": _yaml(folder / SWEEP_FILE)})
+    (folder / (PLAN_FILE + ".next")).replace(folder / PLAN_FILE)
+    return Sweep(folder, lines), remarks
+
+
+def changed_by_hand(sweep: Sweep, line: Line) -> list[str]:
+    """What differs between the settings a run's directory holds and those that were planned; empty where nothing."""
+    path = sweep.run(line) / SETTINGS_FILE
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    except (ValueError, UnicodeDecodeError):
+        return [f"{SETTINGS_FILE} cannot be read"]
+    if not isinstance(told, Mapping):
+        return [f"{SETTINGS_FILE} is no mapping"]
+    return changes(comparable(line.settings), comparable(dict(told)))
+
+
+def was_started(sweep: Sweep, line: Line) -> bool:
+    """Whether the run has a directory with something in it."""
+    run = sweep.run(line)
+    return run.is_dir() and any(run.iterdir())
+
+
+def _old_lines(folder: Path, name: str) -> list[Line]:
+    if not folder.exists():
+        return []
+    if not folder.is_dir():
+        raise RunError(f"{folder} is a file; choose another --out")
+    if not (folder / PLAN_FILE).exists():
+        foreign = [p.name for p in folder.iterdir() if p.name.split(".")[0] not in ("sweep", "plan")]
+        if foreign:
+            raise RunError(f"{folder} holds other files ({_few(foreign)}) and is no sweep; choose another --out")
+        return []
+    there = _facts(folder).get("name", name)
+    if there != name:
+        raise RunError(f"{folder} holds the sweep {there}, this is {name}; choose another --out")
+    return read_lines(folder / PLAN_FILE)
+
+
+def _lines_of_runs(folder: Path, planned: list[Line]) -> list[Line]:
+    """For a damaged plan: what the new one says of the runs that are there; those it does not know are refused."""
+    sweep = Sweep(folder, planned)
+    known = {line.name for line in planned}
+    runs = folder / "runs"
+    lost = [run.name for run in sorted(runs.iterdir()) if run.name not in known] if runs.is_dir() else []
+    changed = [line.name for line in planned if changed_by_hand(sweep, line)]
+    if lost or changed:
+        raise RunError(
+            f"{folder / PLAN_FILE} is damaged, and this sweep file does not make the runs {_few(lost + changed)} "
+            "that were started with it; give the sweep file that made them"
+        )
+    return [line for line in planned if was_started(sweep, line)]
+
+
+def _joined(folder: Path, old: list[Line], planned: list[Line]) -> tuple[list[Line], list[str]]:
+    new = {line.hash: line for line in planned}
+    by_name = {line.name: line for line in planned}
+    sweep = Sweep(folder, old)
+    kept, gone, told = [], [], []
+    for line in old:
+        if line.hash in new:
+            kept.append(replace(new.pop(line.hash), name=line.name, axes=line.axes))
+        elif not was_started(sweep, line):
+            gone.append(line.name)
+        elif line.name in by_name:
+            told.append(f"{line.name}: {_few(_differences(line, by_name[line.name]))}")
+        else:
+            told.append(f"{line.name} would be gone")
+    if told:
+        raise RunError(
+            f"{folder}: {len(told)} runs that were started would change ({_few(told)}); nothing was written. Undo the "
+            "edit, or choose another --out; new runs may be added"
+        )
+    lines = [replace(line, index=index) for index, line in enumerate([*kept, *new.values()])]
+    names = [line.name for line in lines]
+    twice = [name for name in set(names) if names.count(name) > 1]
+    if twice:
+        raise RunError(f"{folder}: two runs would be called {twice[0]}; choose another --out")
+    remarks = [f"{len(kept)} runs stay as they were planned, {len(new)} are new"] if old else []
+    if gone:
+        remarks.append(f"{len(gone)} runs that were not started are no longer planned ({_few(gone)})")
+    return lines, remarks
+
+
+def _differences(old: Line, new: Line) -> list[str]:
+    found = changes({**comparable(old.settings), "final": old.final}, {**comparable(new.settings), "final": new.final})
+    return found or ["its records are others"]
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / FACTS_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _yaml(path: Path) -> Any:
+    try:
+        return json.loads(json.dumps(yaml.safe_load(path.read_text(encoding="utf-8")), default=str))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+
+
+def _few(texts: list[str]) -> str:
+    more = len(texts) - TOLD
+    return ", ".join(texts[:TOLD]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,194 @@
+"""Runs of a sweep, one at a time: claimed, trained or gone on with, measured, probed, written down."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from selfpab_jax.errors import DataError, RunError, SelfPABError
+from selfpab_jax.scaling.claim import claimed, claims_by_run
+from selfpab_jax.scaling.sweep_folder import Sweep, changed_by_hand
+from selfpab_jax.scaling.sweep_line import Line
+from selfpab_jax.scaling.sweep_result import Result, is_complete, measure, read_result, write_result
+from selfpab_jax.scaling.sweep_status import read_failure
+from selfpab_jax.train.run_directory import write_json
+
+STOPPED_AND_SAVED = 75
+Outcome = Literal["done", "done before", "interrupted"]
+Work = Callable[[Path, Line, Path], Result | None]
+"""Trains and measures a run, from its directory, line and records; None where it was asked to stop."""
+
+
+class Stopped(BaseException):
+    """SIGTERM came while no training loop was there to take it."""
+
+
+def run_line(
+    sweep: Sweep, line: Line, *, data: Path | None = None, retry: bool = False, work: Work | None = None
+) -> Outcome:
+    """Do what is left of one run.
+
+    Args:
+        sweep: the sweep.
+        line: the run.
+        data: directory of the records, where it is not the planned one on this machine.
+        retry: go on with a run that failed.
+        work: in place of training and measuring.
+
+    Raises:
+        RunError: another worker has it, it failed before and is not to be retried, its directory was changed by
+            hand, or it fails now; the reason is then written down.
+    """
+    run = sweep.run(line)
+    _check(sweep, line, retry)
+    if is_complete(line, read_result(run)):
+        return "done before"
+    try:
+        with _stoppable(), claimed(sweep.claims, line.name) as is_ours:
+            _check(sweep, line, retry)
+            if is_complete(line, read_result(run)):  # by the worker who had it until now
+                return "done before"
+            sweep.failure(line).unlink(missing_ok=True)
+            records = data or Path(line.settings["data"]["path"])
+            try:
+                result = (work or train_and_measure)(run, line, records)
+            except Exception as error:
+                if is_ours():
+                    _write_failure(sweep, line, error)
+                if isinstance(error, SelfPABError):
+                    raise RunError(f"{line.name} failed: {error}") from error
+                raise
+            if result is None:
+                return "interrupted"
+            if not is_ours():
+                raise RunError(f"{line.name} was taken over by another worker, which goes on with it")
+            write_result(run, result)
+            return "done"
+    except Stopped:
+        return "interrupted"
+
+
+def train_and_measure(run: Path, line: Line, data: Path) -> Result | None:
+    """The real work: training, measurement, probe. What is there already is not done again."""
+    from selfpab_jax.data.records import open_records
+    from selfpab_jax.scaling.sweep_plan import records_fingerprint
+    from selfpab_jax.scaling.sweep_resolve import settings_from_json
+    from selfpab_jax.train.pretrain import pretrain
+
+    result = read_result(run)
+    if result is None or result.hash != line.hash:
+        if records_fingerprint(open_records(data)) != line.records:
+            raise DataError(
+                f"{data} holds other records than the sweep was planned on; give those, or plan a new sweep"
+            )
+        settings = settings_from_json(line.settings)
+        ending = pretrain(replace(settings, data=replace(settings.data, path=data)), run, resume=True)
+        if ending == "interrupted":
+            return None
+        result = measure(run, line, data, ending)
+        write_result(run, result)
+    if line.probe is not None and result.macro_f1 is None:
+        from selfpab_jax.scaling.downstream import downstream_of_run
+
+        result = replace(result, macro_f1=downstream_of_run(run, line.probe))
+    return result
+
+
+def run_all(sweep: Sweep, start: Callable[[Line], int], *, retry: bool = False) -> tuple[int, list[str]]:
+    """All runs that are left, one after another; a failed one does not stop the others.
+
+    Args:
+        sweep: the sweep.
+        start: does a run in a process of its own and returns its exit code (`in_process_of_its_own`).
+        retry: those that failed before, too.
+
+    Returns:
+        Exit code: 0, 1 if a run failed or another worker has one, 75 if asked to stop; and a line for each run that
+        was not done.
+    """
+    left_out = []
+    for number, line in enumerate(sweep.lines, 1):
+        if is_complete(line, read_result(sweep.run(line))) and not changed_by_hand(sweep, line):
+            continue
+        failed, claims = read_failure(sweep, line), claims_by_run(sweep.claims).get(line.name)
+        if failed and not retry:
+            left_out.append(f"{line.name} failed before: {failed}; --retry tries it again")
+            continue
+        if claims and claims[-1].is_live():
+            left_out.append(f"{line.name} is taken: {claims[-1].describe()}")
+            continue
+        print(f"run {number} of {len(sweep.lines)}: {line.name}", file=sys.stderr, flush=True)
+        code = start(line)
+        if code == STOPPED_AND_SAVED:
+            return code, left_out
+        if code:
+            left_out.append(f"{line.name} failed: {read_failure(sweep, line) or f'its process ended with {code}'}")
+    return (1 if left_out else 0), left_out
+
+
+def in_process_of_its_own(words: list[str]) -> Callable[[Line], int]:
+    """Starts `selfpab-jax sweep run` for one index; SIGTERM goes on to it, so that it saves.
+
+    Args:
+        words: of the command, without the index.
+    """
+
+    def start(line: Line) -> int:
+        process = subprocess.Popen([sys.executable, "-m", "selfpab_jax.cli.main", *words, "--index", str(line.index)])
+        asked = False
+
+        def pass_on(number: int, _frame: object) -> None:
+            nonlocal asked
+            asked = True
+            process.send_signal(number)
+
+        before = signal.signal(signal.SIGTERM, pass_on)
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:  # the terminal sent it to both
+            code = process.wait()
+            asked = True
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        return STOPPED_AND_SAVED if asked else code
+
+    return start
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM as `Stopped`, so that claims are given back; while training, the loop has its own handler."""
+
+    def stop(_number: int, _frame: object) -> None:
+        raise Stopped
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _check(sweep: Sweep, line: Line, retry: bool) -> None:
+    changed = changed_by_hand(sweep, line)
+    if changed:
+        raise RunError(
+            f"{sweep.run(line)} was changed by hand ({'; '.join(changed[:4])}); put its settings.json back, or move "
+            "the directory away to train the run anew"
+        )
+    failed = read_failure(sweep, line)
+    if failed and not retry:
+        raise RunError(f"{line.name} failed before: {failed}; --retry tries it again")
+
+
+def _write_failure(sweep: Sweep, line: Line, error: Exception) -> None:
+    path = sweep.failure(line)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    reason = " ".join((str(error).strip() or type(error).__name__).split("\n", 1)[0].split())[:400]
+    if not isinstance(error, SelfPABError):
+        reason = f"{type(error).__name__}: {reason}"
+    write_json(path, {"reason": reason, "hash": line.hash})

@@ -1,0 +1,137 @@
+"""Where the runs of a sweep are: waiting, running, done or failed."""
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from selfpab_jax.scaling.claim import Claim, claims_by_run
+from selfpab_jax.scaling.sweep_folder import Sweep, changed_by_hand
+from selfpab_jax.scaling.sweep_line import Line
+from selfpab_jax.scaling.sweep_result import RESULT_FILE, is_complete, read_result
+from selfpab_jax.train.log import LOG_FILE, duration, read_log
+
+State = Literal["waiting", "running", "done", "failed"]
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """Of one run.
+
+    Attributes:
+        line: of the plan.
+        state: where it is.
+        note: reason of a failure, who runs it, what is left.
+        loss: the final held-out loss of a done run, else the best one so far, None before the first.
+        macro_f1: downstream, where measured.
+        step: the last one told.
+        device_seconds: used up to now, start-up and failed attempts included.
+        left_seconds: until a running one is trained, None where not known.
+    """
+
+    line: Line
+    state: State
+    note: str
+    loss: float | None
+    macro_f1: float | None
+    step: int
+    device_seconds: float
+    left_seconds: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        told = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "line"}
+        return {"index": self.line.index, "run": self.line.name, "steps": self.line.steps, **told}
+
+
+def status_of(sweep: Sweep) -> list[RunStatus]:
+    """Every run of a sweep, in the order of the plan."""
+    claims = claims_by_run(sweep.claims)
+    return [_status(sweep, line, claims.get(line.name, [])) for line in sweep.lines]
+
+
+def read_failure(sweep: Sweep, line: Line) -> str:
+    """Why a run failed; "" where it did not."""
+    try:
+        text = sweep.failure(line).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+    try:
+        return str(json.loads(text)["reason"])
+    except (ValueError, TypeError, KeyError):
+        return "for a reason that was not written down whole"
+
+
+def _status(sweep: Sweep, line: Line, claims: list[Claim]) -> RunStatus:
+    run = sweep.run(line)
+    result = read_result(run)
+    started, train, best = {}, {}, None
+    for event in read_log(run):
+        match event:
+            case {"event": "start", "steps": int()}:
+                started = event
+            case {"event": "train", "step": int()}:
+                train = event
+            case {"event": "validation", "best": float()}:
+                best = event["best"]
+    step = int(train.get("step", started.get("step", 0)))
+    left = None
+    changed, failed = changed_by_hand(sweep, line), read_failure(sweep, line)
+    live = claims[-1] if claims and claims[-1].is_live() else None
+    state: State = "waiting"
+    note = ""
+    if changed:
+        state, note = "failed", f"changed by hand: {'; '.join(changed[:4])}"
+    elif is_complete(line, result):
+        state = "done"
+    elif live:
+        state, note = "running", live.describe()
+        rate = train.get("samples_per_second")
+        if isinstance(rate, float | int) and rate > 0:
+            left = (line.steps - step) * line.settings["optimiser"]["batch_size"] / rate
+    elif failed:
+        state, note = "failed", failed
+    elif result is not None and result.hash == line.hash:
+        note = "trained and measured, the probe is left"
+    elif (run / RESULT_FILE).exists():
+        note = f"its {RESULT_FILE} is damaged or of other settings; it is measured again"
+    elif step:
+        note = f"stopped at step {step}, goes on from its newest checkpoint"
+    elif (run / LOG_FILE).exists():
+        note = "begun"
+    return RunStatus(
+        line=line,
+        state=state,
+        note=note,
+        loss=result.loss if result is not None and result.hash == line.hash else best,
+        macro_f1=result.macro_f1 if result else None,
+        step=result.steps if result else step,
+        device_seconds=sum(claim.held for claim in claims) * int(started.get("devices", 1)),
+        left_seconds=left,
+    )
+
+
+def status_table(states: list[RunStatus]) -> str:
+    """For people: a line a run, and the totals."""
+    width = max(len(state.line.name) for state in states)
+    rows = [f"{'':>5} {'run':<{width}}  {'state':<8} {'progress':>9} {'loss':>8} {'device time':>12}"]
+    for state in states:
+        line = state.line
+        progress = f"{state.step / line.steps:.0%}" if state.step else ""
+        loss = "" if state.loss is None else f"{state.loss:.4f}"
+        used = duration(state.device_seconds) if state.device_seconds else ""
+        notes = [f"{duration(state.left_seconds)} left"] if state.left_seconds is not None else []
+        notes += [f"macro-F1 {state.macro_f1:.3f}"] if state.macro_f1 is not None else []
+        notes += [state.note] if state.note else []
+        rows.append(
+            f"{line.index:>5} {line.name:<{width}}  {state.state:<8} {progress:>9} {loss:>8} {used:>12}  "
+            + "; ".join(notes)
+        )
+    counts = {name: sum(state.state == name for state in states) for name in ("waiting", "running", "done", "failed")}
+    done = [state for state in states if state.state == "done" and state.loss is not None]
+    best = min(done, key=lambda state: state.loss or 0.0, default=None)
+    totals = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    used = sum(state.device_seconds for state in states) / 3600
+    rows.append(
+        f"{totals}; {used:.3g} device-hours used" + (f"; best {best.loss:.4f}, {best.line.name}" if best else "")
+    )
+    return "\n".join(row.rstrip() for row in rows)
