@@ -39,8 +39,8 @@ def train_jobs(
 
     The batch of step k depends on `settings.seed`, k and the rows that any job uses. Jobs that together would exceed
     `settings.memory_gib` are trained in groups, with the same batches. A job comes out the same whichever jobs are
-    beside it, but for the rounding of float32: that stays near 1e-6 for linear heads; an MLP's ReLUs and Adam's division
-    by small gradients let it grow with the steps.
+    beside it, but for the rounding of float32: near 1e-6 for linear heads; in an MLP, ReLUs and Adam's division by
+    small gradients let it grow with the steps.
 
     Args:
         rows: features, labels, subjects.
