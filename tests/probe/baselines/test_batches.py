@@ -1,0 +1,101 @@
+"""Batches of windows: what is in them, how often, and what is trained on."""
+
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from selfpab_jax.probe.baselines.batches import Standardised, prediction_batches, training_batches
+from selfpab_jax.probe.baselines.series import series_of
+from selfpab_jax.probe.budgets import choose_windows
+from selfpab_jax.probe.corpus import Corpus
+from selfpab_jax.signal.stft import spectrogram
+
+
+def plain(corpus: Corpus, reads) -> Standardised:
+    series = series_of(corpus, reads)
+    width = series.values_NxX.shape[1]
+    return Standardised(series, np.zeros(width, np.float32), np.ones(width, np.float32))
+
+
+def test_series_hold_samples_or_frames_of_the_padded_signal_and_zeros_beyond(corpus: Corpus):
+    recording, count = corpus.recordings[1], int(corpus.frame_counts[1])
+    signal_NxC = recording.signal_NxC
+    padded = np.pad(signal_NxC, ((0, (count + 1) * 25 - len(signal_NxC)), (0, 0)))
+    frames_TxX = spectrogram(padded, corpus.spectrogram)
+    assert len(frames_TxX) == count
+    first, at = np.array([count - 10]), np.array([1])
+    frames = plain(corpus, "frames").windows(at, first, 20)
+    np.testing.assert_array_equal(frames[0, :10], frames_TxX[-10:])
+    assert frames.shape == (1, 20, 156)
+    assert (frames[0, 10:] == 0).all()
+    samples = plain(corpus, "signal").windows(at, first, 20)
+    assert samples.shape == (1, 19 * 25 + 50, 6)
+    rest = signal_NxC[(count - 10) * 25 :]
+    np.testing.assert_array_equal(samples[0, : len(rest)], rest)
+    assert (samples[0, len(rest) :] == 0).all()
+
+
+@pytest.mark.parametrize("reads", ["frames", "signal"])
+def test_standardisation_is_that_of_the_chosen_recordings(corpus: Corpus, reads):
+    series = series_of(corpus, reads)
+    mean_X, std_X = series.standardisation([0, 2])
+    part = np.concatenate(
+        [series.values_NxX[f : f + n] for f, n in zip(series.firsts, series.counts, strict=True)][::2]
+    )
+    np.testing.assert_allclose(mean_X, part.mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(std_X, part.std(0), rtol=1e-3)
+
+
+def test_each_window_comes_as_often_and_only_chosen_rows_have_weight(corpus: Corpus):
+    inputs = plain(corpus, "frames")
+    mask_R, _ = choose_windows(corpus, corpus.subjects, 2, None, 0)
+    batches = training_batches(corpus, inputs, mask_R, batch_size=4, seed=0, random_starts=False, balanced=False)
+    chosen = np.unique(corpus.window_R[mask_R])
+    assert len(chosen) == 8
+    seen = []
+    for batch in islice(batches, 6):
+        for x_TxX, labels_T, weights_T in zip(*batch, strict=True):
+            window = next(
+                w
+                for w in chosen
+                if np.array_equal(
+                    inputs.windows(corpus.windows.recording_W[[w]], corpus.windows.first_W[[w]], 20)[0], x_TxX
+                )
+            )
+            seen.append(window)
+            rows = corpus.window_R == window
+            np.testing.assert_array_equal(weights_T[: rows.sum()], mask_R[rows])
+            trained = weights_T[: rows.sum()] > 0
+            np.testing.assert_array_equal(labels_T[: rows.sum()][trained], corpus.label_R[rows][trained])
+            assert (weights_T[rows.sum() :] == 0).all()
+    np.testing.assert_array_equal(np.unique(seen, return_counts=True)[1], 3)
+
+
+def test_random_starts_move_windows_within_their_recordings_and_keep_labels_at_their_frames(corpus: Corpus):
+    inputs = plain(corpus, "frames")
+    rows_R = corpus.label_R >= 0
+    batches = training_batches(corpus, inputs, rows_R, batch_size=8, seed=1, random_starts=True, balanced=False)
+    label_of = {
+        frame.tobytes(): label
+        for frame, label in zip(inputs.series.values_NxX, np.concatenate(corpus.frame_labels), strict=True)
+    }
+    starts = set()
+    for batch in islice(batches, 5):
+        for x_TxX, labels_T, weights_T in zip(*batch, strict=True):
+            starts.add(x_TxX[0].tobytes())
+            for frame, label, weight in zip(x_TxX, labels_T, weights_T, strict=True):
+                assert label == label_of[frame.tobytes()] if weight else not frame.any()
+    usual = {
+        inputs.windows(r[None], f[None], 20)[0, 0].tobytes()
+        for r, f in zip(corpus.windows.recording_W, corpus.windows.first_W, strict=True)
+    }
+    assert len(starts) > 20
+    assert len(starts - usual) > 15
+
+
+def test_prediction_takes_every_window_once_in_full_batches(corpus: Corpus):
+    windows_W = np.arange(3, 10)
+    parts = list(prediction_batches(corpus, plain(corpus, "frames"), windows_W, 4))
+    assert [len(x) for _, x in parts] == [4, 4]
+    np.testing.assert_array_equal(np.concatenate([part for part, _ in parts]), windows_W)
