@@ -61,17 +61,19 @@ class ForestSettings:
     """The random forest on hand-made features.
 
     Args:
-        seconds: lengths of the windows centred on each frame; the inner validation chooses among several, the first
-            one is taken where it cannot.
+        seconds: lengths of the windows centred on each frame.
+        lengths: `all` puts the features of every length side by side; `best` takes the one length with the best
+            inner validation, and the first one where labels are too few to validate.
         trees: of the forest.
         rows_per_tree: largest bootstrap sample; neighbouring frames overlap, so that more rows add little but time.
         min_samples_leaf: frames in a leaf.
         jobs: threads; -1 takes every core.
     """
 
-    seconds: tuple[float, ...] = (5.0,)
-    trees: int = 300
-    rows_per_tree: int = 20_000
+    seconds: tuple[float, ...] = (5.0, 20.0)
+    lengths: Literal["all", "best"] = "all"
+    trees: int = 200
+    rows_per_tree: int = 10_000
     min_samples_leaf: int = 1
     jobs: int = 1
 

@@ -98,21 +98,21 @@ def test_forest_learns_activities_and_predicts_every_row_of_the_test_subject(cor
         assert answer.probabilities_RxY.shape == (test_R.sum(), 4)
         np.testing.assert_allclose(answer.probabilities_RxY.sum(1), 1, rtol=1e-5)
         assert macro_f1(corpus.label_R[test_R], answer.probabilities_RxY.argmax(1)) > 0.9
-        assert answer.description["seconds"] == 5.0
+        assert answer.description["seconds"] == [5.0, 20.0]
         again = BASELINES["forest"](corpus, fold, FOREST, seed=0)
         np.testing.assert_array_equal(answer.probabilities_RxY, again.probabilities_RxY)
 
 
 def test_window_length_is_chosen_by_held_out_subjects_unless_labels_are_few(corpus: Corpus):
     fold = leave_one_subject_out(corpus.subjects).folds[0]
-    settings = BaselineSettings(forest=ForestSettings(seconds=(60.0, 3.0), trees=20))
+    settings = BaselineSettings(forest=ForestSettings(seconds=(60.0, 3.0), lengths="best", trees=20))
     chosen = BASELINES["forest"](corpus, fold, settings, seed=0).description
-    assert chosen["seconds"] == 3.0  # bouts last 8 to 20 s
+    assert chosen["seconds"] == [3.0]  # bouts last 8 to 20 s
     assert set(chosen["validation_macro_f1"]) == {"60", "3"}
     assert chosen["validation"].startswith("inner subjects s")
     mask_R, _ = choose_windows(corpus, fold.train, 1, None, 0)
     few = BASELINES["forest"](corpus, fold, settings, seed=0, rows_mask_R=mask_R).description
-    assert few["seconds"] == 60.0
+    assert few["seconds"] == [60.0]
     assert "validation_macro_f1" not in few
 
 
