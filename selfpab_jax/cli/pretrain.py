@@ -41,16 +41,17 @@ def run_pretrain(parsed: Namespace) -> int:
     settings = settings_of(pretrain_parser(), parsed)
     if parsed.run is None:
         raise ConfigError("--run is missing: say where the run goes, e.g. --run runs/first")
+    from selfpab_jax.train.distributed import this_process
     from selfpab_jax.train.pretrain import pretrain as train
 
     try:
         ending = train(settings, parsed.run, resume=parsed.resume, overwrite=parsed.overwrite)
     except Exception as error:
-        if not settings.distributed.coordinator:
+        if this_process() is None:
             raise
         # The usual way out waits for the other processes, which wait for this one.
-        print(f"selfpab-jax: process {settings.distributed.process}: {error}", file=sys.stderr, flush=True)
-        os._exit(1)
+        print(f"selfpab-jax: process {this_process()}: {error}", file=sys.stderr, flush=True)
+        os._exit(2 if isinstance(error, ConfigError) else 1)
     if ending != "interrupted":
         return 0
     print(f"selfpab-jax: stopped and saved; --resume goes on: {parsed.run}", file=sys.stderr)

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,6 +29,7 @@ from selfpab_jax.train.settings import PretrainSettings
 from selfpab_jax.train.sharding import parameter_shardings, reading_share, sharding_table
 from selfpab_jax.train.state import TrainState, abstract_state, create_state
 from selfpab_jax.train.step import StepMetrics, error_step, to_devices, train_step, wishes
+from selfpab_jax.train.xla_flags import SWITCH, apply_flags
 
 ADVICE = "the training diverged; start another --run with a lower optimiser.learning_rate or with optimiser.clip_norm"
 Ending = Literal["finished", "stopped early", "interrupted"]
@@ -62,7 +65,10 @@ def pretrain(settings: PretrainSettings, run: Path, *, resume: bool = False, ove
         DataError: the records cannot be read.
         RunError: the run's directory is not to be used, a loss is not finite, or a checkpoint cannot be written.
     """
+    flags = apply_flags(os.environ)
     join(settings.distributed)
+    if flags and jax.process_index() == 0:
+        print(f"XLA: {' '.join(map(str, flags))} ({SWITCH}=none leaves them out)", file=sys.stderr)
     if settings.data.path is None:
         raise ConfigError("data.path is not set: give --data.path the directory that `selfpab-jax records build` wrote")
     records = open_records(settings.data.path)
