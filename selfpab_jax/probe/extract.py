@@ -18,8 +18,8 @@ from selfpab_jax.probe.corpus import Corpus
 from selfpab_jax.probe.pipeline import InBackground
 
 Merge = Literal["together", "mean", "max", "concatenate"]
-FRAMES_A_BATCH = {"cpu": 4096}
-"""Frames that fill a device: more only take memory."""
+FRAMES_A_BATCH = {"cpu": 1024}
+"""Frames that fill a device: more only take memory, and time on CPUs, whose caches they overflow."""
 FRAMES_A_BATCH_ELSEWHERE = 2**16
 LARGEST_FLOAT16 = 65504.0
 

@@ -184,8 +184,23 @@ def _table_blocks(path: Path, how: Tables, rows: int) -> Iterator[pa.Table]:
 def _parquet_blocks(path: Path, columns: list[str], rows: int) -> Iterator[pa.Table]:
     with pyarrow.parquet.ParquetFile(path) as file:
         _check_present(columns, file.schema_arrow.names)
-        for batch in file.iter_batches(rows, columns=columns, use_threads=False):
-            yield pa.Table.from_batches([batch])
+        # Some row groups at a time: a reader of the whole file keeps all that it has decoded.
+        for groups in _row_groups(file.metadata, rows):
+            for batch in file.iter_batches(rows, row_groups=groups, columns=columns, use_threads=False):
+                yield pa.Table.from_batches([batch])
+
+
+def _row_groups(metadata: pyarrow.parquet.FileMetaData, rows: int) -> Iterator[list[int]]:
+    """Row groups in order, as many together as have no more than so many rows, but one at least."""
+    together, count = [], 0
+    for group in range(metadata.num_row_groups):
+        size = metadata.row_group(group).num_rows
+        if together and count + size > rows:
+            yield together
+            together, count = [], 0
+        together, count = [*together, group], count + size
+    if together:
+        yield together
 
 
 def _csv_blocks(path: Path, how: Tables, columns: list[str], rows: int) -> Iterator[pa.Table]:

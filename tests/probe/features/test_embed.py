@@ -52,7 +52,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     late.to_csv(folder / "a.csv", index=False)
     parts = table_of(signal_of(26.4, seed=1))
     parts["segment"] = np.repeat(["walk", "sit"], [750, 570])
-    parts.to_parquet(folder / "b.parquet")
+    parts.to_parquet(folder / "b.parquet", row_group_size=150)
     (folder / "P01").mkdir()
     np.savez(folder / "P01" / "2020-02-03_14.npz", arr_0=signal_of(11.0, seed=2).astype(np.float64))
     return folder
