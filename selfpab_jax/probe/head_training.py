@@ -11,7 +11,7 @@ import numpy as np
 from selfpab_jax.errors import DataError
 from selfpab_jax.probe.batches import ShuffledRows, read_ahead
 from selfpab_jax.probe.head_step import Batch, JobArrays, Updates, programs
-from selfpab_jax.probe.heads import HeadSettings, init_head
+from selfpab_jax.probe.heads import Head, HeadSettings, init_head
 from selfpab_jax.probe.jobs import Jobs, Rows
 from selfpab_jax.probe.moments import centre, job_moments
 from selfpab_jax.probe.trained_heads import TrainedHeads
@@ -106,6 +106,11 @@ def _say(progress: Progress, name: str, points: int, jobs: int, point: int) -> N
     progress(f"{name}: {jobs} trained to point {point} of {points}")
 
 
+@partial(jax.jit, static_argnums=(1, 2, 3, 4))
+def _init_heads(seed_J: np.ndarray, settings: HeadSettings, layers: int, width: int, classes: int) -> Head:
+    return jax.vmap(lambda seed: init_head(jax.random.key(seed), settings, layers, width, classes))(seed_J)
+
+
 class _Run:
     """One group of jobs from their first to their last step."""
 
@@ -129,9 +134,8 @@ class _Run:
         jobs, (layers, width) = self.jobs, self.rows.features_RxLxD.shape[1:]
         last_P = np.where(jobs.stop_J > 0, jobs.stop_J, len(self.steps_P))
         arrays, (mean_JxE, deviation_JxE) = self._job_arrays(counts_JxY, self.steps_P[last_P - 1])
-        head: Any = jax.vmap(lambda seed: init_head(jax.random.key(seed), self.settings, layers, width, self.classes))(
-            jnp.asarray(jobs.seed_J)
-        )
+        shape = HeadSettings(kind=self.settings.kind, hidden=self.settings.hidden)
+        head: Any = _init_heads(jobs.seed_J, shape, layers, width, self.classes)
         if not self.mapped:
             arrays, head = jax.tree.map(lambda a: a[0], (arrays, head))
         moments = Updates.of(self.settings).adam().init(head)
