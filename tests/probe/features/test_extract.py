@@ -9,7 +9,7 @@ from selfpab_jax.errors import ConfigError, ModelError
 from selfpab_jax.pretrained import PretrainedEncoder
 from selfpab_jax.probe.branches import branches_of, frames_of, open_branches
 from selfpab_jax.probe.corpus import Corpus
-from selfpab_jax.probe.extract import Extraction, encode_windows
+from selfpab_jax.probe.extract import Extraction, encode_windows, prepared
 from selfpab_jax.probe.pipeline import InBackground, several_at_once
 from selfpab_jax.probe.windows import make_windows
 from selfpab_jax.signal.stft import SpectrogramSettings
@@ -127,16 +127,15 @@ def test_sensors_are_found_by_name_or_role(overlapping: Corpus, encoder: Pretrai
 
 def test_random_weights_are_drawn_by_their_seed(overlapping: Corpus, encoder: PretrainedEncoder, last: dict) -> None:
     branches = branches_of(encoder, overlapping.channels)
-    first, again, other = (
-        features_of(overlapping, branches, replace(EXACT, random_seed=seed))[0] for seed in (5, 5, 6)
-    )
-    np.testing.assert_array_equal(first, again)
-    assert not np.allclose(first, other, atol=1e-2)
-    assert not np.allclose(first, last[0], atol=1e-2)
-    drawn = encoder.with_random_weights(5)
-    np.testing.assert_allclose(
-        first[:, 0], drawn.encode(windows_by_hand(overlapping, encoder)[:1], normalised=True)[0], **CLOSE
-    )
+    first, again, other = (prepared(branches, replace(EXACT, random_seed=seed))[0].encoder for seed in (5, 5, 6))
+    name = "encoder.layers.0.expand.kernel"
+    np.testing.assert_array_equal(first.parameters[name], again.parameters[name])
+    drawn = [encoder.parameters[name], first.parameters[name], other.parameters[name]]
+    assert len({float(kernel[0, 0]) for kernel in drawn}) == 3
+    found = features_of(overlapping, branches, replace(EXACT, random_seed=5))[0]
+    assert not np.allclose(found, last[0], atol=1e-2)
+    expected = first.encode(windows_by_hand(overlapping, encoder)[:1], normalised=True)[0]
+    np.testing.assert_allclose(found[:, 0], expected, **CLOSE)
 
 
 def test_what_does_not_fit_is_told(overlapping: Corpus, encoder: PretrainedEncoder, bare_directory) -> None:
