@@ -13,8 +13,9 @@ from selfpab_jax.errors import ConfigError
 class Parser(jsonargparse.ArgumentParser):
     """Raises `ConfigError` where jsonargparse would print its usage and end the program."""
 
-    def __init__(self, command: str, description: str, **options: Any):
-        super().__init__(prog=f"selfpab-jax {command}", description=description, exit_on_error=False, **options)
+    def __init__(self, command: str = "", description: str = "", **options: Any):
+        options = {"exit_on_error": False, **options}  # jsonargparse makes further parsers of this class for nested fields
+        super().__init__(prog=f"selfpab-jax {command}".strip(), description=description, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong in a line, with the nearest name where a name is unknown."""
