@@ -14,7 +14,8 @@ class Parser(jsonargparse.ArgumentParser):
     """Raises `ConfigError` where jsonargparse would print its usage and end the program."""
 
     def __init__(self, command: str = "", description: str = "", **options: Any):
-        options = {"exit_on_error": False, **options}  # jsonargparse makes further parsers of this class for nested fields
+        # jsonargparse makes further parsers of this class for nested fields, and gives them options of its own.
+        options = {"exit_on_error": False, **options}
         super().__init__(prog=f"selfpab-jax {command}".strip(), description=description, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:

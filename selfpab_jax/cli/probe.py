@@ -27,7 +27,7 @@ def probe_parser() -> ProbeParser:
     parser.add_argument("--config", action="config", help="YAML preset, e.g. configs/probe/harth.yaml")
     parser.add_class_arguments(ProbeSettings)
     parser.add_argument("--model", type=Path, help="model directory (selfpab-jax export, convert from-torch)")
-    parser.add_argument("--data", type=Path, help="files of the data set as published, or as its TFDS builder made them")
+    parser.add_argument("--data", type=Path, help="the data set, as published or as its TFDS builder made it")
     parser.add_argument("--out", type=Path, help="where scores, pictures and report.html go")
     parser.add_argument("--cache", type=Path | None, default=None, help="keeps features; OUT/cache if unset")
     parser.add_argument(

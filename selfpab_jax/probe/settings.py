@@ -156,7 +156,7 @@ class ProbeSettings:
     mlp: HeadSettings = field(default_factory=lambda: HeadSettings(kind="mlp"))
     selection: SelectionSettings = field(default_factory=SelectionSettings)
     mlp_selection: SelectionSettings = field(
-        default_factory=lambda: SelectionSettings(learning_rates=(1e-3,), weight_decays=(1e-2,))
+        default_factory=lambda: SelectionSettings(learning_rates=(1e-3,), weight_decays=(0.0,))
     )
     seeds: tuple[int, ...] = (0,)
     random_encoder: bool = False
