@@ -149,6 +149,7 @@ def test_the_pods_of_a_sweep_train_alone(launch: Path) -> None:
     assert job["maxFailedIndexes"] <= job["completions"]
 
 
+@pytest.mark.filterwarnings("ignore")  # SkyPilot's own
 def test_skypilot_reads_its_file(launch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))  # where SkyPilot keeps its state
     sky = pytest.importorskip("sky", reason="skypilot is not installed")

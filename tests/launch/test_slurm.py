@@ -163,7 +163,7 @@ def test_calls_without_what_is_needed(sbatch: Callable) -> None:
         assert process.returncode == 2
 
 
-def test_training_is_preempted_and_goes_on(
+def test_training_is_preempted_and_queued_again(
     sbatch: Callable,
     real: str,
     tiny: list[str],
@@ -175,17 +175,15 @@ def test_training_is_preempted_and_goes_on(
     preset = tmp_path / "preset.yaml"
     preset.write_text("seed: 3\n")
     words = ["pretrain.sbatch", str(preset), str(tiny_records), str(run), *tiny]
-    two = {"nodes": "2", "ntasks_per_node": "1", "nodelist": "localhost,localhost"}
-    first = sbatch(*words, program=real, **two)
-    wait_for_checkpoint(run, first)
-    first.terminate()
-    output = finish(first)
-    assert first.returncode == 75, output
+    process = sbatch(*words, program=real, nodes="2", ntasks_per_node="1", nodelist="localhost,localhost")
+    wait_for_checkpoint(run, process)
+    process.terminate()
+    output = finish(process)
+    assert process.returncode == 75, output
+    assert "[75, 75]" in output
     assert (tmp_path / "queue").exists(), output
-    second = sbatch(*words, program=real, restarts=1, **two)
-    output = finish(second)
-    assert second.returncode == 0, output
-    assert "goes on at step" in output
     events = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    assert [event["processes"] for event in events if event["event"] == "start"] == [2, 2]
-    assert [event["step"] for event in events if event["event"] == "train"] == list(range(1, 241))
+    assert [event["processes"] for event in events if event["event"] == "start"] == [2]
+    assert events[-1]["ending"] == "interrupted"
+    saved = max(int(path.name) for path in (run / "checkpoints" / "latest").glob("*") if path.name.isdigit())
+    assert saved == max(event["step"] for event in events if event["event"] == "train"), "the last step is saved"
