@@ -1,0 +1,120 @@
+"""Collectives of a partitioned program: what each moves, between which devices, and what for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jax.sharding import Mesh
+
+from selfpab_jax.planning.hlo import Instruction, Program
+from selfpab_jax.planning.replica_groups import axes_of, groups_of
+from selfpab_jax.planning.tensors import Place, Tensors
+
+KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
+Role = Literal["parameters", "gradients", "activations", "alteration", "scalars"]
+
+
+@dataclass(frozen=True)
+class Collective:
+    """One collective of a step.
+
+    Args:
+        kind: one of `KINDS`.
+        role: what for; `alteration` are random draws that every device sorts for the whole batch.
+        tensor: the parameter that is gathered or whose gradient is summed, otherwise where JAX made it.
+        dtype: of the entries.
+        bytes: of the whole tensor: after it is gathered, before it is scattered.
+        sent: bytes that a device sends, by a ring.
+        axes: of the mesh that it runs over.
+        groups: devices that talk to one another, a row each, as places in the mesh.
+        times: how often a step runs it.
+    """
+
+    kind: str
+    role: Role
+    tensor: str
+    dtype: str
+    bytes: int
+    sent: float
+    axes: tuple[str, ...]
+    groups: np.ndarray
+    times: int
+
+
+def collectives_of(program: Program, mesh: Mesh, outputs: Sequence[str]) -> list[Collective]:
+    """Read them off a program as the partitioner left it, with the dtypes that JAX asked for.
+
+    A sum of which a device then keeps its own part alone counts as the reduce-scatter that the compilers for GPUs and
+    TPUs make of it.
+
+    Args:
+        program: partitioned, before a compiler's own passes.
+        mesh: that it was partitioned for.
+        outputs: names of its results in order.
+    """
+    tensors = Tensors(program, outputs)
+    names = {id(computation): name for name, computation in program.computations.items()}
+    found = []
+    for instruction, computation, times in program.walk():
+        kind = instruction.opcode
+        if kind not in KINDS:
+            continue
+        groups = groups_of(instruction.attributes, mesh.size)
+        if groups.shape[1] == 1:
+            continue
+        place = (names[id(computation)], instruction.name)
+        if kind == "all-reduce" and _keeps_a_part(tensors, place):
+            kind = "reduce-scatter"
+        # The larger side: an all-gather's result, a reduce-scatter's operand.
+        size = max(
+            sum(shape.bytes for shape in instruction.shapes),
+            sum(shape.bytes for name in instruction.operands for shape in computation[name].shapes),
+        )
+        role, tensor = _concern(instruction, tensors, place)
+        found.append(
+            Collective(
+                kind=kind,
+                role=role,
+                tensor=tensor,
+                dtype=instruction.shapes[0].dtype,
+                bytes=size,
+                sent=size * share_sent(kind, groups.shape[1]),
+                axes=axes_of(groups, mesh),
+                groups=groups,
+                times=times,
+            )
+        )
+    return found
+
+
+def share_sent(kind: str, members: int) -> float:
+    """Bytes that a device of a ring sends, over the bytes of the whole tensor."""
+    if kind == "collective-permute":
+        return 1.0
+    return (2 if kind == "all-reduce" else 1) * (members - 1) / members
+
+
+def _keeps_a_part(tensors: Tensors, place: Place) -> bool:
+    waiting, cuts = tensors.users(place), 0
+    while waiting:
+        user, *waiting = waiting
+        if user.opcode in ("reshape", "bitcast", "transpose", "copy", "convert"):
+            waiting = [*waiting, *tensors.users((place[0], user.name))]
+        elif user.opcode != "dynamic-slice":
+            return False
+        cuts += user.opcode == "dynamic-slice"
+    return cuts > 0
+
+
+def _concern(instruction: Instruction, tensors: Tensors, place: Place) -> tuple[Role, str]:
+    if all(shape.count == 1 for shape in instruction.shapes):
+        return "scalars", instruction.source
+    if instruction.opcode == "all-gather":
+        if name := tensors.parameter_behind(place):
+            return "parameters", name
+        if instruction.source.endswith("top_k"):
+            return "alteration", instruction.source
+    elif name := tensors.new_state_from(place):
+        return "gradients", name
+    return "activations", instruction.source

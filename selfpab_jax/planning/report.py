@@ -1,0 +1,163 @@
+"""A plan as people read it."""
+
+from collections.abc import Sequence
+
+from selfpab_jax.model.attention import way_of_attention
+from selfpab_jax.planning.advice import advice
+from selfpab_jax.planning.collectives import Collective
+from selfpab_jax.planning.estimate import ChipPlan, StepPlan
+from selfpab_jax.train.log import duration
+
+NOTES = (
+    "What carries over from this compilation to a chip, and what does not:",
+    "  Shapes, shardings, FLOPs, parameters, optimiser and batch are exact. Collectives are as XLA's partitioner left",
+    "  them, the same for all chips and in JAX's dtypes, with sums that are cut afterwards as reduce-scatters; a chip's",
+    "  compiler merges and overlaps them, and may gather a parameter again instead of keeping it.",
+    "  Temporaries are an upper bound: XLA for CPUs fuses less and makes bf16 products in float32. The lower bound has",
+    "  only what products of the reverse pass read. Times are at the chip's stated rates, which no step reaches.",
+)
+
+
+def describe(step: StepPlan, plans: Sequence[ChipPlan]) -> str:
+    """A mesh: memory, traffic, arithmetic, and each chip's times."""
+    settings = step.settings
+    mesh = " x ".join(f"{axis} {getattr(settings.mesh, axis)}" for axis in ("data", "fsdp", "tensor"))
+    micro = f" in {settings.optimiser.accumulate} micro-batches" if settings.optimiser.accumulate > 1 else ""
+    lines = [
+        f"{step.parameters:,} parameters, batch {settings.optimiser.batch_size}{micro}, {mesh}: {step.devices} devices",
+        "",
+        *_memory(step),
+        "",
+        *_traffic(step.collectives),
+        "",
+        *_arithmetic(step),
+    ]
+    for plan in plans:
+        lines += ["", *_chip(plan)]
+    return "\n".join([*lines, "", *_remarks(step), *NOTES])
+
+
+def table(plans: Sequence[ChipPlan]) -> str:
+    """Many plans beside one another, in Markdown."""
+    head = (
+        "| chips | mesh | batch | memory of one, GB | fits | step at the bound | limit | MFU bound | nothing hidden |"
+        " epoch | device-hours | loader a host |"
+    )
+    rows = [head, "|" + " --- |" * (head.count("|") - 1)]
+    for plan in plans:
+        step, roof = plan.step, plan.roofline
+        mesh = ", ".join(f"{axis} {size}" for axis, size in vars(step.settings.mesh).items() if size > 1)
+        cells = [
+            f"{step.devices} {plan.chip.name}",
+            mesh or "one device",
+            str(step.settings.optimiser.batch_size),
+            f"{step.memory.least / 1e9:.3g} to {step.memory.most / 1e9:.3g} of {plan.chip.memory / 1e9:.0f}",
+            {True: "yes", False: "no", None: "perhaps"}[plan.fits],
+            f"{roof.bound * 1e3:.3g} ms",
+            roof.limit,
+            f"{plan.mfu_bound:.0%}",
+            f"{roof.unhidden * 1e3:.3g} ms",
+            duration(plan.epoch_seconds),
+            _amount(plan.device_hours),
+            f"{plan.loader_bytes / 1e6:,.0f} MB/s",
+        ]
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def _memory(step: StepPlan) -> list[str]:
+    memory = step.memory
+    return [
+        "memory of one device                              MB",
+        f"  parameters (float32)                  {memory.parameters / 1e6:12,.1f}",
+        f"  optimiser (two moments)               {memory.optimiser / 1e6:12,.1f}",
+        f"  batch (float16)                       {memory.batch / 1e6:12,.1f}",
+        f"  gradients (float32, while they last)  {memory.gradients / 1e6:12,.1f}",
+        f"  kept activations, at least            {memory.kept / 1e6:12,.1f}",
+        f"  temporaries, at most                  {memory.temporaries / 1e6:12,.1f}",
+        f"  together                              {memory.least / 1e6:12,.1f} to {memory.most / 1e6:,.1f}",
+    ]
+
+
+def _traffic(collectives: Sequence[Collective]) -> list[str]:
+    if not collectives:
+        return ["traffic: none"]
+    lines = ["traffic a step                                           over           times   MB sent by a device"]
+    groups: dict[tuple, list[Collective]] = {}
+    for each in collectives:
+        groups.setdefault((each.kind, each.role, each.dtype, each.axes), []).append(each)
+    sent = lambda group: sum(each.sent * each.times for each in group)  # noqa: E731
+    for (kind, role, dtype, axes), group in sorted(groups.items(), key=lambda item: -sent(item[1])):
+        over = " x ".join(axes)
+        times = sum(each.times for each in group)
+        lines.append(f"  {kind:<18} of {role:<12} {dtype:<5} {over:>26} {times:>9,} {sent(group) / 1e6:>13,.3f}")
+    gathered = [each for each in collectives if each.role == "parameters"]
+    if gathered:
+        largest = max(gathered, key=lambda each: each.bytes)
+        lines.append(
+            f"  largest gathered parameter: {largest.tensor}, {largest.bytes / 1e6:,.1f} MB whole in {largest.dtype}"
+        )
+    return lines
+
+
+def _arithmetic(step: StepPlan) -> list[str]:
+    by_dtype = ", ".join(f"{count / 1e9:,.1f} in {dtype}" for dtype, count in sorted(step.products.flops.items()))
+    model = step.model_flops / step.devices
+    return [
+        f"GFLOP of a device and step: {step.products.total_flops / 1e9:,.1f} in {step.products.count:,} matrix "
+        f"products ({by_dtype}); by hand {model / 1e9:,.1f} ({step.products.total_flops / model - 1:+.2%})",
+    ]
+
+
+def _chip(plan: ChipPlan) -> list[str]:
+    roof, chip = plan.roofline, plan.chip
+    verdict = {
+        True: "fits",
+        None: "may fit: the bounds lie on both sides",
+        False: "does not fit",
+    }[plan.fits]
+    steps = plan.epoch_seconds / roof.bound
+    lines = [
+        f"{chip.name} ({chip.peak_flops / 1e12:,.0f} TFLOP/s bf16, {chip.memory / 1e9:,.0f} GB, "
+        f"{chip.memory_bandwidth / 1e12:.3g} TB/s, links {chip.link_bandwidth / 1e9:,.0f} GB/s among {chip.domain:,}, "
+        f"network {chip.network_bandwidth / 1e9:.3g} GB/s)",
+        f"  memory      {verdict}",
+        f"  step        compute {_ms(roof.compute)}, memory {_ms(roof.memory)}, interconnect {_ms(roof.interconnect)}: "
+        f"at least {_ms(roof.bound)} (the largest), {_ms(roof.unhidden)} with nothing hidden (the sum)",
+        f"  MFU         at most {plan.mfu_bound:.1%}",
+        f"  epoch       {plan.hours:,.0f} h of recording in {steps:,.0f} steps: {duration(plan.epoch_seconds)} "
+        f"({plan.epoch_seconds / 86400:.3g} days), {_amount(plan.device_hours)} device-hours at the bound",
+        f"  loader      {plan.loader_bytes / 1e6:,.0f} MB/s of spectrograms a host "
+        f"({min(chip.a_host, plan.step.devices)} devices) at the bound",
+    ]
+    if plan.fits is not True:
+        lines.insert(2, f"  change      {advice(plan)}")
+    return lines
+
+
+def _remarks(step: StepPlan) -> list[str]:
+    settings, remarks = step.settings, []
+    model = settings.model
+    if model.compute == "float32":
+        remarks.append("Products are float32 here; the times are for bf16, which chips compute many times as fast.")
+    elif wide := sum(count for dtype, count in step.products.flops.items() if dtype != "bf16"):
+        remarks.append(
+            f"{wide / step.products.total_flops:.1%} of the FLOPs are not bf16, and slower than the bound takes them."
+        )
+    if (
+        model.attention == "auto"
+        and way_of_attention(model, step.windows.frames, model.dropout) != "cudnn"
+        and not (model.dropout)
+    ):
+        remarks.append(
+            "A GPU may take cuDNN's attention here, which keeps no attention weights: less memory than said."
+        )
+    return [*remarks, ""] if remarks else []
+
+
+def _amount(value: float) -> str:
+    return f"{value:,.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g} ms"
