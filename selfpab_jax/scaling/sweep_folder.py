@@ -54,7 +54,7 @@ def open_sweep(folder: Path) -> Sweep:
     Raises:
         RunError: not a sweep, or its plan is damaged.
     """
-    lines = read_lines(folder / PLAN_FILE)
+    lines = _whole_plan(folder)
     facts, given = _facts(folder), _yaml(folder / SWEEP_FILE)
     edited = changes(facts.get("given"), given) if facts and given is not None else []
     if edited:
@@ -97,7 +97,7 @@ def write_sweep(folder: Path, source: Path, name: str, planned: list[Line]) -> t
     write_lines(lines, folder / (PLAN_FILE + ".next"))
     if source.absolute() != (folder / SWEEP_FILE).absolute():
         (folder / SWEEP_FILE).write_bytes(given)
-    write_json(folder / FACTS_FILE, {"name": name, "given": _yaml(folder / SWEEP_FILE)})
+    write_json(folder / FACTS_FILE, {"name": name, "runs": len(lines), "given": _yaml(folder / SWEEP_FILE)})
     (folder / (PLAN_FILE + ".next")).replace(folder / PLAN_FILE)
     return Sweep(folder, lines), remarks
 
@@ -135,7 +135,18 @@ def _old_lines(folder: Path, name: str) -> list[Line]:
     there = _facts(folder).get("name", name)
     if there != name:
         raise RunError(f"{folder} holds the sweep {there}, this is {name}; choose another --out")
-    return read_lines(folder / PLAN_FILE)
+    return _whole_plan(folder)
+
+
+def _whole_plan(folder: Path) -> list[Line]:
+    lines = read_lines(folder / PLAN_FILE)
+    planned = _facts(folder).get("runs", len(lines))
+    if planned != len(lines):
+        raise RunError(
+            f"{folder / PLAN_FILE} has {len(lines)} of {planned} runs; give the sweep file to `sweep plan` again; "
+            "finished runs are kept"
+        )
+    return lines
 
 
 def _lines_of_runs(folder: Path, planned: list[Line]) -> list[Line]:

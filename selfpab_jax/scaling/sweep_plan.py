@@ -137,9 +137,6 @@ class _Planner:
             for split in ("train", "validation"):
                 if split not in records.info.splits:
                     raise ConfigError(f"{records.folder} has no {split} split, by which runs are trained and judged")
-            there = records.info.splits["validation"].records
-            if self._sweep.final.windows is not None and self._sweep.final.windows > there:
-                raise ConfigError(f"final.windows is {self._sweep.final.windows}; the validation split has {there}")
             self._records[path] = records, records.index("train"), records_fingerprint(records)
         return self._records[path]
 

@@ -89,7 +89,7 @@ class FinalMeasurement:
     """The held-out loss that a run is judged by: the same windows with the same parts hidden for all runs.
 
     Args:
-        windows: so many, evenly spaced over the validation split; all where not set.
+        windows: so many, evenly spaced over the validation split; all where not set, or where it has fewer.
         seed: of what is hidden in them.
         batch_size: windows at a time.
     """

@@ -1,7 +1,9 @@
 """Where the runs of a sweep are: waiting, running, done or failed."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from selfpab_jax.scaling.claim import Claim, claims_by_run
@@ -64,15 +66,7 @@ def read_failure(sweep: Sweep, line: Line) -> str:
 def _status(sweep: Sweep, line: Line, claims: list[Claim]) -> RunStatus:
     run = sweep.run(line)
     result = read_result(run)
-    started, train, best = {}, {}, None
-    for event in read_log(run):
-        match event:
-            case {"event": "start", "steps": int()}:
-                started = event
-            case {"event": "train", "step": int()}:
-                train = event
-            case {"event": "validation", "best": float()}:
-                best = event["best"]
+    started, train, best = _told(run)
     step = int(train.get("step", started.get("step", 0)))
     left = None
     changed, failed = changed_by_hand(sweep, line), read_failure(sweep, line)
@@ -108,6 +102,21 @@ def _status(sweep: Sweep, line: Line, claims: list[Claim]) -> RunStatus:
         device_seconds=sum(claim.held for claim in claims) * int(started.get("devices", 1)),
         left_seconds=left,
     )
+
+
+def _told(run: Path) -> tuple[dict[str, Any], dict[str, Any], float | None]:
+    """Newest start, newest training step and best held-out loss of a log, as far as it can be read."""
+    started, train, best = {}, {}, None
+    with suppress(UnicodeDecodeError):
+        for event in read_log(run):
+            match event:
+                case {"event": "start", "step": int(), "steps": int()}:
+                    started = event
+                case {"event": "train", "step": int()}:
+                    train = event
+                case {"event": "validation", "best": float()}:
+                    best = event["best"]
+    return started, train, best
 
 
 def status_table(states: list[RunStatus]) -> str:

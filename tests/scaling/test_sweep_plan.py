@@ -1,0 +1,249 @@
+"""Plans: every run with its cost, nested data, and refusals of what cannot be."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+import pytest
+import yaml
+
+from selfpab_jax.cli.main import main
+from selfpab_jax.data.records import open_records
+from selfpab_jax.data.subsets import select
+from selfpab_jax.errors import ConfigError, DataError
+from selfpab_jax.model.blueprint import draw_blueprint
+from selfpab_jax.model.flops import training_flops
+from selfpab_jax.model.random import sample_keys
+from selfpab_jax.model.settings import ModelSettings
+from selfpab_jax.scaling.sweep_cost import Shape, memory_bytes
+from selfpab_jax.scaling.sweep_line import Line
+from selfpab_jax.scaling.sweep_plan import plan_sweep
+from selfpab_jax.scaling.sweep_settings import read_sweep, sweep_of
+from selfpab_jax.signal.statistics import Statistics
+from selfpab_jax.train.optimiser import OptimiserSettings, adamw, learning_rate
+from selfpab_jax.train.pretrain import as_json
+from selfpab_jax.train.settings import PretrainSettings
+from selfpab_jax.train.sharding import make_mesh
+from selfpab_jax.train.state import TrainState, abstract_state
+from selfpab_jax.train.step import Objective
+
+TINY = {"model": {"width": 16, "heads": 2, "feedforward": 16, "layers": 1, "compute": "float32"}}
+Planner = Callable[..., list[Line]]
+
+
+def sweep_told(**changes: Any) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "base": "configs/demo.yaml",
+        "length": {"steps": 4},
+        "models": {"a": TINY, "b": {"model": {**TINY["model"], "width": 32}, "optimiser": {"learning_rate": "5e-4"}}},
+        "overrides": {"optimiser": {"batch_size": 8}},
+        "grids": [{"hours": [0.1, 0.2, 0.6], "model": ["a", "b"], "seed": [0, 1]}],
+    }
+    return told | changes
+
+
+@pytest.fixture
+def plan(tiny_records: Path) -> Planner:
+    def plan(**changes: Any) -> list[Line]:
+        return plan_sweep(sweep_of(sweep_told(**changes), "sweep.yaml", "small"), tiny_records).lines
+
+    return plan
+
+
+def test_a_plan_is_the_product_of_its_axes(plan: Planner, tiny_records: Path) -> None:
+    lines = plan()
+    assert [line.name for line in lines[:5]] == ["h0.1-a-s0", "h0.1-a-s1", "h0.1-b-s0", "h0.1-b-s1", "h0.2-a-s0"]
+    assert len(lines) == 12
+    line = lines[-1]
+    assert line.settings["data"] | {"path": None} == as_json(PretrainSettings())["data"] | {
+        "hours": 0.6,
+        "subset_seed": 1,
+    }
+    assert line.seed == 1
+    assert line.settings["optimiser"]["learning_rate"] == 5e-4
+    assert line.settings["model"]["dropout"] == 0, "of the base"
+    frames = open_records(tiny_records).info.frames
+    assert line.tokens == 4 * 8 * frames
+    model = ModelSettings(**line.settings["model"])
+    assert line.flops == 4 * 8 * training_flops(model, 156, 156, frames)
+    assert [line.hours for line in lines[::4]] == pytest.approx([0.1, 0.2, 0.6], abs=20 / 3600)
+    assert json.loads(json.dumps(line.settings)) == line.settings
+
+
+def test_data_are_nested_for_one_seed(plan: Planner, tiny_records: Path) -> None:
+    index = open_records(tiny_records).index("train")
+    lines = plan(grids=[{"hours": [0.1, 0.2, 0.6], "seed": 7}])
+    rows = [
+        set(select(index, hours=line.settings["data"]["hours"], seed=line.settings["data"]["subset_seed"]).tolist())
+        for line in lines
+    ]
+    assert rows[0] < rows[1] < rows[2]
+
+
+def test_people_at_equal_hours_are_counted_as_they_are(tiny_records: Path) -> None:
+    grids = [{"hours": 0.15, "subjects": [1, 2, 4], "seed": 7}]  # stretches of 5 minutes: two make up the hours
+    planned = plan_sweep(sweep_of(sweep_told(grids=grids), "", "small"), tiny_records)
+    assert [line.subjects for line in planned.lines] == [1, 2, 2]
+    assert [line.hours for line in planned.lines] == pytest.approx([0.15] * 3, abs=20 / 3600)
+    assert planned.remarks == ["4 subjects with seed 7: 2 of them have a part in the 0.15 hours"]
+
+
+def test_lengths_are_matched_as_asked(plan: Planner) -> None:
+    grids = [{"hours": [0.2, 0.4], "model": ["a", "b"], "seed": 0}]
+    by_epochs = plan(grids=grids, length={"epochs": 4})
+    assert [line.steps for line in by_epochs] == [18, 18, 36, 36]
+    tokens = plan(grids=grids, length={"tokens": "1e5"})
+    assert {line.steps for line in tokens} == {round(1e5 / 8 / 39)}
+    flops = plan(grids=grids, length={"flops": "1e11"})
+    assert [line.flops for line in flops] == pytest.approx([1e11] * 4, rel=0.01)
+    assert flops[0].steps > flops[1].steps
+
+
+def test_more_than_there_is_is_dropped_with_a_line_or_refused(plan: Planner, tiny_records: Path) -> None:
+    grids = [{"hours": [0.5, 10, 100], "seed": [0, 1]}]
+    with pytest.raises(DataError, match=r"h10-s0: 10 hours were asked for; the split has .*beyond_data: drop"):
+        plan(grids=grids)
+    planned = plan_sweep(sweep_of(sweep_told(grids=grids, beyond_data="drop"), "", "small"), tiny_records)
+    assert [line.name for line in planned.lines] == ["h0.5-s0", "h0.5-s1"]
+    assert [remark.split(";")[0] for remark in planned.remarks] == [
+        "dropped 2 runs: 10 hours were asked for",
+        "dropped 2 runs: 100 hours were asked for",
+    ]
+    with pytest.raises(DataError, match="9 subjects were asked for; the split has 4"):
+        plan(grids=[{"subjects": 9, "seed": 0}])
+    with pytest.raises(DataError, match=r"the split of these 1 subjects has"):
+        plan(grids=[{"subjects": 1, "hours": 0.3, "seed": 0}])
+    with pytest.raises(ConfigError, match="no runs left"):
+        plan(grids=[{"hours": 1000, "seed": 0}], beyond_data="drop")
+
+
+def test_runs_of_two_grids_are_made_once(tiny_records: Path) -> None:
+    grids = [{"hours": [0.2, 0.4], "seed": 0}, {"hours": 0.4, "learning_rate": [1e-3, 2e-3], "seed": 0}]
+    planned = plan_sweep(sweep_of(sweep_told(grids=grids), "", "small"), tiny_records)
+    assert [line.name for line in planned.lines] == ["h0.2-s0", "h0.4-s0", "h0.4-lr0.002-s0"]  # the demo's rate is 1e-3
+    assert planned.remarks == ["1 runs that two grids make are made once"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"grids": [{"hour": 3}]}, "grid 1: no axis hour; did you mean hours?"),
+        ({"grids": [{"zzz": 3}]}, "no axis zzz; there are hours, subjects, model, seed, learning_rate"),
+        ({"grids": [{"hours": []}]}, "hours has no values"),
+        ({"grids": [{"hours": [1, 1.0]}]}, "hours has a value twice"),
+        ({"grids": [{"hours": [0, 1]}]}, "hours has 0; its values must be greater than 0"),
+        ({"grids": [{"seed": [0.5]}]}, "seed is 0.5, which is no whole number"),
+        ({"grids": [{"hours": ["many"]}]}, "hours is 'many', which is no number"),
+        ({"grids": {"hours": [1]}}, "grids must be a list"),
+        ({"grid": []}, "no field grid; did you mean grids?"),
+        ({"base": None}, "base is missing"),
+        ({"base": "nowhere.yaml"}, "base nowhere.yaml is no file and no shipped preset"),
+        ({"length": {"steps": 3, "epochs": 2}}, "exactly one of epochs, steps, tokens, flops, not epochs, steps"),
+        ({"length": {"stepps": 3}}, "length: no field stepps; did you mean steps?"),
+        ({"beyond_data": "skip"}, "beyond_data is skip; it is drop or refuse"),
+        ({"overrides": {"model": {"widht": 3}}}, "did you mean model.width?"),
+        ({"overrides": {"run": "x"}}, "run is no part of a run's settings"),
+        ({"overrides": {"model": {"heads": 3}}}, "run of hours 0.1, model a, seed 0: model.width 16 is no multiple"),
+        ({"grids": [{"model": ["c"]}]}, "model c is no rung of the ladder; there are 1m, .* own models are a, b"),
+        ({"models": {"a/b": TINY}}, "a/b must be a name of letters and digits"),
+        ({"devices": {"count": 3}}, "cannot fit: optimiser.batch_size: 8 samples do not spread over data 3"),
+        ({"devices": {"count": 2}, "overrides": {"mesh": {"data": 4}}}, "mesh: data 4 .* is not the 2 devices"),
+        ({"devices": {"memory_gib": 0.0001}}, "cannot fit: about .* GiB a device, of 0.0001; raise mesh.fsdp"),
+        ({"devices": {"kind": "NVIDIA Z9"}}, "devices.kind NVIDIA Z9 is not known; there are"),
+        ({"final": {"windows": 0}}, "final: windows and batch_size must be at least 1"),
+        ({"probe": {"config": "x"}}, "probe needs config, .* and data"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_line(plan: Planner, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as refusal:
+        plan(**changes)
+    assert "\n" not in str(refusal.value)
+
+
+def test_device_time_is_from_a_peak_or_a_measured_rate(plan: Planner) -> None:
+    grids = [{"model": "a", "seed": 0}]
+    (line,) = plan(grids=grids, devices={"kind": "NVIDIA H100", "utilisation": 0.5})
+    assert line.device_seconds == line.flops / (989e12 * 0.5)
+    (line,) = plan(grids=grids, rate={"gflops": 2, "start_seconds": 30})
+    assert line.device_seconds == line.flops / 2e9 + 30
+    (line,) = plan(grids=grids)
+    assert line.device_seconds is None
+
+
+@pytest.mark.parametrize(
+    ("model", "batch"),
+    [
+        (ModelSettings(width=128, heads=4, feedforward=256, layers=3, dropout=0.0, compute="float32"), 16),
+        (ModelSettings(width=256, heads=4, feedforward=1024, layers=2, dropout=0.1, compute="float32"), 8),
+    ],
+)
+def test_memory_is_about_what_the_compiled_step_says(model: ModelSettings, batch: int) -> None:
+    """Within a factor of two: a formula does not know what the compiler keeps."""
+    settings = PretrainSettings(model=model, optimiser=OptimiserSettings(batch_size=batch))
+    schedule = learning_rate(settings.optimiser, 10, model.width)
+    update = adamw(settings.optimiser, schedule)
+    blueprint = draw_blueprint(model, 156, 156)
+    statistics = Statistics(np.zeros(156, np.float32), np.ones(156, np.float32), "plain")
+    objective = Objective(blueprint, settings.task, statistics, ("back", "thigh"), 6)
+    mesh = make_mesh(settings.mesh, jax.devices()[:1])
+
+    def step(state: TrainState, spectrogram: jax.Array, keys_B: jax.Array) -> TrainState:
+        loss = lambda parameters: objective.errors(parameters, spectrogram, keys_B, training=True).mean()  # noqa: E731
+        change, moments = update.update(jax.grad(loss)(state.parameters), state.optimiser, state.parameters)
+        return TrainState(state.step + 1, optax.apply_updates(state.parameters, change), moments)
+
+    with jax.set_mesh(mesh):
+        keys_B = jax.eval_shape(lambda: sample_keys(jax.random.key(0), jax.numpy.int32(0), jax.numpy.arange(batch)))
+        given = (jax.ShapeDtypeStruct((batch, 199, 156), np.float16), keys_B)
+        compiled = jax.jit(step, donate_argnums=0).lower(abstract_state(blueprint, update, mesh), *given).compile()
+    found = compiled.memory_analysis()
+    assert found is not None
+    real = found.argument_size_in_bytes + found.temp_size_in_bytes
+    estimate = memory_bytes(settings, Shape(156, 156, 199), {"data": 1, "fsdp": 1, "tensor": 1})
+    print(f"estimated {estimate / 2**20:.1f} MiB, compiled {real / 2**20:.1f} MiB")
+    assert 0.5 < estimate / real < 2
+
+
+def test_memory_falls_where_it_should() -> None:
+    def of(data: int = 1, fsdp: int = 1, accumulate: int = 1, **model: Any) -> int:
+        settings = PretrainSettings(model=ModelSettings(**model))
+        settings = PretrainSettings(
+            model=settings.model, optimiser=type(settings.optimiser)(batch_size=64, accumulate=accumulate)
+        )
+        return memory_bytes(settings, Shape(156, 156, 599), {"data": data, "fsdp": fsdp, "tensor": 1})
+
+    state = 61_107_848 * 16
+    assert of(data=8) == pytest.approx((of() - state) / 8 + state)
+    assert of(fsdp=8) == pytest.approx(of() / 8)
+    assert of(accumulate=8) == of(data=8)
+    assert of() > of(rematerialise="attention") > of(rematerialise="layers") > state
+
+
+def test_shipped_sweeps_can_be_read_and_planned(
+    tiny_records: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for path in sorted(Path("configs/sweeps").glob("*.yaml")):
+        assert read_sweep(path).name == path.stem
+    told = yaml.safe_load(Path("configs/sweeps/data_scaling.yaml").read_text())
+    told["grids"] = [{**grid, "hours": [0.5, 1e6]} for grid in told["grids"]]
+    (tmp_path / "data_scaling.yaml").write_text(yaml.safe_dump(told))
+    words = ["sweep", "plan", str(tmp_path / "data_scaling.yaml"), "--out", str(tmp_path / "sweep")]
+    assert main([*words, "--data.path", str(tiny_records)]) == 0
+    told = capsys.readouterr().out
+    assert "device-hours" in told
+    assert "1e+06 hours were asked for; the split has" in told
+    assert len((tmp_path / "sweep" / "plan.jsonl").read_text().splitlines()) == told.count("h0.5-")
+
+
+def test_no_records_and_no_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["sweep", "plan", "configs/sweeps/nothing.yaml", "--out", str(tmp_path / "s")]) == 2
+    assert main(["sweep", "plan", "configs/sweeps/data_scaling.yaml", "--out", str(tmp_path / "s")]) == 2
+    assert main(["sweep", "run", str(tmp_path / "s"), "--all"]) == 1
+    first, second, third = capsys.readouterr().err.splitlines()
+    assert "is not there; sweeps lie in configs/sweeps/" in first
+    assert "give --data.path what `records build` wrote" in second
+    assert "is no sweep: it has no plan.jsonl" in third
