@@ -1,0 +1,176 @@
+"""`selfpab-jax probe` from files of a user's own to scores, tables, pictures and the report."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from selfpab_jax.cli.main import main
+from selfpab_jax.model.blueprint import draw_blueprint
+from selfpab_jax.model.settings import ModelSettings
+from selfpab_jax.model_directory import ModelConfig, write_model
+from selfpab_jax.probe.leakage import leakage_lines, seen_subjects
+from selfpab_jax.probe.result_files import load
+from selfpab_jax.signal.statistics import Statistics
+from selfpab_jax.signal.stft import SpectrogramSettings
+
+CONFIG = ModelConfig(
+    family="selfpab",
+    model=ModelSettings(width=16, heads=2, feedforward=24, layers=2, compute="float32"),
+    features=156,
+    outputs=156,
+    channels=tuple(f"{sensor}_{axis}" for sensor in ("back", "thigh") for axis in "xyz"),
+    sensors=("back", "thigh"),
+    spectrogram=SpectrogramSettings(),
+    frames=20,
+    provenance={"source": "recordings", "subjects": ["ann", "somebody"], "hours": 3.0},
+)
+PEOPLE = ("ann", "ben", "cleo", "dora")
+QUICK = ["--linear.epochs", "4", "--linear.min_steps", "60", "--linear.batch_size", "256"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("model") / "tiny"
+    rng = np.random.default_rng(1)
+    shapes = draw_blueprint(CONFIG.model, 156, 156).abstract
+    arrays = {name: rng.normal(0, 0.2, shape.shape).astype(np.float32) for name, shape in shapes.items()}
+    statistics = Statistics(np.zeros(156, np.float32), np.full(156, 0.5, np.float32), "plain")
+    write_model(directory, CONFIG, arrays, statistics)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four people who stand, walk and lie for 12 s each, twice; dora's thigh sensor is missing."""
+    folder = tmp_path_factory.mktemp("own")
+    for number, person in enumerate(PEOPLE):
+        rng = np.random.default_rng(number)
+        parts = []
+        for _ in range(2):
+            for label, (axis, swing) in {"stand": (0, 0.01), "walk": (0, 0.5), "lie": (2, 0.01)}.items():
+                signal = rng.normal(0, 0.02, (600, 6))
+                signal[:, [axis, 3 + axis]] -= 1
+                signal += swing * np.sin(np.arange(600) * (0.2 + 0.01 * number))[:, None]
+                table = pd.DataFrame(signal, columns=list(CONFIG.channels))
+                table["label"] = label
+                parts.append(table)
+        whole = pd.concat(parts)
+        whole.insert(0, "timestamp", pd.date_range("2026-01-01", periods=len(whole), freq="20ms"))
+        if person == "dora":
+            whole = whole.drop(columns=["thigh_x", "thigh_y", "thigh_z"])
+        whole.to_csv(folder / f"{person}.csv", index=False)
+    return folder
+
+
+def run(model: Path, tables: Path, out: Path, *more: str) -> int:
+    call = ["probe", "--dataset.name", "tables", "--model", str(model), "--data", str(tables), "--out", str(out)]
+    return main([*call, *QUICK, *more])
+
+
+def test_from_own_tables_to_a_report(
+    model: Path, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "probe"
+    forest = ["--baselines", '["forest"]', "--baseline.forest.trees", "10", "--budgets.windows", "[1]"]
+    assert (
+        run(model, tables, out, "--heads", '["linear"]', "--seeds", "[0,1]", "--random_encoder", "true", *forest) == 0
+    )
+    said = capsys.readouterr()
+    result = load(out)
+    assert [(arm.name, arm.budget and arm.budget.amount) for arm in result.arms] == [
+        ("linear", None),
+        ("linear", 1),
+        ("random_linear", None),
+        ("random_linear", 1),
+        ("forest", None),
+        ("forest", 1),
+    ]
+    assert result.classes == ("lie", "stand", "walk")
+    assert result.headline.subjects == ("ann", "ben", "cleo")
+    assert result.headline.summary.macro_f1.mean > 0.8
+    assert any("dora" in line for line in result.set_aside)
+    assert "leakage: the encoder was pre-trained on recordings of 1 of these 3 people (ann)" in said.out
+    assert said.out.count("leakage:") >= 4  # in every table
+    assert {path.name for path in out.iterdir()} >= {
+        "probe.json",
+        "scores.csv",
+        "subjects.csv",
+        "classes.csv",
+        "report.html",
+    }
+    assert (out / "report.html").read_text().count("data:image/png") >= 5
+    assert json.loads((out / "probe.json").read_text())["protocol"]["folds"] == "leave one subject out"
+
+
+def test_what_is_cached_is_not_computed_again(
+    model: Path, tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, cache = tmp_path / "probe", tmp_path / "cache"
+    forest = ["--heads", '["linear"]', "--baselines", '["forest"]', "--baseline.forest.trees", "5"]
+    assert run(model, tables, out, *forest, "--cache", str(cache)) == 0
+    first = load(out)
+    assert run(model, tables, out, *forest, "--cache", str(cache)) == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr("selfpab_jax.probe.feature_cache._compute", refuse)
+    monkeypatch.setattr("selfpab_jax.probe.arms.BASELINES", {"forest": refuse})
+    assert run(model, tables, out, *forest, "--cache", str(cache), "--overwrite") == 0
+    again = load(out)
+    for one, other in zip(first.arms, again.arms, strict=True):
+        assert one.summary.macro_f1.mean == pytest.approx(other.summary.macro_f1.mean, abs=1e-12)
+
+
+def test_unseen_people_only(model: Path, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "probe"
+    assert (
+        run(
+            model,
+            tables,
+            out,
+            "--heads",
+            '["linear"]',
+            "--dataset.unseen_only",
+            "true",
+            "--dataset.without",
+            '["dora"]',
+        )
+        == 0
+    )
+    result = load(out)
+    assert result.headline.subjects == ("ben", "cleo")
+    assert not result.leakage
+    assert "1 of 4 subjects were seen in pre-training" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--dataset.name", "hart"], "did you mean harth?"),
+        (["--dataset.only", '["zoe"]'], "no subject zoe"),
+        (["--baselines", '["forrest"]'], "there is no forrest"),
+        (["--heads", "[]"], "nothing to do"),
+        (["--protocol.folds", "1"], "protocol.folds is 1"),
+        (["--protocol.windo_seconds", "3"], "did you mean protocol.window_seconds?"),
+        (["--dataset.roles", '{"hip": "thigh"}'], "sensor roles: hip=thigh"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(
+    more: list[str], message: str, model: Path, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(model, tables, tmp_path / "probe", *more) in (1, 2)
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message in said
+
+
+def test_what_the_card_says_of_people() -> None:
+    card = CONFIG.provenance
+    assert seen_subjects(card, "tables", PEOPLE) == ("ann",)
+    assert not seen_subjects({**card, "source": "hunt4"}, "tables", PEOPLE)
+    assert "does not list" in leakage_lines({}, "tables", PEOPLE)[0]
+    assert not leakage_lines({**card, "subjects": ["somebody"]}, "tables", PEOPLE)
