@@ -14,6 +14,7 @@ COMMANDS = {
     "cohort": ("cohort", "cohort", "write a synthetic cohort in HUNT4's file layout"),
     "records build": ("records", "build", "turn recordings into spectrogram records"),
     "records describe": ("records", "describe", "say and draw what is in a set of records"),
+    "plan": ("plan", "plan", "say what a run needs on chips that are not there"),
     "pretrain": ("pretrain", "pretrain", "pre-train an encoder on records"),
     "status": ("status", "status", "say where runs are"),
     "evaluate": ("evaluate", "evaluate", "held-out loss and pictures of a run"),

@@ -64,7 +64,7 @@ class Compiled:
     memory: Any
 
 
-def host_devices(count: int) -> Sequence[jax.Device]:
+def host_devices(count: int) -> Sequence[Any]:
     """So many CPU devices; JAX makes them, if it has not started yet.
 
     Raises:

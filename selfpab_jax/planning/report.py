@@ -11,7 +11,7 @@ from selfpab_jax.train.log import duration
 NOTES = (
     "What carries over from this compilation to a chip, and what does not:",
     "  Shapes, shardings, FLOPs, parameters, optimiser and batch are exact. Collectives are as XLA's partitioner left",
-    "  them, the same for all chips and in JAX's dtypes, with sums that are cut afterwards as reduce-scatters; a chip's",
+    "  them, the same for all chips, in JAX's dtypes, sums that are cut afterwards as reduce-scatters; a chip's",
     "  compiler merges and overlaps them, and may gather a parameter again instead of keeping it.",
     "  Temporaries are an upper bound: XLA for CPUs fuses less and makes bf16 products in float32. The lower bound has",
     "  only what products of the reverse pass read. Times are at the chip's stated rates, which no step reaches.",
