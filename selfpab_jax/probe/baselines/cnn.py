@@ -17,9 +17,6 @@ from selfpab_jax.probe.baselines.training import fit_predict_network
 from selfpab_jax.probe.corpus import Corpus
 from selfpab_jax.probe.folds import Fold
 
-DILATIONS = (1, 2, 4, 8)
-"""Over frames: with kernels of 5 a frame sees 30 frames to either side, 15 s at the published hop."""
-
 
 class CNN(nnx.Module):
     """Two convolutions over samples, mean and maximum of each frame, dilated residual convolutions over frames."""
@@ -30,9 +27,9 @@ class CNN(nnx.Module):
         self.samples = nnx.List([first, nnx.Conv(filters, filters, (5,), rngs=rngs)])
         self.sample_norms = nnx.List([LayerNorm(filters) for _ in range(2)])
         self.embed = Dense(2 * filters, 2 * filters, (None, None), "float32", rngs)
-        self.norms = nnx.List([LayerNorm(2 * filters) for _ in range(len(DILATIONS) + 1)])
+        self.norms = nnx.List([LayerNorm(2 * filters) for _ in range(len(architecture.dilations) + 1)])
         self.frames = nnx.List(
-            [nnx.Conv(2 * filters, 2 * filters, (5,), kernel_dilation=n, rngs=rngs) for n in DILATIONS]
+            [nnx.Conv(2 * filters, 2 * filters, (5,), kernel_dilation=n, rngs=rngs) for n in architecture.dilations]
         )
         self.classify = Dense(2 * filters, architecture.classes, (None, None), "float32", rngs)
         self.architecture = architecture
@@ -49,19 +46,23 @@ class CNN(nnx.Module):
             change = convolution(jax.nn.relu(norm(h_BxTxD)))
             h_BxTxD = h_BxTxD + dropout(change, of.dropout, None if keys_B is None else fold_each(keys_B, depth))
         h_BxTxD = jax.nn.relu(self.norms[-1](h_BxTxD))
-        last = None if keys_B is None else fold_each(keys_B, len(DILATIONS))
+        last = None if keys_B is None else fold_each(keys_B, len(self.frames))
         return self.classify(dropout(h_BxTxD, of.dropout, last))
 
 
 @dataclass(frozen=True)
 class CNNArchitecture:
-    """Sizes, for the channels and frames of a data set."""
+    """Sizes, for the channels and frames of a data set.
+
+    With kernels of 5 and the dilations over frames given here, a frame sees 30 frames to either side, 15 s as published.
+    """
 
     channels: int
     classes: int
     window: int
     hop: int
     filters: int = 64
+    dilations: tuple[int, ...] = (1, 2, 4, 8)
     dropout: float = 0.2
     learning_rate: float = 1e-3
     reads: Reads = "signal"

@@ -50,13 +50,15 @@ def frames_of_signal(signal_BxNxC: Float[Array, "B N C"], window: int, hop: int)
 
 
 class BidirectionalLSTM(nnx.Module):
-    """Frames -> width -> two bidirectional layers -> logits, with dropout before each."""
+    """Frames -> width -> bidirectional layers -> logits, with dropout before each."""
 
     def __init__(self, architecture: "LSTMArchitecture", rngs: nnx.Rngs):
         units, width = architecture.units, 2 * architecture.units
         self.embed = Dense(architecture.features * architecture.window, width, (None, None), "float32", rngs)
         self.norm = LayerNorm(width)
-        self.layers = nnx.List([nnx.List([LSTM(width, units, rngs) for _ in range(2)]) for _ in range(2)])
+        self.layers = nnx.List(
+            [nnx.List([LSTM(width, units, rngs) for _ in range(2)]) for _ in range(architecture.layers)]
+        )
         self.classify = Dense(width, architecture.classes, (None, None), "float32", rngs)
         self.architecture = architecture
 
@@ -68,7 +70,9 @@ class BidirectionalLSTM(nnx.Module):
         for depth, (forward, backward) in enumerate(self.layers):
             h_BxTxD = dropout(h_BxTxD, of.dropout, None if keys_B is None else fold_each(keys_B, depth))
             h_BxTxD = jnp.concatenate([forward(h_BxTxD), backward(h_BxTxD, reverse=True)], axis=-1)
-        return self.classify(dropout(h_BxTxD, of.dropout, None if keys_B is None else fold_each(keys_B, 2)))
+        return self.classify(
+            dropout(h_BxTxD, of.dropout, None if keys_B is None else fold_each(keys_B, len(self.layers)))
+        )
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ class LSTMArchitecture:
     hop: int
     reads: Reads
     units: int = 128
+    layers: int = 2
     dropout: float = 0.3
     learning_rate: float = 1e-3
 

@@ -36,8 +36,8 @@ SETTINGS = BaselineSettings(
 SHORT = replace(SETTINGS, training=replace(SETTINGS.training, steps=4, check_every=2, learning_rate=1e-2))
 NETWORKS: dict[str, Any] = {
     "transformer": TransformerArchitecture((156,), 4, TINY, None),
-    "lstm": LSTMArchitecture(6, 4, 50, 25, "signal", units=16),
-    "cnn": CNNArchitecture(6, 4, 50, 25, filters=8),
+    "lstm": LSTMArchitecture(6, 4, 50, 25, "signal", units=16, layers=1),
+    "cnn": CNNArchitecture(6, 4, 50, 25, filters=8, dilations=(1, 3)),
     "deepconvlstm": DeepConvLSTMArchitecture(6, 4, 50, 25, filters=4, units=12, dropout=0.1),
 }
 
