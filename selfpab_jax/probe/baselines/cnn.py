@@ -54,7 +54,7 @@ class CNN(nnx.Module):
 class CNNArchitecture:
     """Sizes, for the channels and frames of a data set.
 
-    With kernels of 5 and the dilations over frames given here, a frame sees 30 frames to either side, 15 s as published.
+    With kernels of 5 and these dilations a frame sees 30 frames to either side: 15 s at the published hop.
     """
 
     channels: int
