@@ -3,152 +3,89 @@
     python benchmarks/training_step.py [--batch 4] [--repeats 5]
 
 float32, 599 frames, dropout 0.1, AdamW, the loss of the pretext task; both sides with all cores of the machine, each
-in a process of its own. Each takes its steps in a row, as training does, in two blocks in turn; medians. (Step
-about, the operating system takes back one side's memory while the other computes, and both pay for it.)
+in a process of its own. Each takes its steps in a row, as training does, in two blocks in turn; medians.
 Beside them, the best float32 matrix-product rate of each library here, and the share of ours that our step
 reaches (model FLOP by hand count: three forward passes).
 """
 
 import argparse
-import multiprocessing
-import statistics
 import time
-from collections.abc import Callable
-from multiprocessing.connection import Connection
+from functools import cache
+from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-import torch
+from timing import Turns, Worker, in_turns, median
 
-from selfpab_jax.model.blueprint import draw_blueprint
-from selfpab_jax.model.flops import forward_flops, training_flops
-from selfpab_jax.model.settings import ModelSettings
-from selfpab_jax.model.task import TaskSettings
-from selfpab_jax.signal.statistics import Statistics
-from selfpab_jax.train.optimiser import OptimiserSettings, adamw, learning_rate
-from selfpab_jax.train.sharding import MeshSettings, make_mesh
-from selfpab_jax.train.state import create_state
-from selfpab_jax.train.step import Objective, to_devices, train_step, wishes
-
-FRAMES, FEATURES, PRODUCT = 599, 156, 2048
-SETTINGS = ModelSettings(compute="float32")
+PRODUCT = 2048
 
 
-def timed(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
+class Comparison(NamedTuple):
+    """A job on both sides: seconds a turn, and our rate."""
+
+    job: str
+    ours_s: float
+    torch_s: float
+    ours_flops: float
+    """A second, by hand count."""
+
+    @property
+    def ratio(self) -> float:
+        return self.torch_s / self.ours_s
 
 
-def our_step(batch: int) -> Callable[[], None]:
-    mesh = make_mesh(MeshSettings(), jax.devices()[:1])
-    optimiser = OptimiserSettings(batch_size=batch)
-    schedule = learning_rate(optimiser, 1000, SETTINGS.width)
-    update = adamw(optimiser, schedule)
-    statistics_ = Statistics(np.full(FEATURES, 0.5, np.float32), np.full(FEATURES, 0.3, np.float32), "plain")
-    blueprint = draw_blueprint(SETTINGS, FEATURES, FEATURES)
-    objective = Objective(blueprint, TaskSettings(), statistics_, ("back", "thigh"), 6)
-    step = train_step(objective, update, schedule, mesh, seed=0, accumulate=1)
-    state = create_state(blueprint, update, mesh, jax.random.key(0))
-    spectrogram = np.random.default_rng(0).random((batch, FRAMES, FEATURES)).astype(np.float16)
+@cache
+def _job(side: str, job: str, batch: int) -> Turns:
+    import jax_side
+    import torch_side
 
-    def run() -> None:
-        nonlocal state
-        state, metrics = step(state, to_devices(mesh, spectrogram, batch), wishes(mesh, False))
-        jax.block_until_ready((state, metrics))
-
-    return run
-
-
-class TorchNetwork(torch.nn.Module):
-    """The network of the reference from torch.nn's own modules."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed = torch.nn.Linear(FEATURES, SETTINGS.width)
-        layer = torch.nn.TransformerEncoderLayer(
-            SETTINGS.width, SETTINGS.heads, SETTINGS.feedforward, SETTINGS.dropout, batch_first=True
-        )
-        self.encoder = torch.nn.TransformerEncoder(layer, SETTINGS.layers, enable_nested_tensor=False)
-        self.head = torch.nn.Linear(SETTINGS.width, FEATURES)
-        self.positions = torch.zeros(FRAMES, SETTINGS.width)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.encoder(self.embed(x) + self.positions))
+    settings = jax_side.settings_of(compute="float32")
+    match side, job:
+        case "ours", "product":
+            return jax_side.product(PRODUCT, "float32")
+        case "ours", "step":
+            return jax_side.step(settings, batch)
+        case "ours", _:
+            return jax_side.forward(settings, batch)
+        case _, "product":
+            return torch_side.product(PRODUCT, "float32")
+        case _, "step":
+            return torch_side.step(settings, batch, best=False)
+        case _:
+            return torch_side.forward(settings, batch)
 
 
-def torch_step(network: TorchNetwork, batch: int) -> Callable[[], None]:
-    optimiser = torch.optim.AdamW(network.parameters(), 1e-4, (0.9, 0.98), 1e-8, 1e-5)
-    x = torch.rand(batch, FRAMES, FEATURES)
-    mask = (torch.rand(batch, FRAMES, FEATURES) < 0.2).float()
-
-    def run() -> None:
-        network.train()
-        optimiser.zero_grad()
-        error = (network(x * (1 - mask)) - x).abs() * mask
-        (error.sum((1, 2)) / mask.sum((1, 2))).mean().backward()
-        optimiser.step()
-
-    return run
+def serve(request: tuple[str, str, int]) -> float:
+    """Seconds of one turn of (side, job, batch); the first makes it ready."""
+    turns = _job(*request)
+    begin = time.perf_counter()
+    turns(1)
+    return time.perf_counter() - begin
 
 
-def our_forward(batch: int) -> Callable[[], None]:
-    blueprint = draw_blueprint(SETTINGS, FEATURES, FEATURES)
-    parameters = jax.jit(blueprint.initialise)(jax.random.key(0))
-    forward = jax.jit(lambda p, x: blueprint.build(p)(x))
-    x = jnp.asarray(np.random.default_rng(0).random((batch, FRAMES, FEATURES), np.float32))
-    return lambda: jax.block_until_ready(forward(parameters, x))
+def compare(batch: int, repeats: int) -> dict[str, Comparison]:
+    """`product` (the best of 30 turns), `step` and `forward` (medians), ours and torch's in turn."""
+    from selfpab_jax.model.flops import forward_flops, training_flops
+    from selfpab_jax.model.settings import ModelSettings
 
+    workers = {side: Worker(serve) for side in ("ours", "torch")}
+    sizes = (ModelSettings(), 156, 156, 599)
+    flops = {
+        "product": 2 * PRODUCT**3,
+        "step": batch * training_flops(*sizes),
+        "forward": batch * forward_flops(*sizes),
+    }
 
-def torch_forward(network: TorchNetwork, batch: int) -> Callable[[], None]:
-    x = torch.rand(batch, FRAMES, FEATURES)
+    def both(job: str) -> Comparison:
+        requests: dict[str, Any] = {side: (side, job, batch) for side in workers}
+        seconds = in_turns(workers, requests, 15 if job == "product" else repeats)
+        pick = min if job == "product" else median
+        ours, theirs = pick(seconds["ours"]), pick(seconds["torch"])
+        return Comparison(job, ours, theirs, flops[job] / ours)
 
-    def run() -> None:
-        network.eval()
-        with torch.no_grad():
-            network(x)
-
-    return run
-
-
-def our_product() -> Callable[[], None]:
-    a = jnp.asarray(np.random.default_rng(0).random((PRODUCT, PRODUCT), np.float32))
-    multiply = jax.jit(jnp.matmul)
-    return lambda: jax.block_until_ready(multiply(a, a))
-
-
-def torch_product() -> Callable[[], None]:
-    a = torch.rand(PRODUCT, PRODUCT)
-    return lambda: torch.matmul(a, a)
-
-
-def serve(side: str, batch: int, pipe: Connection) -> None:
-    """Run what is asked for by name, and say how long it took."""
-    if side == "ours":
-        jobs = {"step": our_step(batch), "forward": our_forward(batch), "product": our_product()}
-    else:
-        network = TorchNetwork()
-        jobs = {
-            "step": torch_step(network, batch),
-            "forward": torch_forward(network, batch),
-            "product": torch_product(),
-        }
-    while job := pipe.recv():
-        pipe.send(timed(jobs[job]))
-
-
-def compare(pipes: dict[str, Connection], job: str, repeats: int, warm_up: int = 2) -> dict[str, list[float]]:
-    """Seconds of each side: two blocks of repeats each, every block after a warm-up of its own."""
-    seconds: dict[str, list[float]] = {side: [] for side in pipes}
-    for _block in range(2):
-        for side, pipe in pipes.items():
-            for turn in range(warm_up + repeats):
-                pipe.send(job)
-                taken = pipe.recv()
-                if turn >= warm_up:
-                    seconds[side].append(taken)
-    return seconds
+    try:
+        return {job: both(job) for job in flops}
+    finally:
+        for worker in workers.values():
+            worker.close()
 
 
 def main() -> None:
@@ -156,28 +93,18 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    spawn = multiprocessing.get_context("spawn")
-    pipes = {}
-    for side in ("ours", "torch"):
-        pipes[side], theirs = spawn.Pipe()
-        spawn.Process(target=serve, args=(side, options.batch, theirs), daemon=True).start()
-    versions = f"jax {jax.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads"
-    print(f"{versions}, float32, batch {options.batch}, medians of 2 x {options.repeats}")
-
-    products = compare(pipes, "product", 15)
-    rates = {side: 2 * PRODUCT**3 / min(seconds) / 1e9 for side, seconds in products.items()}
-    print(f"matrix product       ours {rates['ours']:7.1f} GFLOP/s   torch {rates['torch']:7.1f} GFLOP/s   (the best)")
-    sizes = (SETTINGS, FEATURES, FEATURES, FRAMES)
-    for job, flops in (("step", training_flops(*sizes)), ("forward", forward_flops(*sizes))):
-        seconds = compare(pipes, job, options.repeats)
-        ours, theirs = (statistics.median(seconds[side]) for side in ("ours", "torch"))
-        rate = flops * options.batch / ours / 1e9
+    print(f"float32, batch {options.batch}, medians of 2 x {options.repeats}", flush=True)
+    found = compare(options.batch, options.repeats)
+    product = found.pop("product")
+    theirs = 2 * PRODUCT**3 / product.torch_s / 1e9
+    print(
+        f"matrix product       ours {product.ours_flops / 1e9:7.1f} GFLOP/s   torch {theirs:7.1f} GFLOP/s   (the best)"
+    )
+    for job, it in found.items():
         print(
-            f"{job:<20} ours {ours:6.2f} s   torch {theirs:6.2f} s   torch / ours {theirs / ours:5.2f}   "
-            f"ours {rate:6.1f} GFLOP/s, {rate / rates['ours']:.0%} of the matrix product"
+            f"{job:<20} ours {it.ours_s:6.2f} s   torch {it.torch_s:6.2f} s   torch / ours {it.ratio:5.2f}   "
+            f"ours {it.ours_flops / 1e9:6.1f} GFLOP/s, {it.ours_flops / product.ours_flops:.0%} of the matrix product"
         )
-    for pipe in pipes.values():
-        pipe.send(None)
 
 
 if __name__ == "__main__":
