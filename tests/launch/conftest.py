@@ -43,7 +43,8 @@ def programs(tmp_path: Path) -> Callable[..., dict[str, str]]:
             **variables,
             "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+            # Compiling is what these tests cost, and the speed of what is compiled does not matter here.
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0",
         }
 
     return programs
