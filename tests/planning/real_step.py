@@ -1,0 +1,65 @@
+"""Runs real steps on 8 CPU devices in a process of its own and prints what they hold and allocate, as JSON.
+
+Arguments: the settings as JSON, the frames of a window.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from jsonargparse import Namespace
+
+from selfpab_jax.cli.plan import plan_parser
+from selfpab_jax.cli.pretrain import settings_of
+from selfpab_jax.model.blueprint import draw_blueprint
+from selfpab_jax.signal.statistics import Statistics
+from selfpab_jax.train.optimiser import adamw, learning_rate
+from selfpab_jax.train.sharding import make_mesh
+from selfpab_jax.train.state import create_state
+from selfpab_jax.train.step import Objective, to_devices, train_step, wishes
+
+STATUS = Path("/proc/self/status")
+FEATURES = 156
+
+
+def status(field: str) -> int:
+    """Bytes that the kernel counts for this process."""
+    [line] = [line for line in STATUS.read_text().splitlines() if line.startswith(field)]
+    return int(line.split()[1]) * 1024
+
+
+def main(words: list[str], frames: int) -> None:
+    parser = plan_parser()
+    parsed: Namespace = parser.parse_args(words)
+    settings = settings_of(parser, parsed)
+    ones = np.ones(FEATURES, np.float32)
+    blueprint = draw_blueprint(settings.model, FEATURES, FEATURES)
+    objective = Objective(blueprint, settings.task, Statistics(0 * ones, ones, "plain"), ("back", "thigh"), 6)
+    schedule = learning_rate(settings.optimiser, 1000, settings.model.width)
+    update = adamw(settings.optimiser, schedule)
+    mesh = make_mesh(settings.mesh)
+    step = train_step(objective, update, schedule, mesh, seed=0, accumulate=settings.optimiser.accumulate)
+    state = create_state(blueprint, update, mesh, jax.random.key(0))
+    size = settings.optimiser.batch_size
+    batch = np.random.default_rng(0).random((size, frames, FEATURES)).astype(np.float16)
+    spectrogram, stop = to_devices(mesh, batch, size), wishes(mesh, False)
+    growth = []
+    for _ in range(6):
+        jax.block_until_ready((state, spectrogram))
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is there now
+        before = status("VmRSS")
+        state, metrics = step(state, spectrogram, stop)
+        jax.block_until_ready((state, metrics))
+        growth.append(status("VmHWM") - before)
+    held = {
+        name: [sum(shard.data.nbytes for leaf in jax.tree.leaves(part) for shard in leaf.addressable_shards
+                   if shard.device == device) for device in mesh.devices.flat]
+        for name, part in (("parameters", state.parameters), ("optimiser", (state.optimiser, state.step)))
+    }  # fmt: skip
+    print(json.dumps({"growth": growth, "held": held}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[2:], int(sys.argv[1]))
