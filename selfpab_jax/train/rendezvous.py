@@ -78,6 +78,9 @@ class _Reception:
     def missing(self) -> list[int]:
         return [number for number in range(1, self.processes) if number not in self.here]
 
+    def guests(self) -> list[_Guest]:
+        return [key.data for key in self.selector.get_map().values() if key.data]
+
     def tell_missing(self) -> None:
         for guest in self.here.values():
             guest.tell(missing=self.missing)
@@ -129,6 +132,7 @@ class _Reception:
 
 def _receive(address: str, port: int, processes: int, timeout: float, deadline: float, say: Say) -> None:
     with _listen(address, port) as listener, selectors.DefaultSelector() as selector:
+        listener.setblocking(False)
         selector.register(listener, selectors.EVENT_READ)
         reception = _Reception(processes, selector, say)
         started = noted = time.monotonic()
@@ -141,8 +145,9 @@ def _receive(address: str, port: int, processes: int, timeout: float, deadline: 
                     f"waited {timeout:g} s for {processes} processes at {address}, "
                     f"{len(reception.here) + 1} came; missing: {names(reception.missing)}{gave_up}"
                 )
-                for guest in list(reception.here.values()):
+                for guest in reception.guests():
                     guest.tell(over=message)
+                    guest.connection.close()
                 raise RunError(
                     f"process 0 {message}. Their own output says why; --distributed.timeout_seconds waits longer"
                 )
@@ -151,16 +156,16 @@ def _receive(address: str, port: int, processes: int, timeout: float, deadline: 
                 noted = now
             for key, _ in selector.select(min(deadline - now, noted + NOTE_SECONDS - now)):
                 if key.fileobj is listener:
-                    connection, peer = listener.accept()
-                    connection.setblocking(False)
-                    selector.register(
-                        connection, selectors.EVENT_READ, _Guest(connection, peer[0].removeprefix("::ffff:"))
-                    )
+                    with suppress(OSError):  # who came has gone already
+                        connection, peer = listener.accept()
+                        connection.setblocking(False)
+                        guest = _Guest(connection, peer[0].removeprefix("::ffff:"))
+                        selector.register(connection, selectors.EVENT_READ, guest)
                 else:
                     reception.listen_to(key.data)
-        for key in list(selector.get_map().values()):
-            if key.data and key.data.process is None:
-                reception.forget(key.data)
+        for guest in reception.guests():
+            if guest.process is None:
+                reception.forget(guest)
     # The listener is closed: the port is free for the runtime. Guests hang up first when they have heard.
     for guest in reception.here.values():
         guest.tell(go=True)
