@@ -61,7 +61,8 @@ class ChipPlan:
     @property
     def mfu_bound(self) -> float:
         """Model FLOP/s over the peak, if the step took no longer than its bound."""
-        return self.step.model_flops / (self.roofline.bound * self.step.devices * self.chip.peak_flops)
+        # The count by hand has the gradient of the input, a thousandth, which no step computes: never above 1.
+        return min(1.0, self.step.model_flops / (self.roofline.bound * self.step.devices * self.chip.peak_flops))
 
     @property
     def epoch_seconds(self) -> float:

@@ -14,7 +14,8 @@ NOTES = (
     "  them, the same for all chips, in JAX's dtypes, sums that are cut afterwards as reduce-scatters; a chip's",
     "  compiler merges and overlaps them, and may gather a parameter again instead of keeping it.",
     "  Temporaries are an upper bound: XLA for CPUs fuses less and makes bf16 products in float32. The lower bound has",
-    "  only what products of the reverse pass read. Times are at the chip's stated rates, which no step reaches.",
+    "  only what products of the reverse pass read. Times are at the chip's stated rates, which no step reaches; fused",
+    "  attention would move less than the memory time counts.",
 )
 
 
@@ -24,7 +25,8 @@ def describe(step: StepPlan, plans: Sequence[ChipPlan]) -> str:
     mesh = " x ".join(f"{axis} {getattr(settings.mesh, axis)}" for axis in ("data", "fsdp", "tensor"))
     micro = f" in {settings.optimiser.accumulate} micro-batches" if settings.optimiser.accumulate > 1 else ""
     lines = [
-        f"{step.parameters:,} parameters, batch {settings.optimiser.batch_size}{micro}, {mesh}: {step.devices} devices",
+        f"{step.parameters:,} parameters, batch {settings.optimiser.batch_size}{micro}, "
+        f"{mesh}: {_devices(step.devices)}",
         "",
         *_memory(step),
         "",
@@ -128,7 +130,7 @@ def _chip(plan: ChipPlan) -> list[str]:
         f"  epoch       {plan.hours:,.0f} h of recording in {steps:,.0f} steps: {duration(plan.epoch_seconds)} "
         f"({plan.epoch_seconds / 86400:.3g} days), {_amount(plan.device_hours)} device-hours at the bound",
         f"  loader      {plan.loader_bytes / 1e6:,.0f} MB/s of spectrograms a host "
-        f"({min(chip.a_host, plan.step.devices)} devices) at the bound",
+        f"({_devices(min(chip.a_host, plan.step.devices))}) at the bound",
     ]
     if plan.fits is not True:
         lines.insert(2, f"  change      {advice(plan)}")
@@ -157,6 +159,10 @@ def _remarks(step: StepPlan) -> list[str]:
 
 def _amount(value: float) -> str:
     return f"{value:,.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def _devices(count: int) -> str:
+    return f"{count} device{'s' if count > 1 else ''}"
 
 
 def _ms(seconds: float) -> str:
