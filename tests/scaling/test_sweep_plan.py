@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ from selfpab_jax.cli.main import main
 from selfpab_jax.data.records import open_records
 from selfpab_jax.data.subsets import select
 from selfpab_jax.errors import ConfigError, DataError
-from selfpab_jax.model.blueprint import draw_blueprint
+from selfpab_jax.model.blueprint import Parameters, draw_blueprint
 from selfpab_jax.model.flops import training_flops
 from selfpab_jax.model.random import sample_keys
 from selfpab_jax.model.settings import ModelSettings
@@ -31,13 +31,14 @@ from selfpab_jax.train.sharding import make_mesh
 from selfpab_jax.train.state import TrainState, abstract_state
 from selfpab_jax.train.step import Objective
 
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 TINY = {"model": {"width": 16, "heads": 2, "feedforward": 16, "layers": 1, "compute": "float32"}}
 Planner = Callable[..., list[Line]]
 
 
 def sweep_told(**changes: Any) -> dict[str, Any]:
     told: dict[str, Any] = {
-        "base": "configs/demo.yaml",
+        "base": "demo",
         "length": {"steps": 4},
         "models": {"a": TINY, "b": {"model": {**TINY["model"], "width": 32}, "optimiser": {"learning_rate": "5e-4"}}},
         "overrides": {"optimiser": {"batch_size": 8}},
@@ -194,7 +195,7 @@ def test_memory_is_about_what_the_compiled_step_says(model: ModelSettings, batch
     def step(state: TrainState, spectrogram: jax.Array, keys_B: jax.Array) -> TrainState:
         loss = lambda parameters: objective.errors(parameters, spectrogram, keys_B, training=True).mean()  # noqa: E731
         change, moments = update.update(jax.grad(loss)(state.parameters), state.optimiser, state.parameters)
-        return TrainState(state.step + 1, optax.apply_updates(state.parameters, change), moments)
+        return TrainState(state.step + 1, cast(Parameters, optax.apply_updates(state.parameters, change)), moments)
 
     with jax.set_mesh(mesh):
         keys_B = jax.eval_shape(lambda: sample_keys(jax.random.key(0), jax.numpy.int32(0), jax.numpy.arange(batch)))
@@ -226,9 +227,9 @@ def test_memory_falls_where_it_should() -> None:
 def test_shipped_sweeps_can_be_read_and_planned(
     tiny_records: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    for path in sorted(Path("configs/sweeps").glob("*.yaml")):
+    for path in sorted((CONFIGS / "sweeps").glob("*.yaml")):
         assert read_sweep(path).name == path.stem
-    told = yaml.safe_load(Path("configs/sweeps/data_scaling.yaml").read_text())
+    told = yaml.safe_load((CONFIGS / "sweeps" / "data_scaling.yaml").read_text())
     told["grids"] = [{**grid, "hours": [0.5, 1e6]} for grid in told["grids"]]
     (tmp_path / "data_scaling.yaml").write_text(yaml.safe_dump(told))
     words = ["sweep", "plan", str(tmp_path / "data_scaling.yaml"), "--out", str(tmp_path / "sweep")]

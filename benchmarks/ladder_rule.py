@@ -1,0 +1,107 @@
+"""Where the best learning rate lies at small widths, beside the ladder's rule (inversely to the width).
+
+    python benchmarks/ladder_rule.py [--steps 300] [--out FOLDER]
+
+Three widths (heads of 64, feed-forward of four widths, two layers) by five rates, from a quarter of the rule's to four
+times it, each trained from the same seed on a synthetic cohort. Prints the held-out loss at the end of each, the best
+rate of each width (the lowest point of a parabola through the lowest loss and its neighbours, in the logarithm of the
+rate), and the power of the width that the best rates follow; the rule says -1. About ten minutes on 2 CPU cores.
+"""
+
+import argparse
+import contextlib
+import io
+import math
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from selfpab_jax.cli.main import main as command
+from selfpab_jax.data.records import open_records
+from selfpab_jax.errors import RunError
+from selfpab_jax.model.settings import ModelSettings
+from selfpab_jax.scaling.ladder import learning_rate_of
+from selfpab_jax.train.checkpoint import CheckpointSettings
+from selfpab_jax.train.log import LogSettings, read_log
+from selfpab_jax.train.optimiser import OptimiserSettings
+from selfpab_jax.train.pretrain import pretrain
+from selfpab_jax.train.settings import DataSettings, PretrainSettings, ValidationSettings
+
+WIDTHS = (64, 128, 256)
+MULTIPLES = (0.25, 0.5, 1.0, 2.0, 4.0)
+
+
+def records_of_cohort(folder: Path) -> Path:
+    """Windows of 20 seconds of 16 people of the synthetic cohort."""
+    records = folder / "records"
+    cohort = ["cohort", str(folder / "cohort"), "--subjects", "16", "--hours", "2"]
+    build = ["records", "build", "--source", "hunt4", str(folder / "cohort"), "--out", str(records)]
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert records.exists() or command(cohort) == 0
+        assert command([*build, "--window_seconds", "20", "--workers", "1", "--validation", "0.25"]) == 0
+    open_records(records)
+    return records
+
+
+def held_out(records: Path, run: Path, width: int, rate: float, steps: int) -> float:
+    """The held-out loss after the last step; infinite where training diverged."""
+    settings = PretrainSettings(
+        seed=0,
+        data=DataSettings(path=records),
+        model=ModelSettings(
+            width=width, heads=width // 64, feedforward=4 * width, layers=2, dropout=0.0, compute="float32"
+        ),
+        optimiser=OptimiserSettings(batch_size=16, steps=steps, learning_rate=rate),
+        validation=ValidationSettings(every_steps=steps, patience=0.0),
+        checkpoint=CheckpointSettings(every_steps=steps, keep=1),
+        log=LogSettings(progress_seconds=1e9),
+    )
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            pretrain(settings, run, resume=True)
+    except RunError:
+        return math.inf
+    return [event["loss"] for event in read_log(run) if event["event"] == "validation"][-1]
+
+
+def lowest(rates: list[float], losses: list[float]) -> float:
+    """The rate at the lowest point of a parabola through the lowest loss and its neighbours."""
+    at = int(np.argmin(losses))
+    around = slice(max(at - 1, 0), at + 2)
+    x, y = np.log(rates[around]), np.array(losses[around])
+    if len(x) < 3 or not np.isfinite(y).all():
+        return rates[at]
+    a, b, _ = np.polyfit(x, y, 2)
+    return float(np.exp(-b / (2 * a)))
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--out", type=Path, help="keeps records and runs; a stopped benchmark goes on from there")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.out or Path(temporary)
+        records = records_of_cohort(folder)
+        print(f"held-out loss after {options.steps} steps; x: the rule's rate, 1e-4 x 1500 / width")
+        print("width" + "".join(f"{f'{multiple:g} x':>10}" for multiple in MULTIPLES) + "   best rate  rule's rate")
+        best = []
+        for width in WIDTHS:
+            rates = [learning_rate_of(width) * multiple for multiple in MULTIPLES]
+            losses = [
+                held_out(records, folder / f"w{width}-{multiple:g}", width, rate, options.steps)
+                for multiple, rate in zip(MULTIPLES, rates, strict=True)
+            ]
+            best.append(lowest(rates, losses))
+            told = "".join(f"{loss:>10.4f}" for loss in losses)
+            print(f"{width:>5}{told}   {best[-1]:>9.3g}  {learning_rate_of(width):>11.3g}", flush=True)
+            if losses.index(min(losses)) in (0, len(losses) - 1):
+                print(f"      the lowest loss of width {width} lies at the edge: its best rate is further out")
+    power = float(np.polyfit(np.log(WIDTHS), np.log(best), 1)[0])
+    print(f"best rates follow width^{power:.2f}; the rule says width^-1")
+
+
+if __name__ == "__main__":
+    main()
