@@ -55,10 +55,10 @@ def table(plans: Sequence[ChipPlan]) -> str:
             str(step.settings.optimiser.batch_size),
             f"{step.memory.least / 1e9:.3g} to {step.memory.most / 1e9:.3g} of {plan.chip.memory / 1e9:.0f}",
             {True: "yes", False: "no", None: "perhaps"}[plan.fits],
-            _time(roof.bound),
+            _ms(roof.bound),
             roof.limit,
             f"{plan.mfu_bound:.0%}",
-            _time(roof.unhidden),
+            _ms(roof.unhidden),
             duration(plan.epoch_seconds),
             _amount(plan.device_hours),
             f"{plan.loader_bytes / 1e6:,.0f} MB/s",
@@ -124,8 +124,8 @@ def _chip(plan: ChipPlan) -> list[str]:
         f"{chip.memory_bandwidth / 1e12:.3g} TB/s, links {chip.link_bandwidth / 1e9:,.0f} GB/s among {chip.domain:,}, "
         f"network {chip.network_bandwidth / 1e9:.3g} GB/s)",
         f"  memory      {verdict}",
-        f"  step        compute {_time(roof.compute)}, memory {_time(roof.memory)}, interconnect {_time(roof.interconnect)}: "
-        f"at least {_time(roof.bound)} (the largest), {_time(roof.unhidden)} with nothing hidden (the sum)",
+        f"  step        compute {_ms(roof.compute)}, memory {_ms(roof.memory)}, interconnect {_ms(roof.interconnect)}: "
+        f"at least {_ms(roof.bound)} (the largest), {_ms(roof.unhidden)} with nothing hidden (the sum)",
         f"  MFU         at most {plan.mfu_bound:.1%}",
         f"  epoch       {plan.hours:,.0f} h of recording in {steps:,.0f} steps: {duration(plan.epoch_seconds)} "
         f"({plan.epoch_seconds / 86400:.3g} days), {_amount(plan.device_hours)} device-hours at the bound",
@@ -165,5 +165,5 @@ def _devices(count: int) -> str:
     return f"{count} device{'s' if count > 1 else ''}"
 
 
-def _time(seconds: float) -> str:
+def _ms(seconds: float) -> str:
     return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
