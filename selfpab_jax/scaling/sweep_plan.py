@@ -97,8 +97,9 @@ class _Planner:
         sweep, name = self._sweep, _name(axes)
         if settings.data.path is None:
             raise ConfigError(f"sweep {sweep.name} has no records: give --data.path what `records build` wrote")
-        settings = replace(settings, data=replace(settings.data, path=settings.data.path.absolute()))
-        records, train, fingerprint = self._open(settings.data.path)
+        path = settings.data.path.absolute()
+        settings = replace(settings, data=replace(settings.data, path=path))
+        records, train, fingerprint = self._open(path)
         hours, subjects, windows = self._subset(settings, train)
         info = records.info
         try:
