@@ -43,8 +43,8 @@ def test_two_runs_from_plan_to_points(tiny_records: Path, tmp_path: Path, capsys
     assert main([*words, "--data.path", str(tiny_records)]) == 0
     first = sweep / "runs" / "h0.1-tiny-s5"
 
-    # One device in place of the tests' eight, as a person's machine has it.
-    alone = {**os.environ, "XLA_FLAGS": ""}
+    # One device in place of the tests' eight, as a person's machine has it; both runs share compiled steps.
+    alone = {**os.environ, "XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}
     everything = [sys.executable, "-m", "selfpab_jax.cli.main", "sweep", "run", str(sweep), "--all"]
     process = subprocess.Popen(everything, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=alone)
     log = first / "log.jsonl"
