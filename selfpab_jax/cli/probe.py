@@ -52,6 +52,8 @@ def run_probe(parsed: Namespace) -> int:
     for name, example in (("model", "models/first"), ("data", "harth/"), ("out", "probes/first")):
         if parsed[name] is None:
             raise ConfigError(f"--{name} is missing: give e.g. --{name} {example}")
+    if parsed.out.exists() and not parsed.out.is_dir():
+        raise ConfigError(f"{parsed.out} is a file; --out is a folder")
     if (parsed.out / RESULT_FILE).exists() and not parsed.overwrite:
         raise ConfigError(f"{parsed.out} has results already; choose another --out or add --overwrite")
     if parsed.compare:

@@ -34,10 +34,12 @@ TITLES = {
     "lstm_spectrogram": "LSTM on spectrograms from scratch",
     "lstm_signal": "LSTM on signals from scratch",
     "finetuned": "pre-trained encoder, fine-tuned with its head",
+    "finetuned_random": "random encoder, trained with its head",
 }
 
 
-ArmAndMore = tuple[Arm, tuple[str, ...], Predictions]
+ArmAndMore = tuple[Arm | None, tuple[str, ...], Predictions]
+"""An arm (None where it could not be scored), lines about it, the first seed's predictions by recording."""
 
 
 def make_arms(
@@ -49,7 +51,7 @@ def make_arms(
     cache: Path,
     tell: Tell,
 ) -> Iterator[ArmAndMore]:
-    """Every arm that the settings ask for, with its notes and the first seed's predictions by recording."""
+    """Every arm that the settings ask for; one that cannot be scored is told, and the others go on."""
     for budget in budgets:
         yield from _head_arms(settings, corpus, budget, dict.fromkeys(settings.seeds, table), trained=True)
     if settings.random_encoder:
@@ -62,13 +64,23 @@ def make_arms(
             yield from _head_arms(settings, corpus, budget, tables, trained=False)
     digest = labelled_digest(corpus) if settings.finetuned or settings.baselines else ""
     if settings.finetuned:
-        facts = {"settings": asdict(settings.finetune), "encoder": table.description["encoder"], "corpus": digest}
+        finetune = settings.finetune
+        if finetune.merge == "together":
+            finetune = replace(finetune, merge=settings.features.merge)
+        facts = {
+            "settings": asdict(finetune),
+            "encoder": table.description["encoder"],
+            "columns": table.description["extraction"]["columns"],
+            "corpus": digest,
+        }
 
         def tune(fold: Fold, seed: int, mask: np.ndarray | None) -> BaselinePrediction:
-            return fit_predict_finetuned(corpus, fold, branches, settings.finetune, seed, mask, tell)
+            return fit_predict_finetuned(corpus, fold, branches, finetune, seed, mask, tell)
 
         for budget in budgets:
-            yield _fold_arm("finetuned", "probe", tune, facts, settings, corpus, budget, cache)
+            name = "finetuned_random" if finetune.random_weights else "finetuned"
+            kind = "random" if finetune.random_weights else "probe"
+            yield _fold_arm(name, kind, tune, facts, settings, corpus, budget, cache)
     baseline = replace(settings.baseline, transformer=branches[0].encoder.config.model)
     for name in settings.baselines:
         facts = {"settings": asdict(baseline), "corpus": digest}
@@ -98,25 +110,28 @@ def _head_arms(
         probabilities: dict[int, Float32[np.ndarray, "R Y"]] = {}
         chosen: dict[int, dict[str, Any]] = {}
         notes: tuple[str, ...] = ()
+        title = f"{'pre-trained' if trained else 'random'} encoder, {TITLES[name]}"
         for seeds in seeds_of.values():
-            found = probe_heads(
-                tables[seeds[0]],
-                corpus,
-                budget.folds,
-                {name: head},
-                seeds,
-                selection=selection,
-                row_masks=budget.masks,
-            )[name]
+            try:
+                found = probe_heads(
+                    tables[seeds[0]],
+                    corpus,
+                    budget.folds,
+                    {name: head},
+                    seeds,
+                    selection=selection,
+                    row_masks=budget.masks,
+                )[name]
+            except DataError as error:
+                notes += (_told(title, budget, error),)
+                continue
             notes += found.notes
             for number, seed in enumerate(seeds):
                 probabilities[seed] = found.probabilities_NxRxY[number]
                 chosen[seed] = by_fold(found.choices, seed)
-        title = f"{'pre-trained' if trained else 'random'} encoder, {TITLES[name]}"
         arm_name = name if trained else f"random_{name}"
         kind = "probe" if trained else "random"
-        arm, predictions = _arm(arm_name, title, kind, settings, corpus, budget, probabilities, chosen)
-        yield arm, notes, predictions
+        yield _arm(arm_name, title, kind, settings, corpus, budget, probabilities, chosen, notes)
 
 
 def _fold_arm(
@@ -136,7 +151,8 @@ def _fold_arm(
         chosen[seed] = {}
         for fold in budget.folds.folds:
             mask = None if budget.masks is None else budget.masks[fold.name, seed]
-            decides = {"arm": name, "budget": budget.budget, "seed": seed, "fold": asdict(fold), **facts}
+            amount = None if budget.budget is None else asdict(budget.budget)
+            decides = {"arm": name, "budget": amount, "seed": seed, "fold": asdict(fold), **facts}
             try:
                 found = kept(cache / "parts", decides, lambda f=fold, s=seed, m=mask: fit(f, s, m))
             except DataError as error:
@@ -145,14 +161,13 @@ def _fold_arm(
             rows_R = np.isin(corpus.subjects, fold.test)[corpus.subject_R]
             probabilities[seed][rows_R] = found.probabilities_RxY
             chosen[seed][fold.name] = found.description
-    arm, predictions = _arm(name, TITLES[name], kind, settings, corpus, budget, probabilities, chosen)
     left_out = {
-        f"{TITLES[name]}, {fold}: {facts['left out']}"
+        _told(f"{TITLES[name]}, {fold}", budget, facts["left out"])
         for of_seed in chosen.values()
         for fold, facts in of_seed.items()
         if "left out" in facts
     }
-    return arm, tuple(sorted(left_out)), predictions
+    return _arm(name, TITLES[name], kind, settings, corpus, budget, probabilities, chosen, tuple(sorted(left_out)))
 
 
 def _arm(
@@ -164,9 +179,14 @@ def _arm(
     budget: LabelBudget,
     probabilities: Mapping[int, np.ndarray],
     chosen: Mapping[int, Mapping[str, Any]],
-) -> tuple[Arm, Predictions]:
+    notes: tuple[str, ...],
+) -> ArmAndMore:
+    if missing := [seed for seed in settings.seeds if seed not in probabilities]:
+        return None, (*notes, _told(title, budget, f"not scored, nothing for seed {missing[0]}")), {}
     scored = {seed: confusions_of(corpus, probabilities[seed]) for seed in settings.seeds}
     everywhere = set.intersection(*(set(confusions) for confusions, _ in scored.values()))
+    if not everywhere:
+        return None, (*notes, _told(title, budget, "not scored, no subject was predicted under every seed")), {}
     minutes = settings.protocol.share_minutes
     arm = Arm(
         name=name,
@@ -181,4 +201,8 @@ def _arm(
         if minutes
         else (),
     )
-    return arm, scored[settings.seeds[0]][1]
+    return arm, notes, scored[settings.seeds[0]][1]
+
+
+def _told(what: str, budget: LabelBudget, line: object) -> str:
+    return f"{what}{'' if budget.budget is None else f', {budget.budget}'}: {line}"

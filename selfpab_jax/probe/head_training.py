@@ -38,9 +38,10 @@ def train_jobs(
     """Train every job; jobs x seeds x candidates share each step's batch and its product with the features.
 
     The batch of step k depends on `settings.seed`, k and the rows that any job uses. Jobs that together would exceed
-    `settings.memory_gib` are trained in groups, with the same batches. A job comes out the same whichever jobs are
-    beside it, but for the rounding of float32: near 1e-6 for linear heads; in an MLP, ReLUs and Adam's division by
-    small gradients let it grow with the steps.
+    `settings.memory_gib` are trained in groups, with the same batches. A job comes out the same beside any jobs that
+    together use the same rows, but for the rounding of float32: near 1e-6 for linear heads; in an MLP, ReLUs and Adam's
+    division by small gradients let it grow with the steps. Where the others' rows differ (other folds, or the label
+    budgets of more seeds), so do the batches.
 
     Args:
         rows: features, labels, subjects.

@@ -7,10 +7,11 @@ from typing import Any
 def seen_subjects(provenance: Mapping[str, Any], dataset: str, subjects: Iterable[str]) -> tuple[str, ...]:
     """The subjects that the model card lists as trained on, by name, sorted.
 
-    Cards of models whose records were built from a user's own tables (`recordings`) name people by file; the same names
-    are taken for the same people, which errs on the safe side. Sources with other names are other people.
+    A user's own tables, in pre-training (`recordings`) or here (`tables`), may be of any people, and name them by file;
+    the same names are taken for the same people, which errs on the safe side. Data sets of other names are other
+    people.
     """
-    if provenance.get("source") not in (dataset, "recordings", "tables", None):
+    if not _may_be_the_same(provenance, dataset):
         return ()
     return tuple(sorted(set(subjects) & {str(name) for name in provenance.get("subjects") or ()}))
 
@@ -18,7 +19,7 @@ def seen_subjects(provenance: Mapping[str, Any], dataset: str, subjects: Iterabl
 def leakage_lines(provenance: Mapping[str, Any], dataset: str, subjects: Iterable[str]) -> tuple[str, ...]:
     """A line where the encoder was, or may have been, pre-trained on people that are probed; none where it was not."""
     subjects = tuple(subjects)
-    if not provenance.get("subjects") and provenance.get("source") in (None, dataset, "recordings", "tables"):
+    if not provenance.get("subjects") and _may_be_the_same(provenance, dataset):
         return ("the model card does not list the people that the encoder was pre-trained on: they may be among these",)
     seen = seen_subjects(provenance, dataset, subjects)
     if not seen:
@@ -28,3 +29,7 @@ def leakage_lines(provenance: Mapping[str, Any], dataset: str, subjects: Iterabl
         f"leakage: the encoder was pre-trained on recordings of {len(seen)} of these {len(subjects)} people ({names}); "
         "scores on them say little about new people",
     )
+
+
+def _may_be_the_same(provenance: Mapping[str, Any], dataset: str) -> bool:
+    return dataset == "tables" or provenance.get("source") in (None, dataset, "recordings", "tables")

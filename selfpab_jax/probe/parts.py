@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ PARTS_VERSION = 1
 
 
 def labelled_digest(corpus: Corpus) -> str:
-    """A hash of signals, windows and labels."""
-    digest = hashlib.sha256(corpus_digest(corpus).encode())
+    """A hash of signals, windows, labels and classes."""
+    digest = hashlib.sha256(json.dumps([corpus_digest(corpus), corpus.classes]).encode())
     for recording in corpus.recordings:
         digest.update(f"{recording.subject}/{recording.name}".encode())
         digest.update(np.ascontiguousarray(recording.labels_N, "<i2").data)
@@ -32,9 +33,9 @@ def kept(folder: Path, facts: Mapping[str, Any], compute: Callable[[], BaselineP
     key = hashlib.sha256(json.dumps([PARTS_VERSION, facts], sort_keys=True, default=str).encode()).hexdigest()[:32]
     path = folder / f"{key}.npz"
     try:
-        with np.load(path, allow_pickle=False) as found:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
             return BaselinePrediction(_probabilities(found["probabilities"]), json.loads(str(found["description"])))
-    except (OSError, ValueError, KeyError, EOFError):  # not there, or cut off
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # not there, or cut off
         pass
     prediction = compute()
     folder.mkdir(parents=True, exist_ok=True)

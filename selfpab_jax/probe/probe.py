@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from selfpab_jax.data.labelled.registry import open_dataset
-from selfpab_jax.errors import ConfigError
+from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.model_directory import ModelConfig, read_config
 from selfpab_jax.probe.arms import make_arms
 from selfpab_jax.probe.branches import open_branches
@@ -72,10 +72,15 @@ def run_probe(
     arms: list[Arm] = []
     shown: Predictions | None = None
     for arm, arm_notes, predictions in make_arms(settings, corpus, branches, budgets, table, cache, tell):
-        arms.append(arm)
         notes += arm_notes
+        if arm is None:
+            tell(arm_notes[-1])
+            continue
+        arms.append(arm)
         shown = predictions if shown is None else shown
         tell(f"{arm.full_title}: macro-F1 {100 * arm.summary.macro_f1.mean:.1f}")
+    if not arms:
+        raise DataError(f"{corpus.name}: no arm could be scored; {notes[-1]}")
     source = open_dataset_of(settings, data)
     result = ProbeResult(
         dataset=corpus.name,
@@ -102,6 +107,8 @@ def open_dataset_of(settings: ProbeSettings, data: Path) -> Any:
     chosen = settings.dataset
     if not chosen.name:
         raise ConfigError("dataset.name is not set: name a data set (harth, uschad, ...), or tables for your own files")
+    if twice := sorted({"name", "path", "sensors", "version"} & set(chosen.options)):
+        raise ConfigError(f"dataset.options.{twice[0]}: give dataset.{twice[0]} (the path is --data)")
     return open_dataset(chosen.name, data, sensors=chosen.sensors, version=chosen.version, **chosen.options)
 
 
@@ -112,6 +119,8 @@ def open_corpus(settings: ProbeSettings, config: ModelConfig, data: Path, *, str
     without = chosen.without
     if chosen.unseen_only:
         people = {file.subject for file in source.files()}
+        if not config.provenance.get("subjects") and (unknown := leakage_lines(config.provenance, source.name, people)):
+            raise ConfigError(f"dataset.unseen_only: {unknown[0]}; name those to leave out by dataset.without")
         seen = seen_subjects(config.provenance, source.name, people)
         without = tuple(sorted({*without, *seen}))
         tell(f"{len(seen)} of {len(people)} subjects were seen in pre-training and are left out")
@@ -156,6 +165,8 @@ def _protocol(settings: ProbeSettings, corpus: Corpus, config: ModelConfig) -> d
     hop_seconds = spectrogram.fft_hop / spectrogram.rate_hz
     longest = int(corpus.windows.length_W.max())
     return {
+        "people": f"{len(corpus.subjects)}"
+        + (", none of whom the model card lists as pre-trained on" if settings.dataset.unseen_only else ""),
         "folds": f"{protocol.folds} of whole subjects" if protocol.folds else "leave one subject out",
         "chosen by": {
             "inner": "inner folds of the training subjects",

@@ -35,7 +35,7 @@ def share_errors_of(
     """The mean absolute error of the classes' shares in stretches of so many minutes, for each subject.
 
     The shares are those of the mean probabilities, as the original's downstream task for sleep is scored; stretches do
-    not cross recordings, and count by their number.
+    not cross recordings, and those with a label count the same.
     """
     settings = corpus.spectrogram
     length = max(1, round(minutes * 60 * settings.rate_hz))
@@ -50,7 +50,8 @@ def share_errors_of(
         samples = len(recording.labels_N)
         by_sample = sample_probabilities(by_frame, samples, settings.fft_window, settings.fft_hop)
         error = float(share_error(recording.labels_N, by_sample, length).mean())
-        errors[recording.subject].append((error, -(-samples // length)))
+        scored = len(np.unique(np.flatnonzero(recording.labels_N >= 0) // length))
+        errors[recording.subject].append((error, scored))
     return {
         subject: sum(error * count for error, count in parts) / sum(count for _, count in parts)
         for subject, parts in errors.items()

@@ -122,7 +122,7 @@ class Tasks:
 def make_tasks(
     folds: Sequence[Fold], seeds: Sequence[int], subjects: Sequence[str], rows: Rows, row_masks: RowMasks | None
 ) -> tuple[Tasks, tuple[str, ...]]:
-    """A task for each fold and seed that has a labelled row to train on, and a line for each that has none.
+    """A task for each fold and seed whose rows have two classes to tell apart, and a line for each other.
 
     Raises:
         DataError: no task is left, or a fold and seed without its label budget.
@@ -138,12 +138,14 @@ def make_tasks(
                     raise DataError(f"no label budget was drawn for {fold.name}, seed {seed}")
                 # Training subjects are told apart elsewhere; the test subjects' rows are there for `choose="test"`.
                 masks.append(row_masks[fold.name, seed] | np.isin(subjects, fold.test)[rows.subject_R])
-            if not (masks[-1] & train_S[rows.subject_R] & (rows.label_R >= 0)).any():
-                notes.append(f"{fold.name}, seed {seed}: left out, no labelled row to train on")
+            labels_r = rows.label_R[masks[-1] & train_S[rows.subject_R] & (rows.label_R >= 0)]
+            if not len(labels_r) or labels_r.min() == labels_r.max():
+                lack = "one class only" if len(labels_r) else "no labelled row"
+                notes.append(f"{fold.name}, seed {seed}: left out, {lack} to train on")
                 continue
             kept.append((fold, seed, train_S, len(masks) - 1))
     if not kept:
-        raise DataError("no fold has a labelled row to train on; check the labels, the folds and the label budget")
+        raise DataError("no fold has labelled rows of two classes to train on; check labels, folds and label budget")
     kept_folds, kept_seeds, trains, groups = zip(*kept, strict=True)
     return Tasks(kept_folds, kept_seeds, np.stack(trains), np.array(groups), np.stack(masks)), tuple(notes)
 

@@ -171,12 +171,22 @@ class ProbeSettings:
         for what, names, known in (("heads", self.heads, HEADS), ("baselines", self.baselines, tuple(BASELINES))):
             if unknown := [name for name in names if name not in known]:
                 raise ConfigError(f"{what}: there is no {', '.join(unknown)}; there are {', '.join(known)}")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ConfigError(f"seeds are {list(self.seeds)}; give one or more, each once")
+            if len(set(names)) < len(names):
+                raise ConfigError(f"{what} are {', '.join(names)}; give each once")
+        given = self.seeds
+        if not given or len(set(given)) < len(given) or min(given) < 0 or max(given) >= 2**31:
+            raise ConfigError(f"seeds are {list(self.seeds)}; give one or more from 0 to 2147483647, each once")
         if not (self.heads or self.finetuned or self.baselines):
             raise ConfigError("nothing to do: name heads or baselines, or set finetuned")
-        if not self.budgets.budgets():
+        budgets = self.budgets.budgets()
+        if not budgets:
             raise ConfigError("budgets: all_labels is off and no other budget is named")
+        if len(set(map(str, budgets))) < len(budgets):
+            raise ConfigError("budgets: one is named twice; give each once")
+        for name in ("window_seconds", "shift_seconds"):
+            seconds = getattr(self.protocol, name)
+            if seconds is not None and not seconds > 0:
+                raise ConfigError(f"protocol.{name} is {seconds}; it must be above 0")
         if self.protocol.folds == 1 or self.protocol.folds < 0:
             raise ConfigError(
                 f"protocol.folds is {self.protocol.folds}; give 2 or more, or 0 for leave-one-subject-out"

@@ -111,10 +111,14 @@ def test_with_too_few_labels_the_preferred_candidate_is_taken_and_that_is_said()
     assert {(c.learning_rate, c.point, c.chosen_on, c.note) for c in choices} == {
         (1e-3, 5, "fixed", "too few labels or subjects to choose on")
     }
+    one_class = {(fold.name, 0): rows.label_R == 2 for fold in FOLDS} | {("a", 0): rows.label_R > 0}
+    tasks, notes = make_tasks(FOLDS, [0], NAMES, rows, one_class)
+    assert [fold.name for fold in tasks.folds] == ["a"]
+    assert notes[0] == "b, seed 0: left out, one class only to train on"
     alone = (Fold("a", ("a",), ("b",)),)
     tasks, _ = make_tasks(alone, [0], NAMES, rows, None)
     assert choose(rows, tasks, NAMES, HEAD, QUICK, CLASSES)[0].note
-    with pytest.raises(DataError, match="no fold has a labelled row"):
+    with pytest.raises(DataError, match="no fold has labelled rows"):
         make_tasks(FOLDS[:1], [0], NAMES, rows, masks)
     with pytest.raises(DataError, match="no label budget was drawn for a, seed 1"):
         make_tasks(FOLDS, [1], NAMES, rows, masks)

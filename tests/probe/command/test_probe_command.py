@@ -1,6 +1,7 @@
 """`selfpab-jax probe` from files of a user's own to scores, tables, pictures and the report."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,11 @@ import pandas as pd
 import pytest
 
 from selfpab_jax.cli.main import main
+from selfpab_jax.errors import DataError
 from selfpab_jax.model.blueprint import draw_blueprint
 from selfpab_jax.model.settings import ModelSettings
 from selfpab_jax.model_directory import ModelConfig, write_model
+from selfpab_jax.probe.folds import Fold
 from selfpab_jax.probe.leakage import leakage_lines, seen_subjects
 from selfpab_jax.probe.result_files import load
 from selfpab_jax.signal.statistics import Statistics
@@ -155,6 +158,11 @@ def test_unseen_people_only(model: Path, tables: Path, tmp_path: Path, capsys: p
         (["--dataset.only", '["zoe"]'], "no subject zoe"),
         (["--baselines", '["forrest"]'], "there is no forrest"),
         (["--heads", "[]"], "nothing to do"),
+        (["--heads", '["linear","linear"]'], "give each once"),
+        (["--budgets.windows", "[5,5]"], "one is named twice"),
+        (["--seeds", "[-1]"], "from 0 to"),
+        (["--protocol.shift_seconds", "0"], "must be above 0"),
+        (["--dataset.options", '{"sensors": "hip"}'], "give dataset.sensors"),
         (["--protocol.folds", "1"], "protocol.folds is 1"),
         (["--protocol.windo_seconds", "3"], "did you mean protocol.window_seconds?"),
         (["--dataset.roles", '{"hip": "thigh"}'], "sensor roles: hip=thigh"),
@@ -168,9 +176,36 @@ def test_mistakes_are_told_in_a_line(
     assert message in said
 
 
+def test_an_arm_that_cannot_be_scored_leaves_the_others(
+    model: Path, tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(corpus: object, fold: Fold, *_: object) -> None:
+        raise DataError(f"fold {fold.name}: no")
+
+    monkeypatch.setattr("selfpab_jax.probe.arms.BASELINES", {"forest": refuse})
+    assert run(model, tables, tmp_path, "--heads", '["linear"]', "--baselines", '["forest"]') == 0
+    result = load(tmp_path)
+    assert [arm.name for arm in result.arms] == ["linear"]
+    assert any("random forest" in note and "not scored" in note for note in result.notes)
+    assert any("random forest, ann: fold ann: no" in note for note in result.notes)
+
+
+def test_unseen_people_are_not_promised_where_the_card_lists_nobody(
+    model: Path, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    silent = tmp_path / "silent"
+    shutil.copytree(model, silent)
+    facts = json.loads((silent / "config.json").read_text())
+    del facts["provenance"]["subjects"]
+    (silent / "config.json").write_text(json.dumps(facts))
+    assert run(silent, tables, tmp_path / "probe", "--dataset.unseen_only", "true") == 2
+    assert "does not list" in capsys.readouterr().err
+
+
 def test_what_the_card_says_of_people() -> None:
     card = CONFIG.provenance
     assert seen_subjects(card, "tables", PEOPLE) == ("ann",)
-    assert not seen_subjects({**card, "source": "hunt4"}, "tables", PEOPLE)
+    assert seen_subjects({**card, "source": "harth"}, "tables", PEOPLE) == ("ann",)  # their own copy of HARTH
+    assert not seen_subjects({**card, "source": "hunt4"}, "harth", PEOPLE)
     assert "does not list" in leakage_lines({}, "tables", PEOPLE)[0]
     assert not leakage_lines({**card, "subjects": ["somebody"]}, "tables", PEOPLE)

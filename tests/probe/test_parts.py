@@ -1,0 +1,34 @@
+"""What is kept of a long probe."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from selfpab_jax.probe.baselines.settings import BaselinePrediction
+from selfpab_jax.probe.corpus import Corpus
+from selfpab_jax.probe.parts import kept, labelled_digest
+
+FOUND = BaselinePrediction(np.full((3, 2), 0.5, np.float32), {"steps": 7})
+
+
+def refuse() -> BaselinePrediction:
+    raise AssertionError("computed again")
+
+
+@pytest.mark.parametrize("size", [0, 3, 100, -30])
+def test_a_file_that_was_cut_off_is_made_again(tmp_path, size):
+    kept(tmp_path, {"fold": "a"}, lambda: FOUND)
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:size])
+    again = kept(tmp_path, {"fold": "a"}, lambda: FOUND)
+    np.testing.assert_array_equal(again.probabilities_RxY, FOUND.probabilities_RxY)
+    assert kept(tmp_path, {"fold": "a"}, refuse).description == FOUND.description
+
+
+def test_other_facts_are_other_predictions(tmp_path, corpus: Corpus):
+    kept(tmp_path, {"fold": "a"}, lambda: FOUND)
+    with pytest.raises(AssertionError, match="computed again"):
+        kept(tmp_path, {"fold": "b"}, refuse)
+    assert labelled_digest(corpus) == labelled_digest(replace(corpus))
+    assert labelled_digest(corpus) != labelled_digest(replace(corpus, classes=(*corpus.classes, "one more")))
