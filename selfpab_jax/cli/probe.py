@@ -69,10 +69,11 @@ def run_probe(parsed: Namespace) -> int:
     for table in all_tables(probed.result):
         print(as_text(table), end="\n\n")
     report = write_report(probed.result, parsed.out, timelines=probed.timelines, embedding=probed.embedding)
-    for line in probed.result.set_aside[:10]:
-        print(f"set aside: {line}")
-    if len(probed.result.set_aside) > 10:
-        print(f"... and {len(probed.result.set_aside) - 10} more, in the report")
+    for name, lines in (("note", probed.result.notes), ("set aside", probed.result.set_aside)):
+        for line in lines[:10]:
+            print(f"{name}: {line}")
+        if len(lines) > 10:
+            print(f"... and {len(lines) - 10} more, in the report")
     print(f"{report}: pictures and all of this; {RESULT_FILE} and CSV tables beside it")
     return 0
 

@@ -11,10 +11,12 @@ from selfpab_jax.data.recording import Recording
 
 BRIDGED_SECONDS = 0.2
 """Longest gap that a straight line fills: a lost radio packet or two, a fifth of a published frame."""
+LARGEST_G = 1e6
+"""Beyond it is no acceleration, whatever the unit, and squares of it would leave float32: as if it were NaN."""
 
 
 def bridge_gaps(recording: Recording, channels: tuple[str, ...], note: Callable[[str, str], None]) -> list[Recording]:
-    """The recording without NaN or infinity: itself, or its stretches between gaps longer than BRIDGED_SECONDS.
+    """The recording without NaN and absurd numbers: itself, or its stretches between gaps longer than BRIDGED_SECONDS.
 
     The original drops such rows and joins what is left, which makes steps in time; here time is kept.
 
@@ -23,24 +25,26 @@ def bridge_gaps(recording: Recording, channels: tuple[str, ...], note: Callable[
         channels: a name per column.
         note: told (subject and name, what was found), where something was.
     """
-    # A sum is a fast witness: it is finite only where all of the samples are.
-    if np.isfinite(recording.signal_NxC.sum(dtype=np.float64)):
+    there_NxC = np.abs(recording.signal_NxC) <= LARGEST_G
+    if there_NxC.all():
         return [recording]
-    bad_N = np.asarray(~np.isfinite(recording.signal_NxC).all(axis=1))
+    bad_N = np.asarray(~there_NxC.all(axis=1))
     what, rate = f"{recording.subject}, {recording.name}", recording.rate_hz
     if bad_N.all():
-        seen_C = np.asarray(np.isfinite(recording.signal_NxC).any(axis=0))
+        seen_C = np.asarray(there_NxC.any(axis=0))
         never = ", ".join(channel for channel, seen in zip(channels, seen_C, strict=True) if not seen)
         missing = f" ({never} never has: is a sensor missing?)" if never else ""
         note(what, f"no row has numbers in all channels{missing}")
         return []
+    absurd = np.isfinite(recording.signal_NxC[bad_N]).all(axis=1).any()
+    kind = f"NaN or more than {LARGEST_G:.0e} g" if absurd else "NaN"
     first_g, last_g = _runs(bad_N)
     at_edge_g = (first_g == 0) | (last_g == len(bad_N))
     long_g = ((last_g - first_g) > BRIDGED_SECONDS * rate) | at_edge_g
     filled = int((last_g - first_g)[~long_g].sum())
     note(
         what,
-        f"NaN in {int(bad_N.sum())} of {len(bad_N)} rows: {filled} bridged in gaps up to {BRIDGED_SECONDS:g} s, "
+        f"{kind} in {int(bad_N.sum())} of {len(bad_N)} rows: {filled} bridged in gaps up to {BRIDGED_SECONDS:g} s, "
         f"{int(bad_N.sum()) - filled} left out",
     )
     signal_NxC = recording.signal_NxC.copy()

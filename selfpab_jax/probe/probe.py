@@ -187,6 +187,8 @@ def _embedding(corpus: Corpus, table: FeatureTable) -> EmbeddingMap | None:
     if len(rows) < 3:
         return None
     features = np.asarray(table.features_RxLxD[rows, -1], np.float32)
+    if not np.isfinite(features).all():
+        return None
     subjects = tuple(corpus.subjects[index] for index in corpus.subject_R[rows])
     return EmbeddingMap(project(features, method="pca"), corpus.label_R[rows], subjects, "pca")
 

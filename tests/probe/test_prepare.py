@@ -164,6 +164,19 @@ def test_short_gaps_are_bridged_and_long_ones_end_a_recording(synthetic, make_co
     np.testing.assert_allclose(first.signal_NxC[1000:1010, 2], line, atol=1e-6)
 
 
+def test_a_sample_that_is_beyond_belief_is_bridged(synthetic, make_corpus, corpus):
+    def glitch(recording):
+        signal = recording.signal_NxC.copy()
+        signal[1000, 2] = 1e38
+        return [replace(recording, signal_NxC=signal)]
+
+    damaged = make_corpus(synthetic(damage={"s1": glitch}))
+    assert lines(damaged) == [
+        "s1, s1.csv: NaN or more than 1e+06 g in 1 of 7500 rows: 1 bridged in gaps up to 0.2 s, 0 left out"
+    ]
+    np.testing.assert_allclose(damaged.recordings[1].signal_NxC, corpus.recordings[1].signal_NxC, atol=3)
+
+
 def test_a_sensor_missing_in_one_subject_sets_it_aside(synthetic, make_corpus):
     def no_thigh(recording):
         return [replace(recording, signal_NxC=recording.signal_NxC[:, :3])]

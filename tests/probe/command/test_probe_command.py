@@ -177,7 +177,7 @@ def test_mistakes_are_told_in_a_line(
 
 
 def test_an_arm_that_cannot_be_scored_leaves_the_others(
-    model: Path, tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Path, tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(corpus: object, fold: Fold, *_: object) -> None:
         raise DataError(f"fold {fold.name}: no")
@@ -188,6 +188,7 @@ def test_an_arm_that_cannot_be_scored_leaves_the_others(
     assert [arm.name for arm in result.arms] == ["linear"]
     assert any("random forest" in note and "not scored" in note for note in result.notes)
     assert any("random forest, ann: fold ann: no" in note for note in result.notes)
+    assert "note: hand-made features, random forest, ann: fold ann: no" in capsys.readouterr().out
 
 
 def test_unseen_people_are_not_promised_where_the_card_lists_nobody(
