@@ -26,9 +26,13 @@ def advice(plan: ChipPlan) -> str:
             f"parameters, moments and gradients alone are {(memory.state + memory.gradients) / 1e9:,.3g} GB: cut them "
             f"over more devices, --mesh fsdp={least} (it must divide width {settings.model.width})"
         )
-    remedies = []
+    again, remedies = "", []
     if settings.model.rematerialise != "layers":
-        remedies.append("--model.rematerialise layers (a third more arithmetic)")
+        again = "--model.rematerialise layers (a third more arithmetic"
+        # XLA's CPU compiler does not wait with what is computed again, so its upper bound stays where it is.
+        again += ", and the upper bound will not show it)" if plan.fits is None else ")"
+        if plan.fits is False:
+            remedies.append(again)
     per_device = settings.optimiser.batch_size // (mesh.data * mesh.fsdp)
     micro = per_device // settings.optimiser.accumulate
     if micro > 1:
@@ -42,6 +46,8 @@ def advice(plan: ChipPlan) -> str:
         remedies.append(
             f"a batch of {max(1, math.floor(settings.optimiser.batch_size / parts))}, or more devices for this one"
         )
+    if again and plan.fits is None:
+        remedies.append(again)
     if not remedies:
         remedies.append("a larger mesh.fsdp or mesh.tensor, or a chip with more memory")
     return "; or ".join(remedies)

@@ -154,6 +154,10 @@ def _remarks(step: StepPlan) -> list[str]:
         remarks.append(
             "A GPU may take cuDNN's attention here, which keeps no attention weights: less memory than said."
         )
+    if model.rematerialise != "nothing":
+        remarks.append(
+            "The upper bound knows nothing of model.rematerialise: the CPU's compiler computes again too early."
+        )
     return [*remarks, ""] if remarks else []
 
 
