@@ -18,7 +18,7 @@ from selfpab_jax.probe.folds import Fold
 from selfpab_jax.probe.label_budgets import LabelBudget
 from selfpab_jax.probe.parts import kept, labelled_digest
 from selfpab_jax.probe.probe_heads import probe_heads
-from selfpab_jax.probe.progress import Tell, hours_told
+from selfpab_jax.probe.progress import Tell, hours_told, now_and_then
 from selfpab_jax.probe.results import Arm
 from selfpab_jax.probe.row_predictions import Predictions, by_fold, confusions_of, share_errors_of
 from selfpab_jax.probe.settings import ProbeSettings
@@ -53,7 +53,7 @@ def make_arms(
 ) -> Iterator[ArmAndMore]:
     """Every arm that the settings ask for; one that cannot be scored is told, and the others go on."""
     for budget in budgets:
-        yield from _head_arms(settings, corpus, budget, dict.fromkeys(settings.seeds, table), trained=True)
+        yield from _head_arms(settings, corpus, budget, dict.fromkeys(settings.seeds, table), tell, trained=True)
     if settings.random_encoder:
         say = hours_told(tell, "features of random weights")
         tables = {
@@ -61,7 +61,7 @@ def make_arms(
             for seed in settings.seeds
         }
         for budget in budgets:
-            yield from _head_arms(settings, corpus, budget, tables, trained=False)
+            yield from _head_arms(settings, corpus, budget, tables, tell, trained=False)
     digest = labelled_digest(corpus) if settings.finetuned or settings.baselines else ""
     if settings.finetuned:
         finetune = settings.finetune
@@ -97,6 +97,7 @@ def _head_arms(
     corpus: Corpus,
     budget: LabelBudget,
     tables: Mapping[int, FeatureTable],
+    tell: Tell,
     *,
     trained: bool,
 ) -> Iterator[ArmAndMore]:
@@ -121,6 +122,7 @@ def _head_arms(
                     seeds,
                     selection=selection,
                     row_masks=budget.masks,
+                    progress=now_and_then(tell),
                 )[name]
             except DataError as error:
                 notes += (_told(title, budget, error),)

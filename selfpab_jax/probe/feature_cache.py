@@ -17,12 +17,11 @@ import numpy as np
 
 from selfpab_jax.errors import DataError, ModelError
 from selfpab_jax.probe.branches import Branch
+from selfpab_jax.probe.code_version import ENCODING, code_version
 from selfpab_jax.probe.corpus import Corpus
 from selfpab_jax.probe.extract import Extraction, encode_windows, feature_shape, prepared, window_order
 from selfpab_jax.probe.table import FeatureTable
 
-FEATURES_VERSION = 1
-"""To be raised with every change of code that changes features by more than rounding."""
 FEATURES_FILE, PROGRESS_FILE, DESCRIPTION_FILE = "features.npy", "progress.json", "description.json"
 SAVE_SECONDS = 10.0
 
@@ -133,7 +132,7 @@ def describe_features(corpus: Corpus, branches: tuple[Branch, ...], extraction: 
     config = ready[0].encoder.config
     layers, width = feature_shape(ready, extraction)
     decides = {
-        "version": FEATURES_VERSION,
+        "version": code_version(ENCODING),
         "encoder": _hash(branch.encoder.digest for branch in ready),
         "extraction": {
             "depths": list(ready[0].encoder.depths(extraction.layers)),

@@ -12,11 +12,9 @@ import numpy as np
 from jaxtyping import Float32
 
 from selfpab_jax.probe.baselines.settings import BaselinePrediction
+from selfpab_jax.probe.code_version import TRAINING, code_version
 from selfpab_jax.probe.corpus import Corpus
 from selfpab_jax.probe.feature_cache import corpus_digest
-
-PARTS_VERSION = 1
-"""To be raised with every change of code that changes what a baseline predicts."""
 
 
 def labelled_digest(corpus: Corpus) -> str:
@@ -30,7 +28,8 @@ def labelled_digest(corpus: Corpus) -> str:
 
 def kept(folder: Path, facts: Mapping[str, Any], compute: Callable[[], BaselinePrediction]) -> BaselinePrediction:
     """The prediction that `facts` decide: read from the folder if it was finished there, else computed into it."""
-    key = hashlib.sha256(json.dumps([PARTS_VERSION, facts], sort_keys=True, default=str).encode()).hexdigest()[:32]
+    decides = json.dumps([code_version(TRAINING), facts], sort_keys=True, default=str)
+    key = hashlib.sha256(decides.encode()).hexdigest()[:32]
     path = folder / f"{key}.npz"
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as found:

@@ -20,3 +20,16 @@ def hours_told(tell: Tell, what: str, every_seconds: float = 10.0) -> Callable[[
             tell(f"{what}: {done:.1f} of {total:.1f} h, {done / (now - began):.2f} h/s, {left / 60:.1f} min left")
 
     return say
+
+
+def now_and_then(tell: Tell, every_seconds: float = 10.0) -> Tell:
+    """Passes a line on where the last one is long enough ago."""
+    last = time.monotonic()
+
+    def say(line: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= every_seconds:
+            last = time.monotonic()
+            tell(line)
+
+    return say

@@ -171,7 +171,7 @@ def choose(
     ]
     if selection.choose == "fixed":
         return preferred
-    splits = _splits(tasks, subjects, selection)
+    splits = _splits(tasks, subjects, selection, rows)
     splits = _with_rows(splits, tasks, rows, classes)
     if not len(splits.task_K):
         return [replace(choice, note="too few labels or subjects to choose on") for choice in preferred]
@@ -221,17 +221,20 @@ def final_jobs(rows: Rows, tasks: Tasks, choices: Sequence[Choice]) -> Jobs:
     )
 
 
-def _splits(tasks: Tasks, subjects: Sequence[str], selection: SelectionSettings) -> Splits:
+def _splits(tasks: Tasks, subjects: Sequence[str], selection: SelectionSettings, rows: Rows) -> Splits:
     splits: list[tuple[int, Sequence[str], Sequence[str]]] = []
     for task, (fold, seed) in enumerate(zip(tasks.folds, tasks.seeds, strict=True)):
+        # A budget of people leaves the others without a label: they can neither train nor be chosen on.
+        labelled = np.unique(rows.subject_R[tasks.rows_GxR[tasks.group_J[task]] & (rows.label_R >= 0)])
+        people = [name for name in fold.train if name in {subjects[index] for index in labelled}]
         if selection.choose == "test":
             splits.append((task, fold.train, fold.test))
-        elif len(fold.train) < 2:
+        elif len(people) < 2:
             continue
         elif selection.inner_folds == 1:
-            splits.append((task, *inner_split(fold.train, selection.share, seed)))
+            splits.append((task, *inner_split(people, selection.share, seed)))
         else:
-            inner = group_folds(fold.train, min(selection.inner_folds, len(fold.train)), seed)
+            inner = group_folds(people, min(selection.inner_folds, len(people)), seed)
             splits += [(task, part.train, part.test) for part in inner.folds]
     flags = np.zeros((2, len(splits), len(subjects)), bool)
     for k, (_, train, validation) in enumerate(splits):

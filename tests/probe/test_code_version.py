@@ -1,0 +1,28 @@
+"""Features and baselines of other code are other features and baselines."""
+
+from pathlib import Path
+
+import pytest
+
+from selfpab_jax.probe import code_version as module
+from selfpab_jax.probe.code_version import ENCODING, PACKAGE, TRAINING, code_version
+
+
+def test_every_part_is_there() -> None:
+    assert all((PACKAGE / part).exists() for part in TRAINING)
+
+
+def test_any_change_of_the_code_changes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for part in ENCODING:
+        path = tmp_path / part
+        path = path if part.endswith(".py") else path / "inner.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("one = 1\n")
+    monkeypatch.setattr(module, "PACKAGE", tmp_path)
+    seen = set()
+    for number, part in enumerate(("pretrained.py", "model/inner.py", "probe/extract.py")):
+        (tmp_path / part).write_text(f"one = {number + 2}\n")
+        code_version.cache_clear()
+        seen.add(code_version(ENCODING))
+    assert len(seen) == 3
+    code_version.cache_clear()
