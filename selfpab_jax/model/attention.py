@@ -84,11 +84,29 @@ def attention_weights(
     q_BxTxHxK: Float[Array, "B T H K"], k_BxSxHxK: Float[Array, "B S H K"], frames: int
 ) -> Float[Array, "B H T S"]:
     """Softmax over the first `frames` keys, in float32; the queries are scaled already."""
-    scores_BxHxTxS = multiply("bthk,bshk->bhts", q_BxTxHxK, k_BxSxHxK, str(q_BxTxHxK.dtype), "float32")
+    scores_BxHxTxS = _scores(q_BxTxHxK, k_BxSxHxK)
     if frames < k_BxSxHxK.shape[1]:
         is_frame = jax.lax.broadcasted_iota(jnp.int32, scores_BxHxTxS.shape, 3) < frames
         scores_BxHxTxS = jnp.where(is_frame, scores_BxHxTxS, -jnp.inf)
     return jax.nn.softmax(scores_BxHxTxS, axis=-1)
+
+
+@jax.custom_vjp
+def _scores(q: Float[Array, "B T H K"], k: Float[Array, "B S H K"]) -> Float[Array, "B H T S"]:
+    """Products summed in float32. Their gradient comes in float32, which would make its products float32 ones too."""
+    return multiply("bthk,bshk->bhts", q, k, str(q.dtype), "float32")
+
+
+def _scores_forward(q: Array, k: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _scores(q, k), (q, k)
+
+
+def _scores_backward(operands: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    (q, k), compute = operands, str(operands[0].dtype)
+    return multiply("bhts,bshk->bthk", gradient, k, compute), multiply("bhts,bthk->bshk", gradient, q, compute)
+
+
+_scores.defvjp(_scores_forward, _scores_backward)
 
 
 def mix_values(
