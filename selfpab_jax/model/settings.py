@@ -45,6 +45,11 @@ class ModelSettings:
             raise ValueError(f"model.width {self.width} is odd; sinusoidal positions need pairs of features")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"model.dropout is {self.dropout}; it must lie in [0, 1)")
+        if self.attention == "cudnn" and (self.dropout or self.compute != "bfloat16"):
+            raise ValueError(
+                "model.attention cudnn needs model.compute bfloat16 and knows no dropout on the weights: "
+                "set model.dropout 0, or model.attention auto"
+            )
 
     @property
     def head_size(self) -> int:

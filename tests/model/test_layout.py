@@ -135,3 +135,10 @@ def test_long_windows_go_by_blocks() -> None:
     assert way_of_attention(ModelSettings(), 599, 0.1) == "full"
     assert way_of_attention(ModelSettings(), 3599, 0.1) == "blocks"
     assert way_of_attention(ModelSettings(attention="full"), 3599, 0.1) == "full"
+
+
+def test_cudnn_never_leaves_out_a_dropout_that_was_asked_for() -> None:
+    for wrong in ({"dropout": 0.1}, {"dropout": 0.0, "compute": "float32"}):
+        with pytest.raises(ValueError, match="knows no dropout on the weights"):
+            ModelSettings(attention="cudnn", **wrong)  # type: ignore[arg-type]
+    assert ModelSettings(attention="cudnn", dropout=0.0).attention == "cudnn"
