@@ -185,6 +185,9 @@ def _arm(
 ) -> ArmAndMore:
     if missing := [seed for seed in settings.seeds if seed not in probabilities]:
         return None, (*notes, _told(title, budget, f"not scored, nothing for seed {missing[0]}")), {}
+    for seed in settings.seeds:
+        if seed in probabilities:
+            _leave_out_untrained(corpus, budget, seed, probabilities[seed])
     scored = {seed: confusions_of(corpus, probabilities[seed]) for seed in settings.seeds}
     everywhere = set.intersection(*(set(confusions) for confusions, _ in scored.values()))
     if not everywhere:
@@ -208,3 +211,16 @@ def _arm(
 
 def _told(what: str, budget: LabelBudget, line: object) -> str:
     return f"{what}{'' if budget.budget is None else f', {budget.budget}'}: {line}"
+
+
+def _leave_out_untrained(corpus: Corpus, budget: LabelBudget, seed: int, probabilities_RxY: np.ndarray) -> None:
+    """A class without training rows in a fold is never predicted there: its part of a head is only as it was drawn."""
+    for fold in budget.folds.folds:
+        trained = np.bincount(
+            corpus.label_R[budget.training_rows(corpus, fold, seed)], minlength=len(corpus.classes)
+        ).astype(bool)
+        if not trained.all():
+            rows_R = np.isin(corpus.subjects, fold.test)[corpus.subject_R]
+            probabilities_RxY[np.ix_(rows_R, ~trained)] = np.where(
+                np.isnan(probabilities_RxY[rows_R][:, ~trained]), np.nan, 0
+            )

@@ -20,6 +20,12 @@ class LabelBudget:
     folds: Folds
     masks: dict[tuple[str, int], Bool[np.ndarray, " R"]] | None
 
+    def training_rows(self, corpus: Corpus, fold: Fold, seed: int) -> Bool[np.ndarray, " R"]:
+        """Rows whose labels a fold and seed may learn from."""
+        theirs_R = np.isin(corpus.subjects, fold.train)[corpus.subject_R]
+        rows_R = theirs_R & corpus.whole_R & (corpus.label_R >= 0)
+        return rows_R if self.masks is None else rows_R & self.masks[fold.name, seed]
+
 
 def label_budgets(settings: ProbeSettings, corpus: Corpus) -> tuple[list[LabelBudget], tuple[str, ...]]:
     """Folds and rows of each budget, and lines about what they lack."""

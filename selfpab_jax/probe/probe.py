@@ -27,6 +27,8 @@ from selfpab_jax.probe.subject_source import choose_people
 from selfpab_jax.probe.table import FeatureTable
 from selfpab_jax.probe.timeline import Timeline
 
+NOTES_TOLD = 8
+
 
 @dataclass(frozen=True)
 class Probed:
@@ -68,6 +70,9 @@ def run_probe(
         f"{corpus.name}: {len(corpus.subjects)} subjects, {_hours(corpus):.1f} h, {len(corpus.classes)} classes, "
         f"{len(budgets[0].folds.folds)} folds; {len(corpus.set_aside)} line(s) on what was set aside"
     )
+    tell(f"classes: {_class_list(corpus)}")
+    for note in notes[:NOTES_TOLD]:
+        tell(note)
     table = cached_features(corpus, branches, settings.features.extraction(None), cache, hours_told(tell, "features"))
     arms: list[Arm] = []
     shown: Predictions | None = None
@@ -191,6 +196,21 @@ def _embedding(corpus: Corpus, table: FeatureTable) -> EmbeddingMap | None:
         return None
     subjects = tuple(corpus.subjects[index] for index in corpus.subject_R[rows])
     return EmbeddingMap(project(features, method="pca"), corpus.label_R[rows], subjects, "pca")
+
+
+def _class_list(corpus: Corpus) -> str:
+    """Minutes and people of each class: a misspelt label is one of its own, of one person."""
+    minutes = np.zeros(len(corpus.classes))
+    people: list[set[str]] = [set() for _ in corpus.classes]
+    for recording in corpus.recordings:
+        counts = np.bincount(recording.labels_N[recording.labels_N >= 0], minlength=len(corpus.classes))
+        minutes += counts / corpus.spectrogram.rate_hz / 60
+        for label in np.flatnonzero(counts):
+            people[label].add(recording.subject)
+    return ", ".join(
+        f"{name} ({len(who)} {'person' if len(who) == 1 else 'people'}, {of:.1f} min)"
+        for name, who, of in zip(corpus.classes, people, minutes, strict=True)
+    )
 
 
 def _hours(corpus: Corpus) -> float:

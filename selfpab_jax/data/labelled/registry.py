@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,12 @@ def open_dataset(
         if options:
             raise ConfigError(f"{', '.join(options)}: only for files as published; {folder} is prepared")
         return Prepared(folder, tuple(sensors))
+    known = sorted({field.name for field in fields(of_class)} - {"path", "sensors", "version"})
+    if unknown := [option for option in options if option not in known]:
+        nearest = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.5)
+        quotes = "; put a value with commas into quotes" if "=" in unknown[0] else ""
+        hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(known) or 'none'}"
+        raise ConfigError(f"{name} has no option {unknown[0]!r}{quotes}; {hint}")
     try:
         return of_class(path=str(path), sensors=tuple(sensors), version=version, **options)
     except TypeError as error:

@@ -85,7 +85,7 @@ def test_parquet_with_harths_columns_needs_no_options(tmp_path, write_harth):
         ({"axes": {"back": ("+x", "+x", "+z")}}, "once each with a sign"),
         ({"classes": "1=a,1=b"}, "empty or repeated label"),
         ({"version": "2.0"}, "no versions"),
-        ({"colums": "a"}, "unexpected keyword argument 'colums'"),
+        ({"colums": "a"}, "did you mean columns"),
     ],
 )
 def test_options_that_cannot_be(tmp_path, options, said):

@@ -165,6 +165,8 @@ def test_unseen_people_only(model: Path, tables: Path, tmp_path: Path, capsys: p
         (["--dataset.options", '{"sensors": "hip"}'], "give dataset.sensors"),
         (["--protocol.folds", "1"], "protocol.folds is 1"),
         (["--protocol.windo_seconds", "3"], "did you mean protocol.window_seconds?"),
+        (["--dataset.options", "{labl_column: label}"], "did you mean label_column?"),
+        (["--dataset.options", "{columns: hip_x=a,hip_y=b}"], "put a value with commas into quotes"),
         (["--dataset.roles", '{"hip": "thigh"}'], "sensor roles: hip=thigh"),
     ],
 )
@@ -201,6 +203,29 @@ def test_unseen_people_are_not_promised_where_the_card_lists_nobody(
     (silent / "config.json").write_text(json.dumps(facts))
     assert run(silent, tables, tmp_path / "probe", "--dataset.unseen_only", "true") == 2
     assert "does not list" in capsys.readouterr().err
+
+
+def test_a_class_without_training_rows_is_never_predicted(
+    model: Path, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A misspelt label of one person is shown at once, and no head of that person's fold says it."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for person in ("ann", "ben", "cleo"):
+        table = pd.read_csv(tables / f"{person}.csv")
+        if person == "ben":
+            table.loc[:300, "label"] = "stnad"
+        table.to_csv(folder / f"{person}.csv", index=False)
+    quick = ["--heads", '["linear"]', "--linear.min_steps", "2", "--linear.epochs", "1"]
+    assert run(model, folder, tmp_path / "out", *quick) == 0
+    said = capsys.readouterr().err
+    assert "stnad (1 person, 0.1 min)" in said
+    assert "ben: stnad of the test subjects is in no training row" in said
+    result = load(tmp_path / "out")
+    of_ben = result.headline.confusions[0]["ben"]
+    column = result.classes.index("stnad")
+    assert of_ben[column].sum() > 0
+    assert of_ben[:, column].sum() == 0
 
 
 def test_what_the_card_says_of_people() -> None:
