@@ -172,7 +172,7 @@ def test_the_command(tiny_records: Path, tmp_path: Path, capsys: pytest.CaptureF
         (["--mesh", "data=64"], "plan in a process of its own"),
         (["--chip", "h1000"], "did you mean h100"),
         (["--hours", "0"], "greater than 0"),
-        (["--model.attention", "cudnn"], "plan with auto"),
+        (["--model.attention", "cudnn", "--model.dropout", "0"], "plan with auto"),
         (["--model.temporal_positions", "true"], "leave it off"),
         (["--data.path", "nowhere"], "no records here"),
     ],
