@@ -1,11 +1,13 @@
 """`selfpab-jax status`: where a run is, from its log, while it runs or after."""
 
+import sys
 import time
 from pathlib import Path
 
 from jsonargparse import Namespace
 
 from selfpab_jax.cli.parser import Parser
+from selfpab_jax.errors import RunError
 from selfpab_jax.train.log import duration, read_log
 from selfpab_jax.train.run_directory import read_settings
 
@@ -19,10 +21,15 @@ def status_parser() -> Parser:
 
 def run_status(parsed: Namespace) -> int:
     """Run the command."""
+    failed = False
     for run in parsed.runs:
-        read_settings(run)
-        print(f"{run}: {describe(run)}")
-    return 0
+        try:
+            read_settings(run)
+            print(f"{run}: {describe(run)}")
+        except RunError as error:
+            failed = True
+            print(f"selfpab-jax: {error}", file=sys.stderr)
+    return int(failed)
 
 
 def describe(run: Path) -> str:

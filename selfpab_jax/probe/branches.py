@@ -85,7 +85,7 @@ def branches_of(
     if not branches:
         raise ConfigError(
             f"the model knows {', '.join(config.sensors)}; the data has {', '.join(sensors)}: "
-            f"say which stands for which (sensor roles, e.g. {sensors[0]}={config.sensors[0]})"
+            f"say which stands for which ({_how_to_say(sensors[0], config.sensors[0])})"
         )
     return tuple(branches)
 
@@ -101,9 +101,14 @@ def _branch(encoder: PretrainedEncoder, channels: tuple[str, ...], roles: dict[s
     if missing := [channel for channel in encoder.channels if channel not in places]:
         raise ConfigError(
             f"the model takes {', '.join(encoder.channels)}, and the data ({', '.join(channels)}) has no "
-            f"{', '.join(missing)}: choose other sensors of the data, or say which stands for which (sensor roles)"
+            f"{', '.join(missing)}: choose other sensors of the data, or say which stands for which "
+            f"({_how_to_say(channels[0].rpartition('_')[0], missing[0].rpartition('_')[0])})"
         )
     return Branch(encoder, tuple(places[channel] for channel in encoder.channels), tuple(roles))
+
+
+def _how_to_say(sensor: str, role: str) -> str:
+    return f"probe --dataset.roles '{{{sensor}: {role}}}', embed --sensor_roles {sensor}={role}"
 
 
 def frames_of(

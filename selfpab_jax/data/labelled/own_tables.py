@@ -146,13 +146,15 @@ class OwnTables(SubjectTables):
 
     def _classes_in_files(self) -> Classes:
         found: set[Label] = set()
+        reasons: list[str] = []
         for file in self.files():
             try:
                 found |= labels_in(read_table(Path(file.path), [self.label_column]), self.label_column)
-            except Rejected:
-                continue  # `read` says why, and sets this file aside alone
+            except Rejected as error:
+                reasons.append(f"{file.name}: {error}")  # `read` says why again, and sets this file aside alone
         if not found:
-            raise DataError(f"{self.path}: no file has a label in column {self.label_column}")
+            why = f" ({reasons[0]}; dataset.options.label_column names another)" if reasons else ""
+            raise DataError(f"{self.path}: no file has a label in column {self.label_column}{why}")
         ordered = sorted(found, key=lambda label: (isinstance(label, str), label))
         return tuple((label, str(label)) for label in ordered)
 
