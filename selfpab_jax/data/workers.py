@@ -50,11 +50,13 @@ def build_shards(plan: Plan, folder: Path, shards: list[Shard], workers: int, st
         ProcessPoolExecutor(min(workers, len(shards)) or 1, context, _start_worker, (os.getpid(), counters)) as pool,
     ):
         with _deaf_to_interrupts():
-            pending = {pool.submit(_run, plan, folder, shard, strict) for shard in shards}
+            futures = [pool.submit(_run, plan, folder, shard, strict) for shard in shards]
+        pending = set(futures)
         try:
             while pending:
                 finished, pending = wait(pending, POLL_SECONDS, FIRST_COMPLETED)
-                for future in finished:
+                # In the shards' order: of two files that cannot be used, the first one is told.
+                for future in sorted(finished, key=futures.index):
                     future.result()
                 report(Done(*(counter.value for counter in counters)))
         except BrokenProcessPool:
