@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import statistics
 import subprocess
 import sys
 from dataclasses import replace
@@ -62,8 +61,8 @@ def test_parameters_and_optimiser_are_those_of_a_real_run_to_the_byte(planned: S
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from Linux's /proc")
 def test_temporaries_are_what_a_real_step_allocates(planned: StepPlan, measured: dict) -> None:
-    # The first step also loads code; devices that do not run in step need less now and then.
-    peak = statistics.median_high(measured["growth"][1:])
+    # The first step also loads code; devices that do not run in step need less now and then, never more.
+    peak = max(measured["growth"][1:])
     assert 8 * planned.memory.temporaries == pytest.approx(peak, rel=0.1)
 
 
