@@ -25,6 +25,8 @@ import bench_data
 import bench_program
 import training_step
 
+from selfpab_jax.cli.huge_pages import restart_with_huge_pages
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -156,4 +158,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()  # for both sides, as the commands have them
     main()

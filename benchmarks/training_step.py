@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 from timing import Turns, Worker, in_turns, median
 
+from selfpab_jax.cli.huge_pages import restart_with_huge_pages
+
 PRODUCT = 2048
 
 
@@ -108,4 +110,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()  # for both sides, as the commands have them
     main()

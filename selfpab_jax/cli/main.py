@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from selfpab_jax import __version__
+from selfpab_jax.cli.huge_pages import restart_with_huge_pages
 from selfpab_jax.errors import ConfigError, SelfPABError
 
 COMMANDS = {
@@ -32,6 +33,9 @@ COMMANDS = {
     "demo": ("demo", "demo", "all of the above on a synthetic cohort, in minutes"),
 }
 
+COMPUTING = {"pretrain", "evaluate", "probe", "embed", "sweep run", "demo"}
+"""Commands that are long enough to begin again with huge pages."""
+
 USAGE, FAILED, INTERRUPTED = 2, 1, 130
 
 
@@ -51,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         file, name, rest = _find(words)
+        if arguments is None and COMPUTING & {words[0], " ".join(words[:2])} and not {"-h", "--help"} & set(rest):
+            restart_with_huge_pages()
         module = importlib.import_module(f"selfpab_jax.cli.{file}")
         return getattr(module, f"run_{name}")(getattr(module, f"{name}_parser")().parse_args(rest))
     except ConfigError as error:

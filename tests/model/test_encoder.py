@@ -157,3 +157,19 @@ def test_timestamps_are_asked_for_and_only_then_taken() -> None:
 def test_impossible_sizes_are_refused(wrong: dict) -> None:
     with pytest.raises(ValueError, match=r"model\."):
         ModelSettings(**{**vars(SMALL), **wrong})
+
+
+def test_a_lone_cpu_projects_in_three_products_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    from selfpab_jax.model import attention
+
+    blueprint, parameters = small(layout="padded")
+    x = jax.random.normal(jax.random.key(1), (2, 9, 12))
+
+    def square(p: dict, x: jax.Array) -> jax.Array:
+        return (blueprint.build(p)(x) ** 2).sum()
+
+    assert not attention._is_lone_cpu()  # eight devices in these tests
+    one = jax.value_and_grad(square)(parameters, x)
+    monkeypatch.setattr(attention, "_is_lone_cpu", lambda: True)
+    three = jax.value_and_grad(square)(parameters, x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), three, one)
