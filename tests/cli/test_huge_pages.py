@@ -33,7 +33,7 @@ def on_request(tmp_path: Path) -> Path:
     return switch
 
 
-@pytest.mark.skipif(not huge_pages._has_tunable(), reason="no glibc 2.35 or newer here: there is nothing to begin again")
+@pytest.mark.skipif(not huge_pages._has_tunable(), reason="no glibc 2.35 or newer here: nothing to begin again for")
 def test_begins_again_once_with_the_same_number_and_arguments(on_request: Path) -> None:
     first, second, last = begun(on_request, "glibc.malloc.check=0")
     number = first.split()[1]
