@@ -8,6 +8,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
+from selfpab_jax.data.merge import NothingUsable
 from selfpab_jax.data.plan import Plan, Shard
 from selfpab_jax.data.planning import PLAN_FILE, check_same, write_plan
 from selfpab_jax.data.records_info import NAME, VERSION, RecordsInfo, read_info
@@ -62,6 +63,11 @@ def build_records(plan: Plan, out: Path, runner: Runner, overwrite: bool = False
             _sweep(out)
             _prepare(plan, out, staging, runner)
             shutil.rmtree(staging)
+        except NothingUsable:
+            shutil.rmtree(
+                staging
+            )  # so that the same folder serves the next attempt, with other options or mended files
+            raise
         except OSError as error:
             raise DataError(f"{out}: cannot build here ({error}); mend that and repeat the command to go on") from None
     return read_info(folder)

@@ -27,6 +27,10 @@ from selfpab_jax.signal.statistics import Moments, hour_weighted_statistics, mer
 INDEX = pa.schema({"subject": pa.string(), "recording": pa.string(), "start_ms": pa.int64()})
 
 
+class NothingUsable(DataError):
+    """All training files of a build were set aside."""
+
+
 def index_file(split: str) -> str:
     """Name of a split's index."""
     return f"index_{split}.parquet"
@@ -48,7 +52,7 @@ def merge_results(plan: Plan, staging: Path, shards: list[Shard], folder: Path) 
         The shards that hold records, by split, with their names to be.
 
     Raises:
-        DataError: no training record at all.
+        NothingUsable: no training record at all.
     """
     merged = {split: [shard for shard in shards if shard.split == split] for split in SPLITS}
     kept: Kept = {}
@@ -78,7 +82,7 @@ def merge_results(plan: Plan, staging: Path, shards: list[Shard], folder: Path) 
                 (folder / index_file(split)).unlink()
             if split == "train":
                 if not files:
-                    raise DataError(f"no usable recording for training: {_why(staging, shards)}")
+                    raise NothingUsable(f"no usable recording for training: {_why(staging, of_split)}")
                 for statistics in (plain_statistics(moments), hour_weighted_statistics(moments)):
                     statistics.save(folder / statistics_file(statistics.kind))
     write_info(_info(plan, sizes, kept, sum(shard.files for shard in shards), rejected), folder)
@@ -111,7 +115,11 @@ def _why(staging: Path, shards: list[Shard]) -> str:
     reasons = [each for shard in shards for each in read_result(result_path(staging, shard)).rejected]
     if not reasons:
         return "there are no files"
-    return f"all {len(reasons)} files were set aside, the first ({reasons[0]['file']}) because: {reasons[0]['reason']}"
+    first = reasons[0]
+    return (
+        f"all {len(reasons)} files drawn for training were set aside, "
+        f"the first ({first['file']}) because: {first['reason']}"
+    )
 
 
 def _info(plan: Plan, sizes: dict[str, SplitSize], kept: Kept, files: int, rejected: int) -> RecordsInfo:

@@ -178,8 +178,17 @@ def test_nothing_usable_is_an_error(tmp_path, plan_of):
     for subject in ("a", "b", "c"):
         (tmp_path / "in" / subject).mkdir(parents=True)
         (tmp_path / "in" / subject / "2024-04-01_07.npz").write_bytes(b"hello")
-    with pytest.raises(DataError, match=r"all 3 files were set aside.*not a readable npz"):
+    with pytest.raises(DataError, match=r"all \d files drawn for training were set aside.*not a readable npz"):
         build_records(plan_of(tmp_path / "in"), tmp_path / "out", Runner())
+
+
+def test_a_folder_where_nothing_was_usable_serves_the_next_attempt(tmp_path, bad_cohort, plan_of):
+    for subject in ("a", "b", "c"):
+        (tmp_path / "in" / subject).mkdir(parents=True)
+        (tmp_path / "in" / subject / "2024-04-01_07.npz").write_bytes(b"hello")
+    with pytest.raises(DataError, match="no usable recording"):
+        build_records(plan_of(tmp_path / "in"), tmp_path / "out", Runner(workers=1))
+    assert build_records(plan_of(bad_cohort), tmp_path / "out", Runner(workers=1)).rejected == 8
 
 
 def test_the_command_fails_without_a_traceback(tmp_path, cli):
