@@ -5,7 +5,15 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent
-ENCODING = ("model", "signal", "pretrained.py", "probe/branches.py", "probe/extract.py", "probe/windows.py")
+ENCODING = (
+    "model",
+    "signal",
+    "pretrained.py",
+    "probe/branches.py",
+    "probe/extract.py",
+    "probe/surroundings.py",
+    "probe/windows.py",
+)
 """Code that frozen features depend on."""
 TRAINING = (*ENCODING, "probe/baselines", "probe/finetune.py", "probe/folds.py", "train/optimiser.py")
 """Code that baselines and fine-tuning depend on."""

@@ -33,6 +33,8 @@ class Extraction:
             last one.
         merge: of cross-sensor encoders, one for each sensor: `mean`, `max` or `concatenate` (over the width); an
             encoder of several sensors takes them `together`.
+        surroundings_seconds: beside each frame's features, their mean and standard deviation over the frames within so
+            many seconds around it, for each length given.
         random_seed: weights drawn anew by this seed instead of the trained ones; None for the trained ones.
         compute: dtype of matrix products.
         batch_size: windows at a time; None for as many as fill the device.
@@ -41,6 +43,7 @@ class Extraction:
 
     layers: Layers = "last"
     merge: Merge = "together"
+    surroundings_seconds: tuple[float, ...] = ()
     random_seed: int | None = None
     compute: Literal["float32", "bfloat16"] = "float32"
     batch_size: int | None = None
@@ -88,9 +91,10 @@ def prepared(branches: tuple[Branch, ...], extraction: Extraction) -> tuple[Bran
 
 
 def feature_shape(branches: tuple[Branch, ...], extraction: Extraction) -> tuple[int, int]:
-    """(L, D) of the features."""
+    """(L, D) of the features, with their surroundings."""
     encoder = branches[0].encoder
     wide = len(branches) if extraction.merge == "concatenate" else 1
+    wide *= 1 + 2 * len(extraction.surroundings_seconds)
     return len(encoder.depths(extraction.layers)), wide * encoder.width
 
 

@@ -20,6 +20,7 @@ from selfpab_jax.probe.branches import Branch
 from selfpab_jax.probe.code_version import ENCODING, code_version
 from selfpab_jax.probe.corpus import Corpus
 from selfpab_jax.probe.extract import Extraction, encode_windows, feature_shape, prepared, window_order
+from selfpab_jax.probe.surroundings import frames_of, with_surroundings
 from selfpab_jax.probe.table import FeatureTable
 
 FEATURES_FILE, PROGRESS_FILE, DESCRIPTION_FILE = "features.npy", "progress.json", "description.json"
@@ -138,6 +139,7 @@ def describe_features(corpus: Corpus, branches: tuple[Branch, ...], extraction: 
             "depths": list(ready[0].encoder.depths(extraction.layers)),
             "merge": extraction.merge if len(ready) > 1 else "together",
             "columns": [list(branch.columns) for branch in ready],
+            "surroundings_seconds": list(extraction.surroundings_seconds),
             "dtype": extraction.dtype,
         },
         "corpus": corpus_digest(corpus),
@@ -207,6 +209,7 @@ def _compute(
         _allocate(folder / FEATURES_FILE, shape, dtype)
         done = 0
     out_RxLxD = np.lib.format.open_memmap(folder / FEATURES_FILE, mode="r+")
+    lengths = tuple(frames_of(seconds, corpus.spectrogram) for seconds in extraction.surroundings_seconds)
     order_W, rows_W = window_order(corpus), corpus.rows_of_windows
     first_row_W = np.cumsum(rows_W) - rows_W
     hours_W = (
@@ -216,7 +219,9 @@ def _compute(
     for windows_b, features_bxTxLxD in encode_windows(corpus, branches, extraction, start=done):
         for window, features_TxLxD in zip(windows_b, features_bxTxLxD, strict=True):
             rows = rows_W[window]
-            out_RxLxD[first_row_W[window] : first_row_W[window] + rows] = features_TxLxD[:rows]
+            out_RxLxD[first_row_W[window] : first_row_W[window] + rows] = (
+                with_surroundings(features_TxLxD[:rows], lengths) if lengths else features_TxLxD[:rows]
+            )
         done += len(windows_b)
         if time.monotonic() - saved > SAVE_SECONDS:
             _save(folder, out_RxLxD, done)

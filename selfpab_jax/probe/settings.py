@@ -76,6 +76,8 @@ class FeatureSettings:
     Args:
         layers: `last`, `all` (the head learns how to weigh them), or depths: 0 the embedding, -1 the last layer.
         merge: of one cross-sensor encoder for each sensor: `mean`, `max` or `concatenate`.
+        surroundings_seconds: beside each frame's features, their mean and standard deviation over the frames within so
+            many seconds around it, for each length given; heads see then how features vary, which one second hides.
         compute: dtype of the encoder's matrix products.
         dtype: of the features on disk.
         batch_size: windows at a time; as many as fill the device where not set.
@@ -83,6 +85,7 @@ class FeatureSettings:
 
     layers: Literal["last", "all"] | tuple[int, ...] = "last"
     merge: Merge = "together"
+    surroundings_seconds: tuple[float, ...] = ()
     compute: Literal["float32", "bfloat16"] = "float32"
     dtype: Literal["float16", "float32"] = "float16"
     batch_size: int | None = None
@@ -92,6 +95,7 @@ class FeatureSettings:
         return Extraction(
             layers=self.layers,
             merge=self.merge,
+            surroundings_seconds=self.surroundings_seconds,
             random_seed=random_seed,
             compute=self.compute,
             batch_size=self.batch_size,
