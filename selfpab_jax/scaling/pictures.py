@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from selfpab_jax.scaling.cells import levels
 from selfpab_jax.scaling.estimate import Estimate, Refusal
@@ -44,8 +44,7 @@ def draw_law(finding: Finding, path: Path) -> None:
         below.axhline(0, color="black", lw=0.8)
         text = result.fit.curve.formula([NAMES[finding.series.amounts[0]]])
     else:
-        below.text(0.5, 0.5, "no law, so no residuals", transform=below.transAxes, ha="center", va="center")
-        below.set_yticks([])
+        _no_residuals(below)
         text = f"no law: {result.reason}"
     _finish(figure, above, below, finding, text, path)
 
@@ -67,9 +66,13 @@ def draw_joint(finding: Finding, path: Path) -> None:
             along = np.geomspace(at[:, 1].min(), at[:, 1].max(), STEPS)
             above.plot(along, finding.result.fit.curve.loss([(parameters, x) for x in along]), color=colour, lw=1.2)
             below.plot(at[:, 1], 100 * np.expm1(finding.result.fit.residuals[size == i]), "o", color=colour, ms=4)
-    below.axhline(0, color="black", lw=0.8)
     result = finding.result
-    text = f"no law: {result.reason}" if isinstance(result, Refusal) else result.fit.curve.formula(["N", "hours"])
+    if isinstance(result, Refusal):
+        _no_residuals(below)
+        text = f"no law: {result.reason}"
+    else:
+        below.axhline(0, color="black", lw=0.8)
+        text = result.fit.curve.formula(["N", "hours"])
     _finish(figure, above, below, finding, text, path)
 
 
@@ -105,9 +108,18 @@ def _finish(figure: Figure, above: Axes, below: Axes, finding: Finding, text: st
     above.set(xscale="log", yscale="log", ylabel=finding.measure)
     below.set(xscale="log", xlabel=NAMES[finding.series.amounts[-1]], ylabel="residual, %")
     _few_labels(above)
+    low, high = below.get_xlim()
+    below.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 200 else (1,)))
+    below.xaxis.set_major_formatter(FuncFormatter(lambda amount, _: f"{amount:g}" if amount < 1e4 else short(amount)))
+    below.xaxis.set_minor_formatter(NullFormatter())
     above.legend(fontsize=8)
     figure.savefig(path, dpi=100)
     plt.close(figure)
+
+
+def _no_residuals(axis: Axes) -> None:
+    axis.text(0.5, 0.5, "no law, so no residuals", transform=axis.transAxes, ha="center", va="center")
+    axis.set_yticks([])
 
 
 def _by_seed(axis: Axes, series: Series, x: np.ndarray, y: np.ndarray) -> None:
