@@ -24,12 +24,31 @@ STEPS, EVERY = 7, 3
 MODEL = ModelSettings(width=16, heads=2, feedforward=16, layers=1, compute="float32")
 
 
+def see_host_reads(monkeypatch: pytest.MonkeyPatch, tell: Callable[[Any], None]) -> None:
+    """Tell of every array that Python waits for: on CPUs the transfer guard lets reading pass."""
+
+    def spied(original: Callable) -> Callable:
+        def read(given: Any, *rest: Any, **options: Any) -> Any:
+            tell(given)
+            return original(given, *rest, **options)
+
+        return read
+
+    array = type(jnp.zeros(()))
+    for name in ("__float__", "__int__", "__bool__", "__array__", "__format__", "item", "tolist", "block_until_ready"):
+        monkeypatch.setattr(array, name, spied(getattr(array, name)))
+    for module, name in ((jax, "block_until_ready"), (jax, "device_get"), (np, "asarray"), (np, "array")):
+        monkeypatch.setattr(module, name, spied(getattr(module, name)))
+
+
 class Watched:
     """A run of `pretrain` whose dispatches are made under a guard against implicit transfers."""
 
     def __init__(self, records: Path, run: Path, monkeypatch: pytest.MonkeyPatch):
         self.events: list[tuple[str, int]] = []
         self.left_behind: dict[int, list[jax.Array]] = {}
+        self.step_of: dict[int, int] = {}
+        self.results: list[Any] = []
         self.jitted: jax.stages.Wrapped | None = None
 
         def guarded(function: Callable) -> Callable:
@@ -46,6 +65,8 @@ class Watched:
                 with jax.set_mesh(arguments[-1]):
                     new, metrics = jitted(state, *given)
                 self.events.append(("dispatch", len(self.dispatched) + 1))
+                self.step_of |= {id(leaf): self.dispatched[-1] for leaf in jax.tree.leaves((new, metrics))}
+                self.results.append((new, metrics))  # kept, so that no other array gets the same id
                 self.left_behind[self.dispatched[-1]] = jax.tree.leaves(state)
                 return new, metrics
 
@@ -60,6 +81,7 @@ class Watched:
         monkeypatch.setattr(loop, "to_devices", guarded(loop.to_devices))
         monkeypatch.setattr(loop, "wishes", guarded(loop.wishes))
         monkeypatch.setattr(Meter, "read", read)
+        see_host_reads(monkeypatch, self.host_reads)
         settings = PretrainSettings(
             data=DataSettings(path=records),
             model=MODEL,
@@ -67,6 +89,11 @@ class Watched:
             validation=ValidationSettings(every_steps=EVERY, windows=8),
         )
         self.ending = loop.pretrain(settings, run)
+
+    def host_reads(self, arrays: Any) -> None:
+        """Some code waits for these arrays."""
+        steps = {self.step_of[id(leaf)] for leaf in jax.tree.leaves(arrays) if id(leaf) in self.step_of}
+        self.events += [("wait", step) for step in sorted(steps)]
 
     @property
     def dispatched(self) -> list[int]:
@@ -110,6 +137,19 @@ def test_a_step_is_read_once_the_next_is_under_way(watched: tuple[Watched, list[
     for step in range(1, STEPS):
         pauses = step % EVERY == 0
         assert (order["read", step] < order["dispatch", step + 1]) == pauses, step
+
+
+def test_python_waits_for_no_step_before_the_next_is_under_way(watched: tuple[Watched, list[str]]) -> None:
+    run, _ = watched
+    under_way = 0
+    waited = set()
+    for kind, step in run.events:
+        if kind == "dispatch":
+            under_way = step
+        elif kind == "wait":
+            waited.add(step)
+            assert step < under_way or step % EVERY == 0 or step == STEPS, step
+    assert waited == set(range(1, STEPS + 1))  # every loss is read some time: the spies see it
 
 
 def test_the_guard_sees_a_transfer_that_nobody_asked_for() -> None:
