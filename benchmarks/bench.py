@@ -57,6 +57,7 @@ def step_figures() -> Iterator[Figure]:
     for job, it in found.items():
         yield Figure(f"{job}, torch / ours", it.ratio, "x", aim=2.0)
         yield Figure(f"{job}, share of the product", 100 * it.ours_flops / product.ours_flops, "%", aim=75.0)
+        yield Figure(f"{job}, torch's share of its product", 100 * it.torch_flops / product.torch_flops, "%")
         yield Figure(f"{job}, batch 4", it.ours_s, "s", more_is_better=False)
 
 
@@ -90,10 +91,12 @@ PARTS: dict[str, Callable[[], Iterator[Figure]]] = {
 
 
 def machine_kind() -> str:
-    """Processor family and cores: figures of one kind are comparable."""
+    """Processor and cores: figures of one kind are comparable."""
     import os
 
-    return re.sub(r"[^a-z0-9]+", "-", f"cpu {platform.machine()} {len(os.sched_getaffinity(0))} cores".lower())
+    told = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    processor = told.group(1) if told else platform.machine()
+    return re.sub(r"[^a-z0-9]+", "-", f"{processor} {len(os.sched_getaffinity(0))} cores".lower())
 
 
 def versions() -> dict[str, str]:

@@ -9,7 +9,7 @@ from timing import Worker, median, seconds_a_turn
 
 WINDOW_HOURS = 300 / 3600
 FILES = 36
-"""Six batches of the six windows that fill a CPU."""
+"""Of a window each; on a CPU a batch is one window."""
 
 
 @dataclass(frozen=True)

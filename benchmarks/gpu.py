@@ -1,9 +1,10 @@
 """Everything that wants a GPU, in one run: one table, and JSON with `--out`.
 
-    python benchmarks/gpu.py --out gpu.json [--parts product step large torch embed curve] [--repeats 5]
-    python benchmarks/gpu.py --tiny          (sees that everything runs, on any machine)
+    PYTHONPATH=. python benchmarks/gpu.py --out gpu.json [--parts product step large torch embed curve] [--repeats 5]
+    PYTHONPATH=. python benchmarks/gpu.py --tiny          (sees that everything runs, on any machine)
 
-Needs jax[cuda12], flax, optax, numpy, scipy, safetensors, jaxtyping; PyTorch with CUDA where it is to be compared.
+Needs jax[cuda12], flax, optax, numpy, scipy, safetensors, jaxtyping, and this package (installed, or by PYTHONPATH);
+PyTorch with CUDA where it is to be compared.
 - `product`: the card's own rate of bf16 matrix products, several large sizes; the best median counts.
 - `step`: training steps of the published size, and the share of that rate: model FLOP by hand count, three forward
   passes; what padding adds and what is computed twice does not count.
@@ -51,8 +52,10 @@ class Sides:
         self._worker = None
 
 
-def measure(jobs: list[Job], sides: Sides, repeats: int, block_s: float, out: Path | None) -> dict[str, Any]:
-    """Do the jobs; the report is written after each of them."""
+def measure(
+    jobs: list[Job], sides: Sides, repeats: int, block_s: float, out: Path | None, need_gpu: bool = False
+) -> dict[str, Any]:
+    """Do the jobs; the report is written after each of them. None is done where a GPU is needed and not there."""
     report: dict[str, Any] = {"about": {}, "jobs": []}
     usable: dict[str, str] = {}  # side -> why not, or empty
     for side in dict.fromkeys(job.side for job in jobs):
@@ -63,6 +66,8 @@ def measure(jobs: list[Job], sides: Sides, repeats: int, block_s: float, out: Pa
             report["about"][side] = {"failed": str(error)}
             usable[side] = str(error)
     with_gpu = {side for side, about in report["about"].items() if about.get("gpu")}
+    if need_gpu and not with_gpu:
+        return report
     for job in jobs:
         entry: dict[str, Any] = asdict(job)
         if not usable[job.side] and with_gpu and job.side not in with_gpu:
@@ -154,14 +159,19 @@ def main() -> None:
     jobs = [job for job in chosen(scale) if job.part in options.parts]
     sides = Sides()
     try:
-        report = measure(jobs, sides, options.repeats, scale.block_s, options.out)
+        report = measure(jobs, sides, options.repeats, scale.block_s, options.out, need_gpu=not options.tiny)
     finally:
         sides.close()
     for side, about in report["about"].items():
         print(f"{side}: {about}")
+    if not report["jobs"]:
+        sys.exit("no library here sees a GPU; --tiny sees on a CPU that everything runs")
     for job in report["jobs"]:
         print(line(job, report["product_flops_per_second"]))
     print("\n".join(["", *summary(report)]))
+    ours = [job for job in report["jobs"] if job["side"] == "jax"]
+    if ours and all("failed" in job for job in ours):
+        sys.exit("nothing of ours ran: is selfpab_jax installed, or PYTHONPATH set to the repository?")
 
 
 if __name__ == "__main__":

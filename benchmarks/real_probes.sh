@@ -25,4 +25,4 @@ probed() { # name, model, further arguments
 }
 probed probe_selfback two_sensors --data "$selfback"
 probed probe_uschad one_sensor --data "$uschad" --dataset.name uschad --dataset.unseen_only false \
-  --dataset.roles '{hip: thigh}'
+  --dataset.roles '{hip: thigh}' --finetuned false --baseline.training.steps 150 --baseline.training.few_label_steps 100

@@ -85,6 +85,10 @@ class PretrainedEncoder:
         """The same encoder with matrix products in this dtype."""
         return self._with(replace(self.config, model=replace(self.config.model, compute=compute)), self.parameters)
 
+    def with_layout(self, layout: Literal["exact", "padded"]) -> "PretrainedEncoder":
+        """The same function in this layout."""
+        return self._with(replace(self.config, model=replace(self.config.model, layout=layout)), self.parameters)
+
     def with_random_weights(self, seed: int) -> "PretrainedEncoder":
         """The same network and statistics with weights that were never trained: what pre-training is compared with."""
         return self._with(self.config, self.blueprint.initialise(jax.random.key(seed)))

@@ -21,12 +21,15 @@ def restart_with_huge_pages(switch: Path = SWITCH) -> None:
         switch: the kernel's file that says who gets huge pages.
     """
     given = os.environ.get("GLIBC_TUNABLES", "")
-    if TUNABLE in given or not _on_request(switch) or not _has_tunable():
+    if not sys.executable or TUNABLE in given or not _on_request(switch) or not _has_tunable():
         return
     os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, (given, f"{TUNABLE}=1")))
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    try:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    except OSError:  # the interpreter is not there any more: small pages do, too
+        os.environ["GLIBC_TUNABLES"] = given
 
 
 def _on_request(switch: Path) -> bool:

@@ -49,6 +49,7 @@ def run_parser() -> Parser:
     parser = Parser("sweep run", "Do a run of a sweep, or all that are left, one after another.")
     parser.add_argument("sweep", type=Path, help="folder that `sweep plan` made")
     parser.add_argument("--index", type=int | None, default=None, help="number of the run, from 0")
+    parser.add_argument("--name", type=str | None, default=None, help="name of the run, as `sweep status` tells it")
     parser.add_argument("--all", action="store_true", help="every run that is left, each in a process of its own")
     parser.add_argument("--retry", action="store_true", help="runs that failed, too")
     parser.add_argument("--data.path", type=Path | None, default=None, help="where the same records lie here")
@@ -57,11 +58,12 @@ def run_parser() -> Parser:
 
 def run_run(options: Namespace) -> int:
     """Run `sweep run`."""
+    from selfpab_jax.scaling.claim import wait_while_silent
     from selfpab_jax.scaling.sweep_folder import open_sweep
     from selfpab_jax.scaling.sweep_runs import in_process_of_its_own, run_all, run_line
 
-    if (options.index is None) == (not options.all):
-        raise ConfigError("give either --index, the number of a run, or --all")
+    if [options.index is None, options.name is None, not options.all].count(False) != 1:
+        raise ConfigError("give either --index, the number of a run, or --name, or --all")
     sweep = open_sweep(options.sweep)
     if options.all:
         words = ["sweep", "run", str(options.sweep), *(["--retry"] if options.retry else [])]
@@ -72,7 +74,9 @@ def run_run(options: Namespace) -> int:
         done = "stopped; the same command goes on" if code == STOPPED_AND_SAVED else f"{len(left_out)} runs left out"
         print(f"{options.sweep}: {done}; selfpab-jax sweep status {options.sweep}")
         return code
-    line = sweep.line(options.index)
+    line = sweep.line(options.index) if options.name is None else sweep.named(options.name)
+    if options.index is not None:
+        wait_while_silent(sweep.claims, line.name)
     outcome = run_line(sweep, line, data=options["data.path"], retry=options.retry)
     if outcome == "interrupted":
         print(f"selfpab-jax: {line.name} stopped; the same command goes on with it", file=sys.stderr)

@@ -78,15 +78,26 @@ def _is_lone_cpu() -> bool:
 def way_of_attention(settings: ModelSettings, frames: int, rate: float) -> str:
     """`auto` made plain: cuDNN's kernel where it can be had, all weights at once for short windows, else blocks.
 
-    cuDNN's kernel wants a GPU, bf16, a head size that is a multiple of 8, and knows no dropout on the weights.
+    cuDNN's kernel wants an NVIDIA GPU, bf16, a head size that is a multiple of 8 and that the card takes, and knows no
+    dropout on the weights.
     """
     if settings.attention != "auto":
         return settings.attention
     head = laid_out(settings.head_size, "head", settings.layout)
-    fits_cudnn = settings.compute == "bfloat16" and head % 8 == 0 and head <= 256 and rate == 0
-    if fits_cudnn and jax.default_backend() == "gpu":
+    if settings.compute == "bfloat16" and head % 8 == 0 and head <= _widest_cudnn_head() and rate == 0:
         return "cudnn"
     return "full" if frames <= LONGEST_FULL else "blocks"
+
+
+def _widest_cudnn_head() -> int:
+    """As JAX checks it: 256 from Hopper on, 128 from Ampere on, none on older cards, other makers' or other devices."""
+    if jax.default_backend() != "gpu":
+        return 0
+    try:
+        capability = float(jax.devices()[0].compute_capability)
+    except ValueError:  # ROCm's are called gfx90a
+        return 0
+    return 256 if capability >= 9.0 else 128 if capability >= 8.0 else 0
 
 
 def attention_weights(

@@ -78,7 +78,7 @@ def host_devices(count: int) -> Sequence[Any]:
     try:
         # Whatever this machine has, it is not what the plan is for.
         jax.config.update("jax_platforms", "cpu")
-        jax.config.update("jax_num_cpu_devices", count)
+        jax.config.update("jax_num_cpu_devices", max(2, count))  # a lone CPU has a program of its own
     except RuntimeError:
         pass  # JAX has started: as in a notebook, or in tests
     devices = jax.devices("cpu")

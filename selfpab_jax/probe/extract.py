@@ -34,7 +34,8 @@ class Extraction:
         merge: of cross-sensor encoders, one for each sensor: `mean`, `max` or `concatenate` (over the width); an
             encoder of several sensors takes them `together`.
         surroundings_seconds: beside each frame's features, their mean and standard deviation over the frames within so
-            many seconds around it, for each length given.
+            many seconds around it, for each length given. They are taken on the host, where a window of the published
+            size takes some 20 ms: a GPU waits for that.
         random_seed: weights drawn anew by this seed instead of the trained ones; None for the trained ones.
         compute: dtype of matrix products.
         batch_size: windows at a time; None for as many as fill the device.
@@ -84,6 +85,8 @@ def prepared(branches: tuple[Branch, ...], extraction: Extraction) -> tuple[Bran
     elif extraction.merge != "together":
         raise ConfigError(f"merge is {extraction.merge}; this model takes its sensors together: leave it out")
     encoders = [branch.encoder.with_compute(extraction.compute) for branch in branches]
+    if jax.default_backend() != "cpu":
+        encoders = [encoder.with_layout("padded") for encoder in encoders]  # whatever it was trained in
     if extraction.random_seed is not None:
         drawn = encoders[0].with_random_weights(extraction.random_seed)
         encoders = [drawn, *(drawn.for_sensor(encoder.sensors[0]) for encoder in encoders[1:])]

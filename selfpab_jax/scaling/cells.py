@@ -9,11 +9,13 @@ SAME = 1.05  # amounts closer than this ratio are one amount: subsets of differe
 
 
 def levels(amounts: Float[np.ndarray, " R"], ratio: float = SAME) -> Int[np.ndarray, " R"]:
-    """Which of the distinct amounts, counted from the smallest, each one is."""
-    order = np.argsort(amounts)
-    steps = np.diff(np.log(amounts[order])) > np.log(ratio)
+    """Which of the distinct amounts, counted from the smallest, each one is; none is wider than `ratio`."""
     number = np.empty(len(amounts), int)
-    number[order] = np.concatenate([[0], np.cumsum(steps)])
+    level, smallest = -1, 0.0
+    for place in np.argsort(amounts):
+        if level < 0 or amounts[place] > ratio * smallest:
+            level, smallest = level + 1, amounts[place]
+        number[place] = level
     return number
 
 

@@ -154,6 +154,25 @@ def claimed(
             path.with_name(path.name + RELEASED).touch()
 
 
+def wait_while_silent(
+    folder: Path, run: str, *, stale: float = STALE_SECONDS, pause: Callable[[float], None] = time.sleep
+) -> None:
+    """Wait until a run's holder is heard of again or counts as dead.
+
+    Who is started in place of a worker that was killed comes before its claim has run out; giving up then would leave
+    the run to nobody.
+    """
+    before: Claim | None = None
+    while claims := claims_of(folder, run):
+        newest = claims[-1]
+        if not newest.is_live(stale) or (
+            before is not None and (newest.path != before.path or newest.silent < before.silent)
+        ):
+            return
+        before = newest
+        pause(1.0)
+
+
 def _take(folder: Path, run: str, stale: float) -> Path:
     claims = claims_of(folder, run)
     newest = claims[-1] if claims else None

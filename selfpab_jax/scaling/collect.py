@@ -6,7 +6,7 @@ from pathlib import Path
 
 from selfpab_jax.scaling.points import DONE, Point
 from selfpab_jax.scaling.sweep_folder import open_sweep
-from selfpab_jax.scaling.sweep_result import read_result
+from selfpab_jax.scaling.sweep_result import probed, read_result
 from selfpab_jax.scaling.sweep_status import RunStatus, status_of
 
 
@@ -30,7 +30,9 @@ def collect(sweep_folder: Path) -> list[Point]:
 
 def _point(run: Path, status: RunStatus) -> Point:
     line, result = status.line, read_result(run)
-    is_done = result is not None and result.hash == line.hash and status.state in ("done", "waiting", "running")
+    is_done = (
+        result is not None and result.hash == line.hash and not status.note.startswith("changed by hand")
+    )  # also where its probe failed
     return Point(
         run=line.name,
         hours=line.hours,
@@ -40,6 +42,6 @@ def _point(run: Path, status: RunStatus) -> Point:
         flops=result.flops if result else line.flops,
         seed=line.seed,
         loss=result.loss if result and is_done else math.nan,
-        macro_f1=result.macro_f1 if result and is_done else None,
+        macro_f1=probed(line, result) if result and is_done else None,
         status=DONE if is_done else status.state,
     )

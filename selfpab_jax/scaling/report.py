@@ -70,6 +70,7 @@ def summary(found: Study) -> str:
         names = [NAMES[name] for name in finding.series.amounts]
         lines.append(f"{finding.title}\n  {result.fit.curve.formula(names)}; {_exponents(finding, result)}")
         lines.append(f"  {_foretold(finding)}")
+        lines += [f"  {said}" for said in limits(finding) if said.startswith(("People rise", "Amounts that were left"))]
     return "\n".join(lines if found.findings else [*lines, NOTHING])
 
 

@@ -9,7 +9,7 @@ from selfpab_jax.scaling.choice import Foretold, HeldOut, choose, foretell_large
 from selfpab_jax.scaling.estimate import Estimate, Prediction, Refusal, estimate
 from selfpab_jax.scaling.laws import FLOORED, JOINT
 from selfpab_jax.scaling.points import Point, usable
-from selfpab_jax.scaling.series import NAMES, Series, all_series, iso_flop, widest_people
+from selfpab_jax.scaling.series import FEWER_PEOPLE, NAMES, Series, all_series, iso_flop, widest_people
 
 LOSS, F1 = "held-out loss", "1 - macro-F1"
 FAR = 10  # how many times the largest amount is asked about
@@ -107,9 +107,22 @@ def limits(finding: Finding) -> list[str]:
         )
         for i in range(len(names))
     ]
+    people = [point.subjects for point in finding.series.points]
+    if finding.series.amounts == ("hours",) and min(people) < FEWER_PEOPLE * max(people):
+        said.append(
+            f"People rise with the hours, from {min(people)} to {max(people)}: what is hours and what is people in the "
+            "fall cannot be told apart here."
+        )
     result = finding.result
     if isinstance(result, Refusal):
         return said
+    if finding.choices and finding.choices[0].law != result.fit.curve.law:
+        best = finding.choices[0]
+        own = next(each for each in finding.choices if each.law == result.fit.curve.law)
+        said.append(
+            f"Amounts that were left out are foretold best by the {best.law.name} ({np.expm1(best.crossed):.1%} off), "
+            f"not by this law ({np.expm1(own.crossed):.1%} off): its floor is one possibility among others."
+        )
     low, high = result.floor
     if result.floor_is_known:
         said.append(f"The floor E is seen: a plain power law does not fit; E lies between {low:.3g} and {high:.3g}.")

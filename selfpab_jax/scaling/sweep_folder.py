@@ -34,6 +34,17 @@ class Sweep:
             raise ConfigError(f"--index is {index}; {self.folder} has the runs 0 to {len(self.lines) - 1}")
         return self.lines[index]
 
+    def named(self, name: str) -> Line:
+        """The run of a name.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        for line in self.lines:
+            if line.name == name:
+                return line
+        raise ConfigError(f"{self.folder} has no run {name} (any more); selfpab-jax sweep status tells which there are")
+
     def run(self, line: Line) -> Path:
         """Directory of a run."""
         return self.folder / "runs" / line.name

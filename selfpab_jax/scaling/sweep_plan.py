@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import AbstractMesh
 
+from selfpab_jax.cli.preset import preset
 from selfpab_jax.data.records import RecordIndex, Records, open_records
 from selfpab_jax.data.subsets import hours_of, select
 from selfpab_jax.errors import ConfigError, DataError
@@ -45,6 +46,8 @@ def plan_sweep(sweep: SweepSettings, data: Path | None) -> Planned:
         ConfigError: a run's settings make no sense, do not fit the devices, or there are no runs.
         DataError: the records cannot be read, or a run wants more than there is and the sweep says `refuse`.
     """
+    if sweep.probe is not None and not preset(Path(sweep.probe["config"])).exists():
+        raise ConfigError(f"sweep {sweep.name}: probe.config {sweep.probe['config']} is no file and no shipped preset")
     planner = _Planner(sweep)
     lines: list[Line] = []
     dropped: dict[str, int] = {}

@@ -90,5 +90,9 @@ def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
     both = dict(under)
     for name, value in over.items():
         old = both.get(name)
+        if isinstance(old, Mapping) and value is not None and not isinstance(value, Mapping):
+            raise ConfigError(
+                f"{name} is {value!r}; it has fields of its own: {', '.join(map(str, old)) or 'name them'}"
+            )
         both[name] = _merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return both

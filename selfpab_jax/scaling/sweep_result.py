@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ class Result:
         best_step, steps: of the best checkpoint and of the whole training.
         tokens, flops: of the steps that were taken.
         macro_f1: downstream, if the sweep has a probe.
+        probe: the sweep's section that macro_f1 was measured by.
     """
 
     hash: str
@@ -37,6 +38,7 @@ class Result:
     tokens: float
     flops: float
     macro_f1: float | None = None
+    probe: dict[str, Any] | None = None
 
 
 def write_result(run: Path, result: Result) -> None:
@@ -48,7 +50,9 @@ def read_result(run: Path) -> Result | None:
     """The result of a run, None where there is none or it is damaged: it is then measured again."""
     try:
         told: dict[str, Any] = json.loads((run / RESULT_FILE).read_text(encoding="utf-8"))
-        result = Result(**{each.name: told[each.name] for each in fields(Result)})
+        result = Result(
+            **{each.name: told[each.name] for each in fields(Result) if each.name in told or each.default is MISSING}
+        )
         return result if math.isfinite(result.loss) else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
@@ -56,7 +60,12 @@ def read_result(run: Path) -> Result | None:
 
 def is_complete(line: Line, result: Result | None) -> bool:
     """Nothing is left to do for the run: it is trained, measured, and probed if the sweep has a probe."""
-    return result is not None and result.hash == line.hash and (line.probe is None or result.macro_f1 is not None)
+    return result is not None and result.hash == line.hash and (line.probe is None or probed(line, result) is not None)
+
+
+def probed(line: Line, result: Result) -> float | None:
+    """Macro-F1 by the probe that the sweep has now; None where there is none, or it is of another probe."""
+    return result.macro_f1 if result.probe == line.probe else None
 
 
 def measure(run: Path, line: Line, data: Path, ending: str) -> Result:

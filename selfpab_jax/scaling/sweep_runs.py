@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 from selfpab_jax.errors import DataError, RunError, SelfPABError
-from selfpab_jax.scaling.claim import claimed, claims_by_run
+from selfpab_jax.scaling.claim import Taken, claimed, claims_by_run
 from selfpab_jax.scaling.sweep_folder import Sweep, changed_by_hand
 from selfpab_jax.scaling.sweep_line import Line
-from selfpab_jax.scaling.sweep_result import Result, is_complete, measure, read_result, write_result
+from selfpab_jax.scaling.sweep_result import Result, is_complete, measure, probed, read_result, write_result
 from selfpab_jax.scaling.sweep_status import read_failure
-from selfpab_jax.train.run_directory import write_json
+from selfpab_jax.train.run_directory import Held, write_json
 
 STOPPED_AND_SAVED = 75
 Outcome = Literal["done", "done before", "interrupted"]
@@ -56,6 +56,8 @@ def run_line(
             records = data or Path(line.settings["data"]["path"])
             try:
                 result = (work or train_and_measure)(run, line, records)
+            except Held as error:  # its claim ran out, but it lives: no failure of the run
+                raise Taken(f"{line.name} is taken: {error}") from error
             except Exception as error:
                 if is_ours():
                     _write_failure(sweep, line, error)
@@ -91,10 +93,10 @@ def train_and_measure(run: Path, line: Line, data: Path) -> Result | None:
             return None
         result = measure(run, line, data, ending)
         write_result(run, result)
-    if line.probe is not None and result.macro_f1 is None:
+    if line.probe is not None and probed(line, result) is None:
         from selfpab_jax.scaling.downstream import downstream_of_run
 
-        result = replace(result, macro_f1=downstream_of_run(run, line.probe))
+        result = replace(result, macro_f1=downstream_of_run(run, line.probe), probe=line.probe)
     return result
 
 
@@ -131,14 +133,16 @@ def run_all(sweep: Sweep, start: Callable[[Line], int], *, retry: bool = False) 
 
 
 def in_process_of_its_own(words: list[str]) -> Callable[[Line], int]:
-    """Starts `selfpab-jax sweep run` for one index; SIGTERM goes on to it, so that it saves.
+    """Starts `selfpab-jax sweep run` for one run, by name: planning again may number runs anew.
+
+    SIGTERM goes on to it, so that it saves.
 
     Args:
-        words: of the command, without the index.
+        words: of the command, without the name.
     """
 
     def start(line: Line) -> int:
-        process = subprocess.Popen([sys.executable, "-m", "selfpab_jax.cli.main", *words, "--index", str(line.index)])
+        process = subprocess.Popen([sys.executable, "-m", "selfpab_jax.cli.main", *words, "--name", line.name])
         asked = False
 
         def pass_on(number: int, _frame: object) -> None:

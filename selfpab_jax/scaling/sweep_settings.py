@@ -1,6 +1,7 @@
 """A sweep file: which runs, on what base, how long, on which devices."""
 
 import difflib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -197,6 +198,8 @@ def _grid(told: Any, where: str) -> Grid:
             raise ConfigError(f"{where}: {axis} has a value twice")
         if axis in ("hours", "subjects", "learning_rate") and min(found[axis]) <= 0:
             raise ConfigError(f"{where}: {axis} has {min(found[axis]):g}; its values must be greater than 0")
+        if axis == "seed" and not 0 <= min(found[axis]) <= max(found[axis]) < 2**31:
+            raise ConfigError(f"{where}: seeds are whole numbers from 0 to {2**31 - 1}")
     return found
 
 
@@ -219,11 +222,11 @@ def _number(kind: type, value: Any, where: str) -> Any:
         return str(value)
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ConfigError(f"{where} is {value!r}, which is no number") from None
-    if isinstance(value, bool) or number != number or (kind is int and not number.is_integer()):
+    if isinstance(value, bool) or not math.isfinite(number) or (kind is int and not number.is_integer()):
         raise ConfigError(f"{where} is {value!r}, which is no {'whole ' if kind is int else ''}number")
-    return kind(number)
+    return value if isinstance(value, kind) else kind(number)
 
 
 def _mapping(told: Any, where: str) -> dict[str, Any]:

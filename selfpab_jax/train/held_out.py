@@ -1,5 +1,7 @@
 """The held-out loss: what early stop and the best checkpoint go by."""
 
+from typing import Any
+
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int
@@ -9,6 +11,9 @@ from selfpab_jax.data.records import RecordSource
 from selfpab_jax.model.blueprint import Parameters
 from selfpab_jax.train.sharding import reading_share
 from selfpab_jax.train.step import ErrorStep, to_devices
+
+AHEAD = 2
+"""Batches that the device is given before the loss of the first is read."""
 
 
 def held_out_loss(
@@ -25,8 +30,10 @@ def held_out_loss(
     The mean is taken in float64 in the order of the rows, so that it does not depend on mesh or processes.
     """
     share, shares = reading_share(mesh, batch_size)
-    losses = []
+    losses: list[Any] = []
     for batch in in_order(source, rows, batch_size=batch_size, process_index=share, process_count=shares):
         spectrogram, row = (to_devices(mesh, batch[name], batch_size) for name in ("spectrogram", "row"))
-        losses.append(np.asarray(errors(parameters, spectrogram, row)))
-    return float(np.concatenate(losses)[: len(rows)].astype(np.float64).mean())
+        losses.append(errors(parameters, spectrogram, row))  # not read yet: the device goes on with the next batch
+        if len(losses) > AHEAD:
+            losses[-1 - AHEAD] = np.asarray(losses[-1 - AHEAD])
+    return float(np.concatenate([np.asarray(loss) for loss in losses])[: len(rows)].astype(np.float64).mean())

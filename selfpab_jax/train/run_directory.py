@@ -75,13 +75,17 @@ def read_settings(run: Path) -> dict[str, Any]:
         raise RunError(f"{path} cannot be read: {error}") from None
 
 
+class Held(RunError):
+    """Another process trains in the directory."""
+
+
 @contextmanager
 def _held(run: Path) -> Iterator[None]:
     handle = os.open(run, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise RunError(f"{run} is being trained by another process; wait for it or choose another --run") from None
+        raise Held(f"{run} is being trained by another process; wait for it or choose another --run") from None
     except OSError:
         pass  # a file system without locks
     try:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,23 @@ def test_nothing_happens_where_the_kernel_has_decided(tmp_path: Path, word: str 
     if word:
         switch.write_text(word)
     assert len(begun(switch)) == 2
+
+
+def test_the_command_line_does_it_for_commands_that_compute_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from selfpab_jax.cli import main as command
+
+    asked: list[list[str]] = []
+    monkeypatch.setattr(command, "restart_with_huge_pages", lambda: asked.append(sys.argv[1:]))
+    for words in (["status", "nowhere"], ["pretrain", "--help"], ["evaluate", "nowhere"], ["sweep", "run", "nowhere"]):
+        monkeypatch.setattr(sys, "argv", ["selfpab-jax", *words])
+        with suppress(SystemExit):  # help
+            command.main()
+    assert asked == [["evaluate", "nowhere"], ["sweep", "run", "nowhere"]]
+
+
+def test_an_interpreter_that_went_away_does_no_harm(monkeypatch: pytest.MonkeyPatch, on_request: Path) -> None:
+    monkeypatch.setenv("GLIBC_TUNABLES", "")
+    for executable in ("", str(on_request.parent / "gone")):
+        monkeypatch.setattr(sys, "executable", executable)
+        huge_pages.restart_with_huge_pages(on_request)
+    assert os.environ["GLIBC_TUNABLES"] == ""

@@ -50,7 +50,9 @@ def sbatch(programs: Callable[..., dict[str, str]], launch: Path, tmp_path: Path
         asks = {**directives(script), **{key.replace("_", "-"): value for key, value in asked.items()}}
         nodes, each = int(asks["nodes"]), int(asks.get("ntasks-per-node", asks.get("ntasks", "1")))
         environment = {
-            **programs("srun", "scontrol", "squeue", selfpab_jax=program.replace("NOTES", f"{tmp_path}/notes")),
+            **programs(
+                "srun", "scancel", "scontrol", "squeue", selfpab_jax=program.replace("NOTES", f"{tmp_path}/notes")
+            ),
             "SLURM_JOB_ID": str(job),
             "SLURM_NTASKS": str(nodes * each),
             "SLURM_JOB_NODELIST": asks.get("nodelist", f"gpu[001-{nodes:03d}]"),

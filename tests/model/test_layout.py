@@ -142,3 +142,20 @@ def test_cudnn_never_leaves_out_a_dropout_that_was_asked_for() -> None:
         with pytest.raises(ValueError, match="knows no dropout on the weights"):
             ModelSettings(attention="cudnn", **wrong)  # type: ignore[arg-type]
     assert ModelSettings(attention="cudnn", dropout=0.0).attention == "cudnn"
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"), [("9.0", "cudnn"), ("8.0", "full"), ("7.5", "full"), ("gfx90a", "full")]
+)
+def test_cudnn_is_chosen_where_the_card_takes_the_heads(
+    monkeypatch: pytest.MonkeyPatch, capability: str, expected: str
+) -> None:
+    from types import SimpleNamespace
+
+    from selfpab_jax.model.attention import way_of_attention
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(compute_capability=capability)])
+    published = ModelSettings(layout="padded", compute="bfloat16")
+    assert way_of_attention(published, 608, 0.0) == expected
+    assert way_of_attention(published, 608, 0.1) == "full"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from selfpab_jax.scaling.claim import Holder, Taken, claimed, claims_of
+from selfpab_jax.scaling.claim import Holder, Taken, claimed, claims_of, wait_while_silent
 
 ELSEWHERE = Holder("node7", 4711, "another boot", "pid:[1]", "123")
 
@@ -125,3 +125,29 @@ def test_heartbeats_keep_a_claim_and_tell_who_lost_it(tmp_path: Path) -> None:
         assert not is_ours()
     assert "taken over by another worker" in lost[0]
     assert claims_of(tmp_path, "run")[-1].is_live(), "giving back an old claim leaves the new one alone"
+
+
+def test_who_comes_in_place_of_a_killed_worker_waits_until_its_claim_has_run_out(tmp_path: Path) -> None:
+    waits: list[float] = []
+
+    def pause(seconds: float) -> None:
+        waits.append(seconds)
+        path = claims_of(tmp_path, "run")[-1].path
+        os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 40))  # 40 seconds of silence go by
+
+    wait_while_silent(tmp_path, "run", stale=100, pause=pause)
+    assert not waits  # nobody has it
+    (tmp_path / "run.1").write_text(json.dumps({**asdict(ELSEWHERE), "since": time.time()}))
+    wait_while_silent(tmp_path, "run", stale=100, pause=pause)
+    assert len(waits) == 3
+    with claimed(tmp_path, "run", stale=100):
+        pass
+
+
+def test_nobody_waits_longer_for_a_worker_that_is_heard_of(tmp_path: Path) -> None:
+    path = tmp_path / "run.1"
+    path.write_text(json.dumps({**asdict(ELSEWHERE), "since": time.time()}))
+    os.utime(path, (time.time(), time.time() - 10))
+    wait_while_silent(tmp_path, "run", stale=100, pause=lambda _: os.utime(path))
+    with pytest.raises(Taken), claimed(tmp_path, "run", stale=100):
+        pass

@@ -157,6 +157,14 @@ def test_runs_of_two_grids_are_made_once(tiny_records: Path) -> None:
         ({"devices": {"kind": "NVIDIA Z9"}}, "devices.kind NVIDIA Z9 is not known; there are"),
         ({"final": {"windows": 0}}, "final: windows and batch_size must be at least 1"),
         ({"probe": {"config": "x"}}, "probe needs config, .* and data"),
+        (
+            {"probe": {"config": "nosuch.yaml", "data": "x"}},
+            "probe.config nosuch.yaml is no file and no shipped preset",
+        ),
+        ({"grids": [{"seed": [-1]}]}, "seeds are whole numbers from 0 to 2147483647"),
+        ({"grids": [{"seed": [10**20]}]}, "seeds are whole numbers from 0"),
+        ({"overrides": {"optimiser": 3}}, "optimiser is 3; it has fields of its own"),
+        ({"length": {"tokens": float("inf")}}, "length.tokens is inf, which is no number"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line(plan: Planner, changes: dict[str, Any], message: str) -> None:
@@ -235,6 +243,9 @@ def test_shipped_sweeps_can_be_read_and_planned(
     words = ["sweep", "plan", str(tmp_path / "data_scaling.yaml"), "--out", str(tmp_path / "sweep")]
     assert main([*words, "--data.path", str(tiny_records)]) == 0
     told = capsys.readouterr().out
+    words = ["sweep", "plan", str(CONFIGS / "sweeps" / "model_size.yaml"), "--out", str(tmp_path / "sizes")]
+    assert main([*words, "--data.path", str(tiny_records)]) == 0
+    assert "27 runs: " in capsys.readouterr().out
     assert "device-hours" in told
     assert "1e+06 hours were asked for; the split has" in told
     assert len((tmp_path / "sweep" / "plan.jsonl").read_text().splitlines()) == told.count("h0.5-")

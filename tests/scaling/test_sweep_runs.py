@@ -13,15 +13,15 @@ import pytest
 import yaml
 
 from selfpab_jax.cli.main import main
-from selfpab_jax.errors import RunError
+from selfpab_jax.errors import DataError, RunError
 from selfpab_jax.scaling.claim import Taken, claimed, claims_of
 from selfpab_jax.scaling.collect import collect
 from selfpab_jax.scaling.sweep_folder import Sweep, open_sweep
 from selfpab_jax.scaling.sweep_line import Line
-from selfpab_jax.scaling.sweep_result import RESULT_FILE, Result, read_result, write_result
+from selfpab_jax.scaling.sweep_result import RESULT_FILE, Result, is_complete, probed, read_result, write_result
 from selfpab_jax.scaling.sweep_runs import run_all, run_line
 from selfpab_jax.scaling.sweep_status import read_failure, status_of, status_table
-from selfpab_jax.train.run_directory import write_json
+from selfpab_jax.train.run_directory import Held, write_json
 
 GRIDS = [{"hours": [0.1, 0.2], "seed": [0, 1]}]
 
@@ -130,6 +130,52 @@ def test_a_run_that_another_worker_has_is_left_to_it(folder: Path, capsys: pytes
         assert "h0.1-s0 is taken" in left_out[0]
     assert "stopped at step 4" in status_of(sweep)[0].note
     assert run_line(sweep, line, work=trained) == "done"
+
+
+def test_a_run_that_somebody_still_trains_is_not_a_failure(folder: Path) -> None:
+    sweep = open_sweep(folder)
+    line = sweep.lines[0]
+
+    def held(*_: object) -> Result:
+        raise Held("RUN is being trained by another process")
+
+    with pytest.raises(Taken, match=r"h0\.1-s0 is taken: RUN is being trained"):
+        run_line(sweep, line, work=held)
+    assert read_failure(sweep, line) is None
+    assert run_line(sweep, line, work=trained) == "done"
+
+
+def test_a_score_of_another_probe_does_not_count(folder: Path) -> None:
+    sweep = open_sweep(folder)
+    line = replace(sweep.lines[0], probe={"config": "a.yaml", "data": "here"})
+    result = replace(trained(sweep.run(line), line, folder), macro_f1=0.7, probe=line.probe)
+    assert is_complete(line, result)
+    other = replace(line, probe={"config": "b.yaml", "data": "here"})
+    assert not is_complete(other, result)
+    assert probed(other, result) is None
+    assert is_complete(sweep.lines[0], result)  # without a probe nothing is left to do
+
+
+def test_a_run_whose_probe_failed_keeps_its_loss_in_the_fits(folder: Path) -> None:
+    sweep = open_sweep(folder)
+    line = sweep.lines[0]
+
+    def no_probe(run: Path, line: Line, data: Path) -> Result:
+        write_result(run, trained(run, line, data))
+        raise DataError("nosuch/: no such folder")
+
+    with pytest.raises(RunError, match="no such folder"):
+        run_line(sweep, line, work=no_probe)
+    point = collect(folder)[0]
+    assert (point.status, point.loss, point.macro_f1) == ("done", 0.3, None)
+
+
+def test_a_run_by_name(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    sweep = open_sweep(folder)
+    assert sweep.named("h0.2-s1") == sweep.lines[3]
+    assert main(["sweep", "run", str(folder), "--name", "h9-s9"]) == 2
+    assert "has no run h9-s9 (any more)" in capsys.readouterr().err
+    assert main(["sweep", "run", str(folder), "--name", "h0.2-s1", "--index", "3"]) == 2
 
 
 def test_who_comes_late_does_not_repeat_what_the_other_just_finished(folder: Path) -> None:

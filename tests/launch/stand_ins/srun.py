@@ -1,4 +1,4 @@
-"""srun, as far as the scripts use it: tasks with Slurm's environment, signals handed on, the highest code."""
+"""srun, as far as the scripts use it: tasks with Slurm's environment, killed at SIGTERM, the highest code."""
 
 import os
 import re
@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 options = []
 words = sys.argv[1:]
@@ -36,8 +37,9 @@ tasks = [
     )
     for number, (node, local) in enumerate(places)
 ]
-for number in (signal.SIGTERM, signal.SIGHUP):
-    signal.signal(number, lambda number, _: [task.send_signal(number) for task in tasks if task.poll() is None])
+Path(f"{os.environ['STAND_IN_QUEUE']}.tasks").write_text(" ".join(str(task.pid) for task in tasks))
+for number in (signal.SIGTERM, signal.SIGHUP):  # srun does not hand these on: it "forces job termination"
+    signal.signal(number, lambda number, _: [task.kill() for task in tasks if task.poll() is None])
 
 first_end = None
 while any(task.poll() is None for task in tasks):
