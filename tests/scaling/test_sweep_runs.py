@@ -141,7 +141,7 @@ def test_a_run_that_somebody_still_trains_is_not_a_failure(folder: Path) -> None
 
     with pytest.raises(Taken, match=r"h0\.1-s0 is taken: RUN is being trained"):
         run_line(sweep, line, work=held)
-    assert read_failure(sweep, line) is None
+    assert not read_failure(sweep, line)
     assert run_line(sweep, line, work=trained) == "done"
 
 
