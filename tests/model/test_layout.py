@@ -159,3 +159,16 @@ def test_cudnn_is_chosen_where_the_card_takes_the_heads(
     published = ModelSettings(layout="padded", compute="bfloat16")
     assert way_of_attention(published, 608, 0.0) == expected
     assert way_of_attention(published, 608, 0.1) == "full"
+
+
+def test_cudnn_is_the_same_attention(parameters: Parameters, batch: tuple[jax.Array, jax.Array]) -> None:
+    if jax.default_backend() != "gpu":
+        pytest.skip("cuDNN's attention wants a GPU: JAX_PLATFORMS=cuda pytest tests/model/test_layout.py")
+    found = {}
+    for way in ("full", "cudnn"):
+        chosen = blueprint_of(attention=way, layout="padded", compute="bfloat16", dropout=0.0)
+        found[way] = loss_and_gradient(chosen)(parameters, *batch)
+    # Rows beyond the frames are nobody's, but a value that is not finite there would reach the next layer.
+    assert float(found["cudnn"][0]) == pytest.approx(float(found["full"][0]), rel=1e-2)
+    for name, gradient in found["full"][1].items():
+        assert relative(found["cudnn"][1][name], gradient) < 0.1, name
