@@ -70,10 +70,14 @@ def find_files(paths: list[Path]) -> list[Path]:
 
 
 def estimated_hours(path: Path, rate_hz: float) -> float:
-    """Of recording, from a footer or the file's size; 0 where it cannot be read."""
-    if path.suffix != ".npz":
+    """Of recording, from a footer, or the file's size and a table's first rows; 0 where it cannot be read."""
+    if path.suffix == ".parquet":
         return estimated_rows(path) / rate_hz / 3600
     try:
+        if path.suffix == ".csv":
+            with path.open("rb") as file:
+                head = file.read(2**16)
+            return path.stat().st_size * head.count(b"\n") / max(len(head), 1) / rate_hz / 3600
         return path.stat().st_size / (len(hunt4.CHANNELS) * 8) / rate_hz / 3600
     except OSError:
         return 0.0

@@ -21,7 +21,7 @@ from selfpab_jax.probe.cutting import cut_windows
 from selfpab_jax.probe.embed import Ledger, embed
 from selfpab_jax.probe.extract import Extraction
 from selfpab_jax.probe.feature_file import open_feature_file, read_features
-from selfpab_jax.probe.long_recordings import Part, find_files, read_parts
+from selfpab_jax.probe.long_recordings import Part, estimated_hours, find_files, read_parts
 from selfpab_jax.probe.resampled_parts import at_rate
 from selfpab_jax.signal.resample import resample
 
@@ -275,3 +275,11 @@ sys.exit(main({call!r}))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert len(read_features(tmp_path / "f.parquet")[0]) == 80
+
+
+@pytest.mark.parametrize("digits", [1, 9])
+def test_hours_of_tables_are_told_from_their_own_rows(tmp_path: Path, digits: int) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("x,y,z\n" + f"{0.123456789:.{digits}f},1,2\n" * 36_000)
+    assert estimated_hours(path, 10) == pytest.approx(1, rel=0.01)
+    assert estimated_hours(tmp_path / "missing.csv", 10) == 0
