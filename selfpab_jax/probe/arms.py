@@ -18,7 +18,7 @@ from selfpab_jax.probe.folds import Fold
 from selfpab_jax.probe.label_budgets import LabelBudget
 from selfpab_jax.probe.parts import kept, labelled_digest
 from selfpab_jax.probe.probe_heads import probe_heads
-from selfpab_jax.probe.progress import Tell, hours_told, now_and_then
+from selfpab_jax.probe.progress import Tell, hours_told, named, now_and_then
 from selfpab_jax.probe.results import Arm
 from selfpab_jax.probe.row_predictions import Predictions, by_fold, confusions_of, share_errors_of
 from selfpab_jax.probe.settings import ProbeSettings
@@ -75,7 +75,8 @@ def make_arms(
         }
 
         def tune(fold: Fold, seed: int, mask: np.ndarray | None) -> BaselinePrediction:
-            return fit_predict_finetuned(corpus, fold, branches, finetune, seed, mask, tell)
+            say = named(tell, f"fine-tuning, seed {seed}")
+            return fit_predict_finetuned(corpus, fold, branches, finetune, seed, mask, say)
 
         for budget in budgets:
             name = "finetuned_random" if finetune.random_weights else "finetuned"
@@ -86,7 +87,7 @@ def make_arms(
         facts = {"settings": asdict(baseline), "corpus": digest}
 
         def fit(fold: Fold, seed: int, mask: np.ndarray | None, name: str = name) -> BaselinePrediction:
-            return BASELINES[name](corpus, fold, baseline, seed, mask, tell)
+            return BASELINES[name](corpus, fold, baseline, seed, mask, named(tell, f"{name}, seed {seed}"))
 
         for budget in budgets:
             yield _fold_arm(name, "baseline", fit, facts, settings, corpus, budget, cache)

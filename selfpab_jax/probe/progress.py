@@ -33,3 +33,8 @@ def now_and_then(tell: Tell, every_seconds: float = 10.0) -> Tell:
             tell(line)
 
     return say
+
+
+def named(tell: Tell, whose: str) -> Tell:
+    """Passes lines on with the name of what they are of."""
+    return lambda line: tell(f"{whose}: {line}")
