@@ -24,7 +24,12 @@ TRAINED = Result("", "finished", 0.3, 0.7, 0.35, 10, 10, 1e5, 1e9)
 
 @pytest.fixture(scope="module")
 def line(tiny_records: Path) -> Line:
-    told = {"base": "demo", "length": {"steps": 10}, "grids": [{"seed": 0}], "probe": {"config": "c.yaml", "data": "d"}}
+    told = {
+        "base": "demo",
+        "length": {"steps": 10},
+        "grids": [{"seed": 0}],
+        "probe": {"config": "probe/harth", "data": "d"},
+    }
     return plan_sweep(sweep_of(told, "", "small"), tiny_records).lines[0]
 
 
@@ -39,8 +44,8 @@ def test_downstream_is_the_headline_of_the_probes_own_report(tmp_path: Path, mon
         return 0
 
     monkeypatch.setattr("selfpab_jax.cli.probe.run_probe", run_probe)
-    (tmp_path / "c.yaml").write_text("dataset: {name: harth}\n")
-    section = {"config": str(tmp_path / "c.yaml"), "data": str(tmp_path / "harth")}
+    (tmp_path / "probe/harth").write_text("dataset: {name: harth}\n")
+    section = {"config": str(tmp_path / "probe/harth"), "data": str(tmp_path / "harth")}
     macro_f1 = downstream(tmp_path / "model", section, tmp_path / "out")
     assert macro_f1 == pytest.approx((np.mean([16 / 18, 20 / 22]) + 0.5) / 2)
     assert (given[0].model, given[0].data, given[0].out) == (tmp_path / "model", tmp_path / "harth", tmp_path / "out")
