@@ -141,6 +141,7 @@ def test_the_pods_of_a_sweep_train_alone(launch: Path) -> None:
         "/selfpab/sweep",
         "--index",
         "$(JOB_COMPLETION_INDEX)",
+        "--retry",
     ]
     environment = {entry["name"]: entry["value"] for entry in container["env"]}
     seat = find_seat({**environment, "JOB_COMPLETION_INDEX": "3"})

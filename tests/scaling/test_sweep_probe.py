@@ -44,8 +44,8 @@ def test_downstream_is_the_headline_of_the_probes_own_report(tmp_path: Path, mon
         return 0
 
     monkeypatch.setattr("selfpab_jax.cli.probe.run_probe", run_probe)
-    (tmp_path / "probe/harth").write_text("dataset: {name: harth}\n")
-    section = {"config": str(tmp_path / "probe/harth"), "data": str(tmp_path / "harth")}
+    (tmp_path / "c.yaml").write_text("dataset: {name: harth}\n")
+    section = {"config": str(tmp_path / "c.yaml"), "data": str(tmp_path / "harth")}
     macro_f1 = downstream(tmp_path / "model", section, tmp_path / "out")
     assert macro_f1 == pytest.approx((np.mean([16 / 18, 20 / 22]) + 0.5) / 2)
     assert (given[0].model, given[0].data, given[0].out) == (tmp_path / "model", tmp_path / "harth", tmp_path / "out")
@@ -59,7 +59,7 @@ def test_a_trained_run_is_only_probed(line: Line, tmp_path: Path, monkeypatch: p
     assert not is_complete(line, read_result(tmp_path))
     monkeypatch.setattr("selfpab_jax.scaling.downstream.downstream_of_run", lambda run, section: 0.8)
     result = train_and_measure(tmp_path, line, tmp_path / "no records are needed")
-    assert result == replace(done, macro_f1=0.8)
+    assert result == replace(done, macro_f1=0.8, probe=line.probe)
     assert is_complete(line, result)
     assert is_complete(replace(line, probe=None), done)
 
