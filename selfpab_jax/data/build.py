@@ -64,9 +64,8 @@ def build_records(plan: Plan, out: Path, runner: Runner, overwrite: bool = False
             _prepare(plan, out, staging, runner)
             shutil.rmtree(staging)
         except NothingUsable:
-            shutil.rmtree(
-                staging
-            )  # so that the same folder serves the next attempt, with other options or mended files
+            # The same folder serves the next attempt, with other options or mended files.
+            shutil.rmtree(staging)
             raise
         except OSError as error:
             raise DataError(f"{out}: cannot build here ({error}); mend that and repeat the command to go on") from None

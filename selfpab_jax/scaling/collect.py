@@ -22,7 +22,7 @@ def collect(sweep_folder: Path) -> list[Point]:
     sweep = open_sweep(sweep_folder)
     points = []
     for status in status_of(sweep):
-        if status.note.startswith("changed by hand"):
+        if status.is_changed:
             print(f"selfpab-jax: {status.line.name} is left out: {status.note}", file=sys.stderr)
         points.append(_point(sweep.run(status.line), status))
     return points
@@ -30,9 +30,8 @@ def collect(sweep_folder: Path) -> list[Point]:
 
 def _point(run: Path, status: RunStatus) -> Point:
     line, result = status.line, read_result(run)
-    is_done = (
-        result is not None and result.hash == line.hash and not status.note.startswith("changed by hand")
-    )  # also where its probe failed
+    # Also where its probe failed.
+    is_done = result is not None and result.hash == line.hash and not status.is_changed
     return Point(
         run=line.name,
         hours=line.hours,

@@ -15,7 +15,7 @@ from selfpab_jax.scaling.estimate import Estimate, Refusal
 from selfpab_jax.scaling.pictures import draw_iso_flop, draw_joint, draw_law
 from selfpab_jax.scaling.points import write_points_csv
 from selfpab_jax.scaling.series import NAMES, short
-from selfpab_jax.scaling.study import FAR, Finding, Study, limits
+from selfpab_jax.scaling.study import FAR, Finding, Study, doubts, limits
 
 STYLE = """body{font:15px/1.45 sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:.6em 0}td,th{border:1px solid #ccc;padding:.25em .6em;text-align:left}
@@ -70,7 +70,7 @@ def summary(found: Study) -> str:
         names = [NAMES[name] for name in finding.series.amounts]
         lines.append(f"{finding.title}\n  {result.fit.curve.formula(names)}; {_exponents(finding, result)}")
         lines.append(f"  {_foretold(finding)}")
-        lines += [f"  {said}" for said in limits(finding) if said.startswith(("People rise", "Amounts that were left"))]
+        lines += [f"  {said}" for said in doubts(finding)]
     return "\n".join(lines if found.findings else [*lines, NOTHING])
 
 

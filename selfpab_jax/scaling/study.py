@@ -94,6 +94,26 @@ def _find(series: Series, measure: str, values: np.ndarray, seed: int) -> Findin
     return Finding(series, measure, values, result, choose(law, amounts, values), foretold, ahead)
 
 
+def doubts(finding: Finding) -> list[str]:
+    """What speaks against reading a law as it stands, in sentences; told wherever the law is."""
+    said = []
+    people = [point.subjects for point in finding.series.points]
+    if finding.series.amounts == ("hours",) and min(people) < FEWER_PEOPLE * max(people):
+        said.append(
+            f"People rise with the hours, from {min(people)} to {max(people)}: what is hours and what is people in the "
+            "fall cannot be told apart here."
+        )
+    result = finding.result
+    if isinstance(result, Estimate) and finding.choices and finding.choices[0].law != result.fit.curve.law:
+        best = finding.choices[0]
+        own = next(each for each in finding.choices if each.law == result.fit.curve.law)
+        said.append(
+            f"Amounts that were left out are foretold best by the {best.law.name} ({np.expm1(best.crossed):.1%} off), "
+            f"not by this law ({np.expm1(own.crossed):.1%} off): its floor is one possibility among others."
+        )
+    return said
+
+
 def limits(finding: Finding) -> list[str]:
     """What the finding cannot show, in sentences."""
     amounts, names = finding.series.values(), [NAMES[name] for name in finding.series.amounts]
@@ -106,23 +126,10 @@ def limits(finding: Finding) -> list[str]:
             else "."
         )
         for i in range(len(names))
-    ]
-    people = [point.subjects for point in finding.series.points]
-    if finding.series.amounts == ("hours",) and min(people) < FEWER_PEOPLE * max(people):
-        said.append(
-            f"People rise with the hours, from {min(people)} to {max(people)}: what is hours and what is people in the "
-            "fall cannot be told apart here."
-        )
+    ] + doubts(finding)
     result = finding.result
     if isinstance(result, Refusal):
         return said
-    if finding.choices and finding.choices[0].law != result.fit.curve.law:
-        best = finding.choices[0]
-        own = next(each for each in finding.choices if each.law == result.fit.curve.law)
-        said.append(
-            f"Amounts that were left out are foretold best by the {best.law.name} ({np.expm1(best.crossed):.1%} off), "
-            f"not by this law ({np.expm1(own.crossed):.1%} off): its floor is one possibility among others."
-        )
     low, high = result.floor
     if result.floor_is_known:
         said.append(f"The floor E is seen: a plain power law does not fit; E lies between {low:.3g} and {high:.3g}.")

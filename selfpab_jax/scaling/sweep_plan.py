@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from jax.sharding import AbstractMesh
 
-from selfpab_jax.cli.preset import preset
 from selfpab_jax.data.records import RecordIndex, Records, open_records
 from selfpab_jax.data.subsets import hours_of, select
 from selfpab_jax.errors import ConfigError, DataError
@@ -20,7 +19,7 @@ from selfpab_jax.model.task import features_of
 from selfpab_jax.scaling.ladder import parameter_count
 from selfpab_jax.scaling.sweep_cost import Shape, device_seconds, memory_bytes, mesh_sizes, run_flops
 from selfpab_jax.scaling.sweep_line import Line, hash_of
-from selfpab_jax.scaling.sweep_resolve import settings_for
+from selfpab_jax.scaling.sweep_resolve import preset_file, settings_for
 from selfpab_jax.scaling.sweep_settings import AXES, Length, SweepSettings
 from selfpab_jax.train.pretrain import as_json
 from selfpab_jax.train.settings import PretrainSettings
@@ -46,8 +45,8 @@ def plan_sweep(sweep: SweepSettings, data: Path | None) -> Planned:
         ConfigError: a run's settings make no sense, do not fit the devices, or there are no runs.
         DataError: the records cannot be read, or a run wants more than there is and the sweep says `refuse`.
     """
-    if sweep.probe is not None and not preset(Path(sweep.probe["config"])).exists():
-        raise ConfigError(f"sweep {sweep.name}: probe.config {sweep.probe['config']} is no file and no shipped preset")
+    if sweep.probe is not None:
+        preset_file(sweep.probe["config"], f"sweep {sweep.name}: probe.config")
     planner = _Planner(sweep)
     lines: list[Line] = []
     dropped: dict[str, int] = {}

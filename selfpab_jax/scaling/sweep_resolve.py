@@ -36,7 +36,7 @@ def settings_for(sweep: SweepSettings, axes: Mapping[str, Any], data: Path | Non
         of_axes["optimiser"] = {"learning_rate": axes["learning_rate"]}
     if data is not None:
         of_axes["data"]["path"] = str(data)
-    parts = [_preset(sweep.base)]
+    parts = [_yaml(preset_file(sweep.base, "base"))]
     if "model" in axes:
         parts.append(_model(sweep, axes["model"]))
     merged: dict[str, Any] = {}
@@ -74,11 +74,16 @@ def _model(sweep: SweepSettings, name: str) -> dict[str, Any]:
         raise ConfigError(f"sweep {sweep.name}: model {error}{own}") from None
 
 
-def _preset(base: str) -> dict[str, Any]:
-    path = preset(Path(base))
+def preset_file(name: str, field: str) -> Path:
+    """The file, or the shipped preset of that name, that a field of the sweep names.
+
+    Raises:
+        ConfigError: there is neither.
+    """
+    path = preset(Path(name))
     if not path.is_file():
-        raise ConfigError(f"base {base} is no file and no shipped preset")
-    return _yaml(path)
+        raise ConfigError(f"{field} {name} is no file and no shipped preset")
+    return path
 
 
 @cache

@@ -15,6 +15,9 @@ from selfpab_jax.train.log import LOG_FILE, duration, read_log
 State = Literal["waiting", "running", "done", "failed"]
 
 
+CHANGED = "changed by hand"
+
+
 @dataclass(frozen=True)
 class RunStatus:
     """Of one run.
@@ -38,6 +41,11 @@ class RunStatus:
     step: int
     device_seconds: float
     left_seconds: float | None
+
+    @property
+    def is_changed(self) -> bool:
+        """Its directory was changed by hand."""
+        return self.note.startswith(CHANGED)
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
@@ -74,7 +82,7 @@ def _status(sweep: Sweep, line: Line, claims: list[Claim]) -> RunStatus:
     state: State = "waiting"
     note = ""
     if changed:
-        state, note = "failed", f"changed by hand: {'; '.join(changed[:4])}"
+        state, note = "failed", f"{CHANGED}: {'; '.join(changed[:4])}"
     elif is_complete(line, result):
         state = "done"
     elif live:

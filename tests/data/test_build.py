@@ -178,7 +178,7 @@ def test_nothing_usable_is_an_error(tmp_path, plan_of):
     for subject in ("a", "b", "c"):
         (tmp_path / "in" / subject).mkdir(parents=True)
         (tmp_path / "in" / subject / "2024-04-01_07.npz").write_bytes(b"hello")
-    with pytest.raises(DataError, match=r"all \d files drawn for training were set aside.*not a readable npz"):
+    with pytest.raises(DataError, match=r"all 1 files drawn for training were set aside.*not a readable npz"):
         build_records(plan_of(tmp_path / "in"), tmp_path / "out", Runner())
 
 

@@ -15,7 +15,7 @@ from selfpab_jax.probe.results import Arm, ProbeResult
 from selfpab_jax.scaling.downstream import downstream
 from selfpab_jax.scaling.sweep_line import Line
 from selfpab_jax.scaling.sweep_plan import plan_sweep
-from selfpab_jax.scaling.sweep_result import Result, is_complete, read_result, write_result
+from selfpab_jax.scaling.sweep_result import Result, is_complete, probed, read_result, write_result
 from selfpab_jax.scaling.sweep_runs import train_and_measure
 from selfpab_jax.scaling.sweep_settings import sweep_of
 
@@ -62,6 +62,15 @@ def test_a_trained_run_is_only_probed(line: Line, tmp_path: Path, monkeypatch: p
     assert result == replace(done, macro_f1=0.8, probe=line.probe)
     assert is_complete(line, result)
     assert is_complete(replace(line, probe=None), done)
+
+
+def test_a_score_of_another_probe_does_not_count(line: Line) -> None:
+    result = replace(TRAINED, hash=line.hash, macro_f1=0.7, probe=line.probe)
+    assert is_complete(line, result)
+    other = replace(line, probe={"config": "b.yaml", "data": "here"})
+    assert not is_complete(other, result)
+    assert probed(other, result) is None
+    assert is_complete(replace(line, probe=None), result)  # without a probe nothing is left to do
 
 
 def test_other_records_than_planned_are_refused_before_training(

@@ -18,7 +18,7 @@ from selfpab_jax.scaling.claim import Taken, claimed, claims_of
 from selfpab_jax.scaling.collect import collect
 from selfpab_jax.scaling.sweep_folder import Sweep, open_sweep
 from selfpab_jax.scaling.sweep_line import Line
-from selfpab_jax.scaling.sweep_result import RESULT_FILE, Result, is_complete, probed, read_result, write_result
+from selfpab_jax.scaling.sweep_result import RESULT_FILE, Result, read_result, write_result
 from selfpab_jax.scaling.sweep_runs import run_all, run_line
 from selfpab_jax.scaling.sweep_status import read_failure, status_of, status_table
 from selfpab_jax.train.run_directory import Held, write_json
@@ -143,17 +143,6 @@ def test_a_run_that_somebody_still_trains_is_not_a_failure(folder: Path) -> None
         run_line(sweep, line, work=held)
     assert not read_failure(sweep, line)
     assert run_line(sweep, line, work=trained) == "done"
-
-
-def test_a_score_of_another_probe_does_not_count(folder: Path) -> None:
-    sweep = open_sweep(folder)
-    line = replace(sweep.lines[0], probe={"config": "a.yaml", "data": "here"})
-    result = replace(trained(sweep.run(line), line, folder), macro_f1=0.7, probe=line.probe)
-    assert is_complete(line, result)
-    other = replace(line, probe={"config": "b.yaml", "data": "here"})
-    assert not is_complete(other, result)
-    assert probed(other, result) is None
-    assert is_complete(sweep.lines[0], result)  # without a probe nothing is left to do
 
 
 def test_a_run_whose_probe_failed_keeps_its_loss_in_the_fits(folder: Path) -> None:
