@@ -25,9 +25,9 @@ class DataRates:
 
 def measure(files: int = 1000, steps: int = 200, batch: int = BATCH, step_s: float = H100_STEP_S) -> DataRates:
     """Ingest, loader and waiting on so many HUNT4 files."""
-    from selfpab_jax.data.build import Runner, build_records
-    from selfpab_jax.data.hunt4 import Hunt4
-    from selfpab_jax.data.plan import Plan
+    from selfpab_jax.data.records.build import Runner, build_records
+    from selfpab_jax.data.records.spec import Plan
+    from selfpab_jax.data.sources.hunt4 import Hunt4
     from selfpab_jax.data.splits import SplitSettings
 
     with tempfile.TemporaryDirectory() as name:
@@ -53,7 +53,7 @@ def waiting_share(out: Path, steps: int, batch: int, step_s: float) -> float:
     import numpy as np
 
     from selfpab_jax.data.loader import batches
-    from selfpab_jax.data.records import open_records
+    from selfpab_jax.data.records.dataset import open_records
 
     source = open_records(out).source("train")
     stream = batches(

@@ -60,11 +60,11 @@ def _embed(request: tuple[int, int, dict]) -> Embedding:
     from jax_side import CHANNELS, random_encoder, settings_of
     from jax_side import embed as bare
 
-    from selfpab_jax.data.cohort import recordings
-    from selfpab_jax.data.tables import Tables, sensor_columns
-    from selfpab_jax.probe.branches import branches_of
-    from selfpab_jax.probe.embed import embed
-    from selfpab_jax.probe.extract import Extraction
+    from selfpab_jax.data.sources.synthetic import recordings
+    from selfpab_jax.data.sources.tables import Tables, sensor_columns
+    from selfpab_jax.features.extract import Extraction
+    from selfpab_jax.features.sensors import branches_of
+    from selfpab_jax.features.streaming import embed
 
     files, repeats, changes = request
     settings = settings_of(**changes)

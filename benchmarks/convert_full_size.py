@@ -28,8 +28,7 @@ def write(folder: Path) -> dict[str, float]:
     """A file with the published names and shapes, weights as torch.nn draws them, moments at random."""
     import torch
 
-    from selfpab_jax.convert.positions import build_tables
-    from selfpab_jax.convert.table import expand
+    from selfpab_jax.convert.table import build_tables, expand
 
     torch.manual_seed(0)
     layer = torch.nn.TransformerEncoderLayer(WIDTH, HEADS, FEEDFORWARD, batch_first=True)
@@ -100,7 +99,7 @@ def load_mapped(folder: Path) -> dict[str, float]:
 
 
 def inspect(folder: Path) -> dict[str, float]:
-    from selfpab_jax.convert.summary import summarise
+    from selfpab_jax.convert.inspection import summarise
 
     return measured(lambda: summarise(folder / "upstream_model.ckpt"))
 
@@ -152,8 +151,7 @@ def compare_bits(folder: Path) -> dict[str, float]:
 
 
 def verify(folder: Path, compute: str) -> dict[str, float]:
-    from selfpab_jax.convert.verify import compare, open_network
-    from selfpab_jax.convert.windows import random_windows
+    from selfpab_jax.convert.verify import compare, open_network, random_windows
 
     paths = (folder / "model", folder / "upstream_model.ckpt")
     ours, theirs = (open_network(path, compute, None, attention=False) for path in paths)  # type: ignore[arg-type]

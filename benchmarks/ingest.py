@@ -19,12 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from selfpab_jax.data.build import Runner, build_records
-from selfpab_jax.data.cohort import recordings
-from selfpab_jax.data.hunt4 import Hunt4
-from selfpab_jax.data.plan import Plan
-from selfpab_jax.data.planning import read_shards, write_plan
-from selfpab_jax.data.shards import build_shard
+from selfpab_jax.data.records.build import Runner, build_records
+from selfpab_jax.data.records.shards import build_shard
+from selfpab_jax.data.records.spec import Plan, read_shards, write_plan
+from selfpab_jax.data.sources.hunt4 import Hunt4
+from selfpab_jax.data.sources.synthetic import recordings
 from selfpab_jax.data.splits import SplitSettings
 
 DIFFERENT = 24
@@ -69,7 +68,7 @@ def ingest(root: Path, staging: Path) -> dict[str, float]:
 
 def load(out: Path, batches_read: int = 60) -> dict[str, float]:
     from selfpab_jax.data.loader import batches
-    from selfpab_jax.data.records import open_records
+    from selfpab_jax.data.records.dataset import open_records
 
     records = open_records(out)
     source = records.source("train")

@@ -8,19 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 from timing import Turns
 
-from selfpab_jax.data.cohort import recordings
-from selfpab_jax.model.blueprint import draw_blueprint
-from selfpab_jax.model.settings import ModelSettings
-from selfpab_jax.model.task import TaskSettings
-from selfpab_jax.model_directory import ModelConfig
-from selfpab_jax.pretrained import PretrainedEncoder
-from selfpab_jax.probe.branches import Branch
-from selfpab_jax.probe.extract import Extraction, make_forward, run_ahead
-from selfpab_jax.signal.statistics import Statistics
+from selfpab_jax.data.sources.synthetic import recordings
+from selfpab_jax.features.encoder import PretrainedEncoder
+from selfpab_jax.features.extract import Extraction, make_forward, run_ahead
+from selfpab_jax.features.sensors import Branch
+from selfpab_jax.model.config import ModelSettings
+from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.model.masking import TaskSettings
+from selfpab_jax.model_dir import ModelConfig
+from selfpab_jax.signal.normalization import Statistics
 from selfpab_jax.signal.stft import SpectrogramSettings, spectrogram
-from selfpab_jax.train.optimiser import OptimiserSettings, adamw, learning_rate
-from selfpab_jax.train.sharding import MeshSettings, make_mesh
-from selfpab_jax.train.state import create_state
+from selfpab_jax.train.optimizer import OptimiserSettings, adamw, learning_rate
+from selfpab_jax.train.state import MeshSettings, create_state, make_mesh
 from selfpab_jax.train.step import Objective, TrainStep, jitted_train_step, to_devices, train_step, wishes
 
 FRAMES, FEATURES = 599, 156

@@ -18,15 +18,15 @@ from pathlib import Path
 import numpy as np
 
 from selfpab_jax.cli.main import main as command
-from selfpab_jax.data.records import open_records
+from selfpab_jax.data.records.dataset import open_records
 from selfpab_jax.errors import RunError
-from selfpab_jax.model.settings import ModelSettings
+from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.scaling.ladder import learning_rate_of
 from selfpab_jax.train.checkpoint import CheckpointSettings
-from selfpab_jax.train.log import LogSettings, read_log
-from selfpab_jax.train.optimiser import OptimiserSettings
-from selfpab_jax.train.pretrain import pretrain
-from selfpab_jax.train.settings import DataSettings, PretrainSettings, ValidationSettings
+from selfpab_jax.train.config import DataSettings, PretrainSettings, ValidationSettings
+from selfpab_jax.train.logging import LogSettings, read_log
+from selfpab_jax.train.loop import pretrain
+from selfpab_jax.train.optimizer import OptimiserSettings
 
 WIDTHS = (64, 128, 256)
 MULTIPLES = (0.25, 0.5, 1.0, 2.0, 4.0)

@@ -22,10 +22,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from selfpab_jax.probe.head_training import train_jobs
-from selfpab_jax.probe.heads import HeadSettings
-from selfpab_jax.probe.jobs import Jobs, Rows, make_jobs
-from selfpab_jax.probe.trained_heads import TrainedHeads, predict_rows
+from selfpab_jax.probe.heads.batch import Jobs, Rows, make_jobs
+from selfpab_jax.probe.heads.model import HeadSettings, TrainedHeads, predict_rows
+from selfpab_jax.probe.heads.training import train_jobs
 
 SUBJECTS, CLASSES, WIDTH, CHUNK = 22, 12, 1500, 8000
 

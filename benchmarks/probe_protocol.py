@@ -27,15 +27,15 @@ import numpy as np
 import torch
 from probe_heads import CLASSES, SUBJECTS, synthetic_rows
 
-from selfpab_jax.model.blueprint import draw_blueprint
-from selfpab_jax.model.settings import ModelSettings
-from selfpab_jax.model_directory import ModelConfig
-from selfpab_jax.pretrained import PretrainedEncoder
+from selfpab_jax.features.encoder import PretrainedEncoder
+from selfpab_jax.model.config import ModelSettings
+from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.model_dir import ModelConfig
 from selfpab_jax.probe.alignment import training_window_count
-from selfpab_jax.probe.head_training import train_jobs
-from selfpab_jax.probe.heads import HeadSettings
-from selfpab_jax.probe.jobs import make_jobs
-from selfpab_jax.signal.statistics import Statistics
+from selfpab_jax.probe.heads.batch import make_jobs
+from selfpab_jax.probe.heads.model import HeadSettings
+from selfpab_jax.probe.heads.training import train_jobs
+from selfpab_jax.signal.normalization import Statistics
 from selfpab_jax.signal.stft import SpectrogramSettings
 
 FRAMES, FEATURES, SHIFT, EPOCHS = 599, 156, 12, 15

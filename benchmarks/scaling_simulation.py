@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 
-from selfpab_jax.scaling.laws import FLOORED, JOINT, Law
+from selfpab_jax.scaling.laws.forms import FLOORED, JOINT, Law
 from selfpab_jax.scaling.simulate import SCATTERS, trial
 
 HEAD = (

@@ -3,7 +3,7 @@
 import torch
 from timing import Turns
 
-from selfpab_jax.model.settings import ModelSettings
+from selfpab_jax.model.config import ModelSettings
 
 FRAMES, FEATURES = 599, 156
 

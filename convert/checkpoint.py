@@ -7,14 +7,31 @@ from typing import Any
 
 import numpy as np
 
-from selfpab_jax.convert.family import Family, FamilyName, recognise
-from selfpab_jax.convert.hyper_parameters import CALENDAR_ENCODING, arguments_of, encodings_of, settings_of, size
+from selfpab_jax.convert.family import (
+    CALENDAR_ENCODING,
+    Family,
+    FamilyName,
+    arguments_of,
+    encodings_of,
+    recognise,
+    settings_of,
+    size,
+)
 from selfpab_jax.convert.pickle_reader import StoredTensor
-from selfpab_jax.convert.positions import deviates, table_shapes
-from selfpab_jax.convert.table import Arrays, Pair, is_ignored, is_position, match, ours_of, sizes_of
+from selfpab_jax.convert.table import (
+    Arrays,
+    Pair,
+    deviates,
+    is_ignored,
+    is_position,
+    match,
+    ours_of,
+    sizes_of,
+    table_shapes,
+)
 from selfpab_jax.convert.torch_file import TorchFile, open_torch_file
 from selfpab_jax.errors import ModelError
-from selfpab_jax.model.settings import ModelSettings
+from selfpab_jax.model.config import ModelSettings
 
 KNOWN_KEYS = {
     "callbacks",

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from selfpab_jax.convert.checkpoint import Checkpoint
-from selfpab_jax.convert.hyper_parameters import plain
+from selfpab_jax.convert.family import plain
 from selfpab_jax.convert.pickle_reader import StoredTensor
-from selfpab_jax.convert.room import require_room
-from selfpab_jax.model_directory import ModelConfig, check_writable, write_model
-from selfpab_jax.signal.statistics import Statistics
+from selfpab_jax.io import require_room
+from selfpab_jax.model_dir import ModelConfig, check_writable, write_model
+from selfpab_jax.signal.normalization import Statistics
 
 KEPT = "torch"
 """Part of the provenance that `to_torch` gives back as it was."""

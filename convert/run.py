@@ -1,6 +1,7 @@
-"""A checkpoint with its training state as a run that `pretrain --resume` continues."""
+"""AdamW's moments and the schedule's position in a checkpoint, checked and under our names."""
 
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +9,161 @@ import jax
 import numpy as np
 
 from selfpab_jax.convert.checkpoint import Checkpoint
-from selfpab_jax.convert.room import replaced_when_whole, require_folder, require_room
-from selfpab_jax.convert.table import Arrays
-from selfpab_jax.convert.training_state import TrainingState, read_training_state
+from selfpab_jax.convert.family import number, short
+from selfpab_jax.convert.pickle_reader import StoredTensor
+from selfpab_jax.convert.table import Arrays, is_ignored
 from selfpab_jax.errors import ModelError
-from selfpab_jax.model.blueprint import draw_blueprint
-from selfpab_jax.signal.statistics import Statistics
-from selfpab_jax.train.checkpoint import Checkpoints
-from selfpab_jax.train.facts import facts_of
-from selfpab_jax.train.optimiser import adamw, learning_rate
-from selfpab_jax.train.pretrain import as_json
-from selfpab_jax.train.run_directory import SETTINGS_FILE, write_json
-from selfpab_jax.train.settings import PretrainSettings
+from selfpab_jax.io import replaced_when_whole, require_folder, require_room
+from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.signal.normalization import Statistics
+from selfpab_jax.train.checkpoint import Checkpoints, facts_of
+from selfpab_jax.train.config import PretrainSettings
+from selfpab_jax.train.loop import as_json
+from selfpab_jax.train.optimizer import FINAL_SHARE, OptimiserSettings, adamw, learning_rate
+from selfpab_jax.train.run_dir import SETTINGS_FILE, write_json
 from selfpab_jax.train.state import TrainState
+
+# AdamW's moments and the schedule's position in a checkpoint, checked and under our names.
+
+SCHEDULE = "LinearWUSchedule"
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Where the original stopped.
+
+    Args:
+        step: AdamW's steps so far.
+        optimiser: its settings and the schedule's.
+        mean, square: first and second moment of every parameter, as views of the file under our names.
+    """
+
+    step: int
+    optimiser: OptimiserSettings
+    mean: Arrays
+    square: Arrays
+
+
+def read_training_state(checkpoint: Checkpoint) -> TrainingState:
+    """The state of AdamW and its schedule.
+
+    Raises:
+        ModelError: there is none, it is of another optimiser or schedule, or it does not fit the parameters.
+    """
+    try:
+        return _state(checkpoint)
+    except ModelError as error:
+        raise ModelError(f"{checkpoint.file.path}: {str(error).removeprefix(f'{checkpoint.file.path}: ')}") from None
+
+
+def _state(checkpoint: Checkpoint) -> TrainingState:
+    content = checkpoint.file.content
+    name = checkpoint.arguments.get("optimizer")
+    if name != "AdamW":
+        raise ModelError(f"its optimiser is {short(name)}; only AdamW can be continued")
+    states = content.get("optimizer_states")
+    if not isinstance(states, list) or len(states) != 1 or not isinstance(states[0], dict):
+        raise ModelError("it has no optimiser state, so its run cannot be continued; convert the weights alone")
+    group, states_by_number = _group(states[0]), states[0].get("state")
+    by_name = _by_name(checkpoint, group, states_by_number if isinstance(states_by_number, dict) else {})
+    steps = {_step(checkpoint, state) for state in by_name.values()}
+    if len(steps) != 1:
+        raise ModelError(f"its parameters have taken different numbers of steps: {sorted(steps)[:4]}")
+    step = steps.pop()
+    moments = [{name: state[moment] for name, state in by_name.items()} for moment in MOMENTS]
+    for tensors in moments:
+        checkpoint.check_values(tensors)
+    optimiser = _optimiser(checkpoint, group, step)
+    return TrainingState(step, optimiser, *(checkpoint.renamed(tensors) for tensors in moments))
+
+
+def _group(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    groups = state.get("param_groups")
+    if not isinstance(groups, list) or len(groups) != 1 or not isinstance(groups[0], dict):
+        raise ModelError("its optimiser has several groups of parameters, which is not supported")
+    if groups[0].get("amsgrad") or groups[0].get("maximize"):
+        raise ModelError("its AdamW uses amsgrad or maximize, which is not supported")
+    return groups[0]
+
+
+def _by_name(checkpoint: Checkpoint, group: Mapping[str, Any], states: Mapping[Any, Any]) -> dict[str, dict[str, Any]]:
+    # torch's optimisers know numbers, not names. A number is a place in `model.parameters()`, whose order is that
+    # of `state_dict` without its buffers; shapes are compared, so that another order does not pass unseen.
+    names = [name for name in checkpoint.tensors if not (is_ignored(name) or name.endswith(".pe"))]
+    numbers = group.get("params")
+    if not isinstance(numbers, list) or len(numbers) != len(names):
+        raise ModelError(f"its optimiser does not hold the model's {len(names)} parameters")
+    found = {name: states.get(place) for name, place in zip(names, numbers, strict=True)}
+    problems, fitting = [], {}
+    for name in (pair.torch for pair in checkpoint.pairs):
+        state, shape = found[name], checkpoint.tensors[name].shape
+        moments = [state.get(moment) for moment in MOMENTS] if isinstance(state, dict) else [None, None]
+        for moment, tensor in zip(MOMENTS, moments, strict=True):
+            if not isinstance(tensor, StoredTensor):
+                problems.append(f"{moment} of {name} is missing")
+            elif tensor.shape != shape or tensor.dtype != "float32":
+                problems.append(f"{moment} of {name} has shape {tensor.shape} of {tensor.dtype}, not {shape}")
+        fitting[name] = state
+    if problems:
+        raise ModelError("its optimiser state does not fit the model: " + "; ".join(problems))
+    return fitting
+
+
+def _step(checkpoint: Checkpoint, state: Mapping[str, Any]) -> int:
+    step = state.get("step")
+    value = float(checkpoint.file.array(step)) if isinstance(step, StoredTensor) and step.shape == () else step
+    return number({"step": value}, "step", int)
+
+
+def _optimiser(checkpoint: Checkpoint, group: Mapping[str, Any], step: int) -> OptimiserSettings:
+    betas = group.get("betas")
+    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+        raise ModelError(f"its AdamW has betas {short(betas)}; two numbers are needed")
+    beta1, beta2 = (number({"beta": beta}, "beta", float) for beta in betas)
+    common = {
+        "batch_size": number(checkpoint.arguments, "batch_size", int),
+        "beta1": beta1,
+        "beta2": beta2,
+        "epsilon": number(group, "eps", float),
+        "weight_decay": number(group, "weight_decay", float),
+    }
+    rate = number(group, "lr", float)
+    settings = OptimiserSettings(**common, **_schedule(checkpoint, step, rate))
+    # Seen rather than trusted: the schedule that goes on must stand where the file's stood.
+    at = learning_rate(settings, settings.total_steps(1), checkpoint.settings.width)
+    planned = float(at(jax.numpy.asarray(step, "int32")))
+    if not np.isclose(planned, rate, rtol=1e-5, atol=0):
+        raise ModelError(f"its rate is {rate:.6g}, but its schedule gives {planned:.6g} after step {step}")
+    return settings
+
+
+def _schedule(checkpoint: Checkpoint, step: int, rate: float) -> dict[str, Any]:
+    name, states = checkpoint.arguments.get("lr_scheduler"), checkpoint.file.content.get("lr_schedulers")
+    epochs = number(checkpoint.arguments, "_epochs" if "_epochs" in checkpoint.arguments else "epochs", float)
+    if name is None:
+        total = number(checkpoint.arguments, "total_step_count", int)
+        return {"schedule": "constant", "learning_rate": rate, "steps": total, "epochs": epochs}
+    state = states[0] if isinstance(states, list) and len(states) == 1 else None
+    if name != SCHEDULE or not isinstance(state, dict):
+        raise ModelError(f"its learning-rate schedule {short(name)} cannot be continued; only {SCHEDULE} can")
+    peak, final = (number(state, key, float) for key in ("initial_learning_rate", "end_learning_rate"))
+    if not np.isclose(final, FINAL_SHARE * peak, rtol=1e-6):
+        raise ModelError(f"its schedule ends at {final:g}, not at {FINAL_SHARE:g} of {peak:g}")
+    taken = number(state, "n_steps", int) - 1  # it counts from 1
+    if taken != step:
+        raise ModelError(f"its schedule has taken {taken} steps, its optimiser {step}")
+    return {
+        "schedule": "linear_warmup",
+        "learning_rate": peak,
+        "warmup_share": number(state, "warmup", float),
+        "steps": number(state, "decay_steps", int),
+        "epochs": epochs,
+        "full_first_step": True,
+    }
+
+
+# A checkpoint with its training state as a run that `pretrain --resume` continues.
 
 
 def check_new(run: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from selfpab_jax.convert.checkpoint import Checkpoint
 from selfpab_jax.convert.family import Family
 from selfpab_jax.errors import DataError, ModelError
-from selfpab_jax.signal.statistics import SMALLEST_STD, Statistics
+from selfpab_jax.signal.normalization import SMALLEST_STD, Statistics
 
 FOLDER = re.compile(r"normalization_params_STFT_feats(\d+)_seqlen(\d+)")
 NAME_OF_SENSOR = {"back": "_B", "thigh": "_T"}

@@ -5,14 +5,17 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 
+from selfpab_jax.convert.family import FRAME_ENCODING
 from selfpab_jax.errors import ModelError
-from selfpab_jax.model.positions import CALENDAR
-from selfpab_jax.model.settings import ModelSettings
+from selfpab_jax.model.config import ModelSettings
+from selfpab_jax.model.encoder import CALENDAR
+
+# The one table of names and shapes between the original's `state_dict` and ours, read in both directions.
 
 Arrays = dict[str, Float32[np.ndarray, "..."]]
 TOLD = 100
@@ -251,3 +254,59 @@ def _layer_of(pattern: str, name: str) -> int | None:
     """The number at `{n}`, 0 for a pattern without one, None where the name does not match."""
     found = re.fullmatch(re.escape(pattern).replace(r"\{n\}", r"(\d{1,4})"), name)
     return None if found is None else int(found.group(1)) if found.groups() else 0
+
+
+# The original's fixed positional tables: recognised in a file, and built for one with PyTorch's own operations.
+
+ROWS_AT_A_TIME = 256
+
+
+def deviates(table_RxD: Float[np.ndarray, "R D"]) -> bool:
+    """Whether a table differs from the sinusoids (base 10,000) by more than float32 rounding explains.
+
+    The original computes rate and angle in float32, so the tolerance grows with the angle: 1e-6 at row 0, and 1e-4
+    at frame 599 of the fastest feature.
+    """
+    rows, width = table_RxD.shape
+    exponent = np.arange(0, width, 2) * (math.log(10_000.0) / width)
+    rate = np.exp(-exponent)
+    for start in range(0, rows, ROWS_AT_A_TIME):
+        part = table_RxD[start : start + ROWS_AT_A_TIME]
+        angle = np.arange(start, start + len(part))[:, None] * rate
+        tolerance = 1e-6 + angle * 1.3e-7 * (1 + exponent)
+        for features, wave in ((part[:, 0::2], np.sin), (part[:, 1::2], np.cos)):
+            if not (np.abs(features - wave(angle)) <= tolerance).all():
+                return True
+    return False
+
+
+def table_shapes(encodings: str | list[str], width: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tables, in the order in which the original's modules register them.
+
+    Args:
+        encodings: as `hyper_parameters.encodings_of`; those of a list are numbered.
+        width: D.
+    """
+    if isinstance(encodings, str):
+        return {FRAME_TABLE: (1, POSITION_ROWS, width)}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for number, encoding in enumerate(encodings):
+        if encoding == FRAME_ENCODING:
+            shapes[NUMBERED_FRAME_TABLE.format(n=number)] = (1, POSITION_ROWS, width)
+        else:
+            shapes |= {name.format(n=number): (rows, width) for name, rows in CALENDAR_TABLES.items()}
+    return shapes
+
+
+def build_tables(torch: Any, encodings: str | list[str], width: int) -> dict[str, Any]:
+    """The tables as tensors, by the module `torch`: its exponential, sine and cosine decide the last bits."""
+    rate = torch.exp(torch.arange(0, width, 2).float() * (-math.log(10_000.0) / width))
+
+    def table(rows: int) -> Any:
+        angle = torch.arange(rows).float()[:, None] * rate
+        built = torch.empty(rows, width)
+        torch.sin(angle, out=built[:, 0::2])
+        torch.cos(angle, out=built[:, 1::2])
+        return built
+
+    return {name: table(shape[-2]).reshape(shape) for name, shape in table_shapes(encodings, width).items()}

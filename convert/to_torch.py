@@ -1,5 +1,6 @@
-"""A model directory as a checkpoint that the original and plain PyTorch open."""
+"""PyTorch, where it is installed: only writing its files and running its modules needs it."""
 
+import importlib
 import math
 import zlib
 from collections import OrderedDict
@@ -7,15 +8,32 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from selfpab_jax.convert.family import arguments_for, encodings_of
 from selfpab_jax.convert.from_torch import KEPT
-from selfpab_jax.convert.hyper_parameters import arguments_for, encodings_of
-from selfpab_jax.convert.positions import build_tables
-from selfpab_jax.convert.room import replaced_when_whole, require_room
-from selfpab_jax.convert.table import match_ours, sizes_of, torch_of
-from selfpab_jax.convert.torch_extra import require_torch
+from selfpab_jax.convert.table import build_tables, match_ours, sizes_of, torch_of
 from selfpab_jax.errors import ModelError
-from selfpab_jax.model_directory import WEIGHTS_FILE, read_config
-from selfpab_jax.tensor_file import open_tensors
+from selfpab_jax.io import replaced_when_whole, require_room
+from selfpab_jax.model_dir import WEIGHTS_FILE, open_tensors, read_config
+
+# PyTorch, where it is installed: only writing its files and running its modules needs it.
+
+
+def require_torch() -> Any:
+    """The module `torch`.
+
+    Raises:
+        ModelError: it is not installed; says how to get the CPU build.
+    """
+    try:
+        return importlib.import_module("torch")
+    except ImportError:
+        raise ModelError(
+            "this needs PyTorch, which is not installed: `pip install torch --index-url "
+            "https://download.pytorch.org/whl/cpu` gets the CPU build (the extra selfpab-jax[convert] the default one)"
+        ) from None
+
+
+# A model directory as a checkpoint that the original and plain PyTorch open.
 
 LIGHTNING = "1.6.4"
 

@@ -1,24 +1,91 @@
-"""Two models, ours or the original's, on the same windows: how far each layer's outputs are apart."""
+"""The original's network put together from torch.nn's modules, to hold ours against."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
-from jaxtyping import Float32, Int
+from jaxtyping import Float32, Int, Int32
 
 from selfpab_jax.convert.checkpoint import read_checkpoint
-from selfpab_jax.convert.family import FamilyName
-from selfpab_jax.convert.hyper_parameters import encodings_of
-from selfpab_jax.convert.table import Arrays
-from selfpab_jax.convert.torch_network import torch_trace
+from selfpab_jax.convert.family import FamilyName, encodings_of
+from selfpab_jax.convert.table import Arrays, build_tables
+from selfpab_jax.convert.to_torch import require_torch
 from selfpab_jax.errors import ModelError
-from selfpab_jax.model.blueprint import draw_blueprint
-from selfpab_jax.model.settings import ModelSettings
-from selfpab_jax.model_directory import CONFIG_FILE, read_model
-from selfpab_jax.signal.statistics import Statistics
+from selfpab_jax.model.config import ModelSettings
+from selfpab_jax.model.encoder import CALENDAR
+from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.model_dir import CONFIG_FILE, read_model
+from selfpab_jax.signal.normalization import Statistics
+
+# The original's network put together from torch.nn's modules, to hold ours against.
+
+LAYER = "transformer_encoder.layers.{n}."
+
+
+def torch_trace(
+    tensors: Mapping[str, Any],
+    encodings: str | list[str],
+    settings: ModelSettings,
+    x_BxTxX: Float32[np.ndarray, "B T X"],
+    timestamps_BxTx5: Int[np.ndarray, "B T 5"] | None,
+    *,
+    attention: bool,
+) -> Arrays:
+    """Embedding, every layer's output, attention weights and the reconstruction, in eval mode.
+
+    Args:
+        tensors: a `state_dict`, as torch tensors or as arrays.
+        encodings: positional encodings by name, as `hyper_parameters.encodings_of`.
+        settings: sizes.
+        x_BxTxX: normalised frames.
+        timestamps_BxTx5: month, day, weekday, hour, minute; where the calendar is encoded.
+        attention: compute the attention weights as well.
+
+    Raises:
+        ModelError: PyTorch is not installed.
+    """
+    torch = require_torch()
+    weights = {name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()}
+    tables = build_tables(torch, encodings, settings.width) | {n: weights[n] for n in weights if "pos_encoder" in n}
+    parts: Arrays = {}
+    with torch.no_grad():
+        x = torch.from_numpy(x_BxTxX)
+        h = torch.nn.functional.linear(x, weights["emb.lin_proj_layer.weight"], weights["emb.lin_proj_layer.bias"])
+        h = h + _positions(
+            tables, len(x_BxTxX[0]), None if timestamps_BxTx5 is None else torch.from_numpy(timestamps_BxTx5)
+        )
+        parts["embedding"] = h.numpy()
+        for depth in range(settings.layers):
+            prefix = LAYER.format(n=depth)
+            layer = torch.nn.TransformerEncoderLayer(
+                settings.width, settings.heads, settings.feedforward, settings.dropout, batch_first=True
+            ).eval()
+            layer.load_state_dict({n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)})
+            if attention:
+                weights_BxHxTxT = layer.self_attn(h, h, h, need_weights=True, average_attn_weights=False)[1]
+                parts[f"attention {depth}"] = weights_BxHxTxT.numpy()
+            h = layer(h)
+            parts[f"layer {depth}"] = h.numpy()
+        head = (weights[f"prediction_head.mlp.out_layer.{part}"] for part in ("weight", "bias"))
+        parts["reconstruction"] = torch.nn.functional.linear(h, *head).numpy()
+    return parts
+
+
+def _positions(tables: Mapping[str, Any], frames: int, timestamps: Any) -> Any:
+    total = 0
+    for name, table in tables.items():
+        if name.endswith(".pe"):
+            total = total + table[:, :frames]
+        elif timestamps is not None:
+            column = list(CALENDAR).index(name.split(".")[-3].removesuffix("_embed"))
+            total = total + table[timestamps[..., column].long()]
+    return total
+
+
+# Two models, ours or the original's, on the same windows: how far each layer's outputs are apart.
 
 SIZES = ("width", "heads", "feedforward", "layers", "temporal_positions")
 Trace = Callable[[Float32[np.ndarray, "B T X"], Int[np.ndarray, "B T 5"] | None], Arrays]
@@ -152,3 +219,46 @@ def compare_statistics(first: Network, second: Network) -> tuple[str, bool]:
 def _difference(part: str, first: np.ndarray, second: np.ndarray) -> Difference:
     apart = np.abs(first - second)
     return Difference(part, float(apart.max()), float(apart.mean()), float(apart.max() / np.abs(second).max()))
+
+
+# Windows to compare two models on: random ones, and real ones from records.
+
+
+def random_windows(network: Network, windows: int, frames: int, seed: int) -> Float32[np.ndarray, "B T X"]:
+    """Standard normal frames, which is what normalised ones are in mean and deviation."""
+    return np.random.default_rng(seed).standard_normal((windows, frames, network.features), np.float32)
+
+
+def random_timestamps(network: Network, windows: int, frames: int, seed: int) -> Int32[np.ndarray, "B T 5"] | None:
+    """Month, day, weekday, hour and minute at random; None for a model that takes none."""
+    if not network.settings.temporal_positions:
+        return None
+    generator = np.random.default_rng(seed)
+    columns = [generator.integers(rows, size=(windows, frames), dtype=np.int32) for rows in CALENDAR.values()]
+    return np.stack(columns, -1)
+
+
+def real_windows(
+    first: Network, second: Network, path: Path, windows: int, frames: int
+) -> Float32[np.ndarray, "B T X"]:
+    """Windows of records, evenly spaced over their held-out split (or the training one), normalised.
+
+    With the statistics of whichever model brings them, else of the records. A model of one sensor gets the first's.
+
+    Raises:
+        ModelError: the records have other features than the models.
+        DataError: they cannot be read.
+    """
+    from selfpab_jax.data.records.dataset import open_records
+
+    records = open_records(path)
+    split = "validation" if "validation" in records.info.splits else "train"
+    source = records.source(split)
+    features = first.features
+    if records.info.features < features or records.info.features % features:
+        raise ModelError(f"{path} has frames of {records.info.features} features, the models take {features}")
+    rows = np.linspace(0, len(source), min(windows, len(source)), endpoint=False).astype(int)
+    spectrograms = np.stack([source[int(row)]["spectrogram"][:frames] for row in rows]).astype(np.float32)
+    brought = [each.statistics for each in (first, second) if each.statistics is not None]
+    statistics = next((s for s in brought if len(s.mean) == records.info.features), records.statistics())
+    return np.ascontiguousarray(((spectrograms - statistics.mean) / statistics.std)[..., :features])

@@ -11,11 +11,11 @@ import pytest
 import selfpab_jax
 from selfpab_jax.cli.main import main
 from selfpab_jax.errors import ModelError
-from selfpab_jax.model.blueprint import draw_blueprint
-from selfpab_jax.model.settings import ModelSettings
-from selfpab_jax.model_directory import ModelConfig, read_model, write_model
+from selfpab_jax.model.config import ModelSettings
+from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.model_dir import ModelConfig, read_model, write_model
+from selfpab_jax.signal.normalization import Statistics, normalise
 from selfpab_jax.signal.resample import resample
-from selfpab_jax.signal.statistics import Statistics, normalise
 from selfpab_jax.signal.stft import SpectrogramSettings, spectrogram
 
 CHANNELS = tuple(f"{sensor}_{axis}" for sensor in ("back", "thigh") for axis in "xyz")

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from jsonargparse import Namespace
 
-from selfpab_jax.cli.parser import Parser
+from selfpab_jax.config import Parser
 from selfpab_jax.convert.family import FamilyName
 from selfpab_jax.errors import ConfigError
 
@@ -25,7 +25,7 @@ def inspect_parser() -> Parser:
 
 def run_inspect(options: Namespace) -> int:
     """Run `convert inspect`; 1 where the file cannot be converted."""
-    from selfpab_jax.convert.summary import summarise
+    from selfpab_jax.convert.inspection import summarise
 
     lines, reason = summarise(options.file, options.family)
     print("\n".join(lines))
@@ -90,8 +90,8 @@ def _check_targets(options: Namespace) -> None:
 
         check_new(options.run)
     if options.model is not None:
-        from selfpab_jax.convert.room import require_folder
-        from selfpab_jax.model_directory import check_writable
+        from selfpab_jax.io import require_folder
+        from selfpab_jax.model_dir import check_writable
 
         check_writable(options.model, overwrite=options.overwrite)
         require_folder(options.model)
@@ -138,8 +138,14 @@ def run_verify(options: Namespace) -> int:
     """Run `convert verify`; 1 where the two differ."""
     if options.windows < 1 or options.frames < 1:
         raise ConfigError("--windows and --frames must be at least 1")
-    from selfpab_jax.convert.verify import compare, compare_statistics, open_network
-    from selfpab_jax.convert.windows import random_timestamps, random_windows, real_windows
+    from selfpab_jax.convert.verify import (
+        compare,
+        compare_statistics,
+        open_network,
+        random_timestamps,
+        random_windows,
+        real_windows,
+    )
 
     first, second = (
         open_network(

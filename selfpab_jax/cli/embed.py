@@ -6,10 +6,10 @@ from typing import Literal
 
 from jsonargparse import Namespace
 
-from selfpab_jax.cli.parser import Parser
-from selfpab_jax.data.columns import TimestampUnit
+from selfpab_jax.config import Parser
+from selfpab_jax.data.sources.tables import TimestampUnit
 from selfpab_jax.errors import ConfigError, DataError
-from selfpab_jax.signal.units import Unit
+from selfpab_jax.signal.resample import Unit
 
 SHOWN = 5
 """Lines of what was set aside that are printed; all are in the file beside the features."""
@@ -64,14 +64,14 @@ def embed(
         strict: stop at the first file that cannot be used instead of setting it aside.
         overwrite: replace `out`.
     """
-    from selfpab_jax.data.tables import Tables, parse_columns, sensor_columns
-    from selfpab_jax.model_directory import read_config
-    from selfpab_jax.probe.branches import open_branches
-    from selfpab_jax.probe.embed import Ledger, ProgressLine, set_aside_path
-    from selfpab_jax.probe.embed import embed as embed_files
-    from selfpab_jax.probe.extract import Extraction
-    from selfpab_jax.probe.feature_file import ENDINGS
-    from selfpab_jax.probe.long_recordings import find_files
+    from selfpab_jax.data.sources.streaming import find_files
+    from selfpab_jax.data.sources.tables import Tables, parse_columns, sensor_columns
+    from selfpab_jax.features.extract import Extraction
+    from selfpab_jax.features.files import ENDINGS
+    from selfpab_jax.features.sensors import open_branches
+    from selfpab_jax.features.streaming import Ledger, ProgressLine, set_aside_path
+    from selfpab_jax.features.streaming import embed as embed_files
+    from selfpab_jax.model_dir import read_config
 
     if sensors and columns:
         raise ConfigError("give sensors or columns, not both")

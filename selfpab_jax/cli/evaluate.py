@@ -7,8 +7,10 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from selfpab_jax.cli.parser import Parser
+from selfpab_jax.config import Parser
 from selfpab_jax.errors import ConfigError
+
+# `selfpab-jax evaluate`.
 
 
 def evaluate_parser() -> Parser:
@@ -30,12 +32,12 @@ def run_evaluate(options: Namespace) -> int:
     for name, least in (("windows", 1), ("batch_size", 1), ("examples", 0)):
         if options[name] is not None and options[name] < least:
             raise ConfigError(f"--{name} is {options[name]}; it must be at least {least}")
-    from selfpab_jax.data.records import open_records
+    from selfpab_jax.data.records.dataset import open_records
     from selfpab_jax.data.subsets import evenly
-    from selfpab_jax.evaluation.checkpoint_reader import read_checkpoint
-    from selfpab_jax.evaluation.evaluate import evaluate as measure
-    from selfpab_jax.evaluation.pictures import draw_loss_curve, draw_reconstructions
-    from selfpab_jax.train.log import read_log
+    from selfpab_jax.train.evaluate import evaluate as measure
+    from selfpab_jax.train.export import read_checkpoint
+    from selfpab_jax.train.figures import draw_loss_curve, draw_reconstructions
+    from selfpab_jax.train.logging import read_log
 
     records = open_records(options.data)
     objective, parameters, facts = read_checkpoint(options.run, options.checkpoint)
@@ -85,3 +87,29 @@ def report(result: dict[str, Any], loss: str) -> str:
             f"  linear interpolation   {result['interpolation']:.4f}",
         ]
     )
+
+
+# `selfpab-jax export`.
+
+
+def export_parser() -> Parser:
+    """Arguments of the command."""
+    parser = Parser("export", "Write a run's model for use: weights, configuration, statistics, model card.")
+    parser.add_argument("run", type=Path, help="directory of the run")
+    parser.add_argument("model", type=Path, help="directory to write")
+    parser.add_argument("--checkpoint", type=str, default="best", help="best, latest, or the step of a kept state")
+    parser.add_argument("--overwrite", action="store_true", help="replace a model directory that is there")
+    return parser
+
+
+def run_export(options: Namespace) -> int:
+    """Run the command."""
+    from selfpab_jax.train.export import export_run
+
+    config = export_run(options.run, options.model, options.checkpoint, overwrite=options.overwrite)
+    print(
+        f"{options.model}: {config.family}, width {config.model.width}, trained for {config.provenance['steps']} steps"
+    )
+    sensor = f', sensor="{config.sensors[0]}"' if config.family == "monoselfpab" else ""
+    print(f'use it: selfpab_jax.load_encoder("{options.model}"{sensor}).encode_signal(signal, rate_hz=...)')
+    return 0

@@ -12,7 +12,7 @@ from selfpab_jax.errors import ConfigError, SelfPABError
 
 COMMANDS = {
     # words of the command: (module with <name>_parser and run_<name>, name, what it does)
-    "cohort": ("cohort", "cohort", "write a synthetic cohort in HUNT4's file layout"),
+    "cohort": ("demo", "cohort", "write a synthetic cohort in HUNT4's file layout"),
     "records build": ("records", "build", "turn recordings into spectrogram records"),
     "records describe": ("records", "describe", "say and draw what is in a set of records"),
     "plan": ("plan", "plan", "say what a run needs on chips that are not there"),
@@ -20,7 +20,7 @@ COMMANDS = {
     "status": ("status", "status", "say where runs are"),
     "evaluate": ("evaluate", "evaluate", "held-out loss and pictures of a run"),
     "probe": ("probe", "probe", "score heads on a frozen encoder on labelled data"),
-    "export": ("export", "export", "write a run's model for use"),
+    "export": ("evaluate", "export", "write a run's model for use"),
     "embed": ("embed", "embed", "features of long recordings, a row a frame or a window"),
     "convert inspect": ("convert", "inspect", "say what is in a PyTorch checkpoint"),
     "convert from-torch": ("convert", "from_torch", "PyTorch checkpoint to a model directory or a run"),

@@ -11,10 +11,10 @@ from typing import Any
 from jsonargparse import Namespace
 
 from selfpab_jax.cli.pretrain import PretrainParser, settings_of
+from selfpab_jax.distributed.hardware import CHIPS, Chip
 from selfpab_jax.errors import ConfigError
-from selfpab_jax.train.chips import CHIPS, Chip
-from selfpab_jax.train.settings import PretrainSettings
-from selfpab_jax.train.sharding import MESH_AXES, MeshSettings
+from selfpab_jax.train.config import PretrainSettings
+from selfpab_jax.train.state import MESH_AXES, MeshSettings
 
 
 class PlanParser(PretrainParser):
@@ -53,10 +53,9 @@ def run_plan(parsed: Namespace) -> int:
     if not parsed.hours > 0:
         raise ConfigError(f"--hours is {parsed.hours}; it must be greater than 0")
     meshes = [mesh_of(text) for text in parsed.meshes or []] or [_told(settings.mesh)]
-    from selfpab_jax.planning.ahead import host_devices
-    from selfpab_jax.planning.estimate import ChipPlan, devices_of, on_chip, plan_step
+    from selfpab_jax.planning.compile import host_devices, windows_of
     from selfpab_jax.planning.report import describe, table
-    from selfpab_jax.planning.windows import windows_of
+    from selfpab_jax.planning.roofline import ChipPlan, devices_of, on_chip, plan_step
 
     windows = windows_of(settings.data.path)
     host_devices(max(devices_of(mesh) for mesh in meshes))  # as many as the largest needs, before JAX starts

@@ -9,10 +9,10 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from selfpab_jax.cli.parser import Parser
+from selfpab_jax.config import Parser
 from selfpab_jax.errors import ConfigError
-from selfpab_jax.train.run_directory import SETTINGS_FILE
-from selfpab_jax.train.settings import PretrainSettings
+from selfpab_jax.train.config import PretrainSettings
+from selfpab_jax.train.run_dir import SETTINGS_FILE
 
 STOPPED_AND_SAVED = 75  # EX_TEMPFAIL: start the same command again with --resume
 
@@ -41,8 +41,8 @@ def run_pretrain(parsed: Namespace) -> int:
     settings = settings_of(pretrain_parser(), parsed)
     if parsed.run is None:
         raise ConfigError("--run is missing: say where the run goes, e.g. --run runs/first")
-    from selfpab_jax.train.distributed import this_process
-    from selfpab_jax.train.pretrain import pretrain as train
+    from selfpab_jax.distributed.init import this_process
+    from selfpab_jax.train.loop import pretrain as train
 
     try:
         ending = train(settings, parsed.run, resume=parsed.resume, overwrite=parsed.overwrite)

@@ -7,10 +7,9 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from selfpab_jax.cli.parser import Parser
-from selfpab_jax.cli.preset import with_preset
+from selfpab_jax.config import Parser, with_preset
 from selfpab_jax.errors import ConfigError
-from selfpab_jax.probe.settings import ProbeSettings
+from selfpab_jax.probe.config import ProbeSettings
 
 
 class ProbeParser(Parser):
@@ -43,10 +42,10 @@ def run_probe(parsed: Namespace) -> int:
     from dataclasses import replace
 
     from selfpab_jax.probe.baselines import BASELINES
-    from selfpab_jax.probe.probe import run_probe as probe
-    from selfpab_jax.probe.report import write_report
-    from selfpab_jax.probe.result_files import RESULT_FILE, save
-    from selfpab_jax.probe.score_tables import all_tables, as_text
+    from selfpab_jax.probe.report.page import write_report
+    from selfpab_jax.probe.report.results import RESULT_FILE, save
+    from selfpab_jax.probe.report.tables import all_tables, as_text
+    from selfpab_jax.probe.run import run_probe as probe
 
     settings = settings_of(probe_parser(), parsed)
     for name, example in (("model", "models/first"), ("data", "harth/"), ("out", "probes/first")):

@@ -8,20 +8,19 @@ from typing import Any, Literal
 
 from jsonargparse import Namespace
 
-from selfpab_jax.cli.parser import Parser
-from selfpab_jax.data.build import Runner, build_records
-from selfpab_jax.data.columns import TimestampUnit
-from selfpab_jax.data.hunt4 import Hunt4
-from selfpab_jax.data.labelled.for_records import ForRecords
-from selfpab_jax.data.labelled.registry import DATASETS, open_dataset
-from selfpab_jax.data.plan import SHARD_BYTES, Plan, RecordSettings
-from selfpab_jax.data.records_info import RecordsInfo, records_folder
-from selfpab_jax.data.source import Source
+from selfpab_jax.config import Parser
+from selfpab_jax.data.har.registry import DATASETS, open_dataset
+from selfpab_jax.data.har.source import ForRecords
+from selfpab_jax.data.records.build import Runner, build_records
+from selfpab_jax.data.records.format import RecordsInfo, records_folder
+from selfpab_jax.data.records.spec import SHARD_BYTES, Plan, RecordSettings
+from selfpab_jax.data.sources.base import Source
+from selfpab_jax.data.sources.hunt4 import Hunt4
+from selfpab_jax.data.sources.tables import HARTH_SENSORS, Tables, TimestampUnit, parse_columns, sensor_columns
 from selfpab_jax.data.splits import SplitSettings
-from selfpab_jax.data.tables import HARTH_SENSORS, Tables, parse_columns, sensor_columns
 from selfpab_jax.errors import ConfigError, DataError
+from selfpab_jax.signal.resample import Unit
 from selfpab_jax.signal.stft import SpectrogramSettings
-from selfpab_jax.signal.units import Unit
 
 SourceName = Literal[
     "hunt4",
@@ -171,8 +170,8 @@ def describe(directory: Path, picture: Path | None = None) -> int:
         directory: the `out` folder of `records build`, or the versioned folder in it.
         picture: PNG to draw; `records.png` beside the shards if not given.
     """
-    from selfpab_jax.data.describe import describe_text, draw
-    from selfpab_jax.data.records import open_records
+    from selfpab_jax.data.records.dataset import open_records
+    from selfpab_jax.data.records.describe import describe_text, draw
 
     records = open_records(directory)
     print(describe_text(records))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from selfpab_jax.cli.parser import Parser
+from selfpab_jax.config import Parser
 from selfpab_jax.errors import ConfigError
 
 
@@ -23,9 +23,9 @@ def run_fit(options: Namespace) -> int:
     """Run the command."""
     if options.seed < 0:
         raise ConfigError(f"--seed is {options.seed}; it must be at least 0")
-    from selfpab_jax.scaling.points import load_points
+    from selfpab_jax.scaling.laws.analysis import study
+    from selfpab_jax.scaling.laws.points import load_points
     from selfpab_jax.scaling.report import summary, write_report
-    from selfpab_jax.scaling.study import study
 
     found = study(load_points(options.sweep), options.seed)
     files = write_report(found, options.out)

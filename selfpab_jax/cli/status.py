@@ -6,10 +6,10 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from selfpab_jax.cli.parser import Parser
+from selfpab_jax.config import Parser
 from selfpab_jax.errors import RunError
-from selfpab_jax.train.log import duration, read_log
-from selfpab_jax.train.run_directory import read_settings
+from selfpab_jax.train.logging import duration, read_log
+from selfpab_jax.train.run_dir import read_settings
 
 
 def status_parser() -> Parser:

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
-from selfpab_jax.cli.parser import Parser
-from selfpab_jax.cli.preset import preset
+from selfpab_jax.config import Parser, preset
 from selfpab_jax.errors import ConfigError
-from selfpab_jax.train.log import duration
+from selfpab_jax.train.logging import duration
 
 if TYPE_CHECKING:
-    from selfpab_jax.scaling.sweep_line import Line
+    from selfpab_jax.scaling.sweep.manifest import Line
 
 STOPPED_AND_SAVED = 75  # EX_TEMPFAIL: start the same command again
 
@@ -29,9 +28,9 @@ def plan_parser() -> Parser:
 
 def run_plan(options: Namespace) -> int:
     """Run `sweep plan`."""
-    from selfpab_jax.scaling.sweep_folder import write_sweep
-    from selfpab_jax.scaling.sweep_plan import plan_sweep
-    from selfpab_jax.scaling.sweep_settings import read_sweep
+    from selfpab_jax.scaling.sweep.config import read_sweep
+    from selfpab_jax.scaling.sweep.expand import plan_sweep
+    from selfpab_jax.scaling.sweep.manifest import write_sweep
 
     source = preset(options.sweep)
     sweep = read_sweep(source)
@@ -58,9 +57,9 @@ def run_parser() -> Parser:
 
 def run_run(options: Namespace) -> int:
     """Run `sweep run`."""
-    from selfpab_jax.scaling.claim import wait_while_silent
-    from selfpab_jax.scaling.sweep_folder import open_sweep
-    from selfpab_jax.scaling.sweep_runs import in_process_of_its_own, run_all, run_line
+    from selfpab_jax.scaling.sweep.lease import wait_while_silent
+    from selfpab_jax.scaling.sweep.manifest import open_sweep
+    from selfpab_jax.scaling.sweep.run import in_process_of_its_own, run_all, run_line
 
     if [options.index is None, options.name is None, not options.all].count(False) != 1:
         raise ConfigError("give either --index, the number of a run, or --name, or --all")
@@ -95,8 +94,8 @@ def status_parser() -> Parser:
 
 def run_status(options: Namespace) -> int:
     """Run `sweep status`."""
-    from selfpab_jax.scaling.sweep_folder import open_sweep
-    from selfpab_jax.scaling.sweep_status import status_of, status_table
+    from selfpab_jax.scaling.sweep.manifest import open_sweep
+    from selfpab_jax.scaling.sweep.status import status_of, status_table
 
     states = status_of(open_sweep(options.sweep))
     print(json.dumps([state.as_json() for state in states], indent=1) if options.json else status_table(states))

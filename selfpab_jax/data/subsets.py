@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Int64
 
-from selfpab_jax.data.records import RecordIndex
+from selfpab_jax.data.records.dataset import RecordIndex
 from selfpab_jax.errors import DataError
 
 SECONDS_AN_HOUR = 3600.0

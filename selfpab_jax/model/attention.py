@@ -8,10 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
-from selfpab_jax.model.layout import laid_out, zero_padded
-from selfpab_jax.model.parameters import multiply, parameter, uniform
-from selfpab_jax.model.random import dropout
-from selfpab_jax.model.settings import ModelSettings
+from selfpab_jax.model.config import ModelSettings
+from selfpab_jax.model.parameters import laid_out, multiply, parameter, uniform, zero_padded
+from selfpab_jax.model.rng import dropout
 
 LONGEST_FULL = 1024
 """Frames up to which `auto` keeps all T x T weights of a layer; longer windows go by blocks of queries."""
@@ -33,7 +32,7 @@ class SelfAttention(nnx.Module):
         self.settings = settings
 
     def __call__(
-        self, h_BxTxD: Float[Array, "B T D"], keys_B: Key[Array, "B"] | None, frames: int
+        self, h_BxTxD: Float[Array, "B T D"], keys_B: Key[Array, " B"] | None, frames: int
     ) -> Float[Array, "B T D"]:
         """Attended frames; those beyond the first `frames` are padding, and nobody looks at them."""
         q, k, v = self._projected(h_BxTxD)
@@ -133,7 +132,7 @@ def mix_values(
     q: Float[Array, "B T H K"],
     k: Float[Array, "B S H K"],
     v: Float[Array, "B S H K"],
-    keys_B: Key[Array, "B"] | None,
+    keys_B: Key[Array, " B"] | None,
     frames: int,
     rate: float,
     first: Int[Array, ""] | int = 0,

@@ -1,17 +1,141 @@
-"""The encoder: features -> width, positions, L post-norm layers; and the network with its reconstruction head."""
+"""Fixed sinusoidal positions: by frame (SelfPAB) and by calendar (LTA2V)."""
 
+import math
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int, Key
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float, Float32, Int, Key, Shaped
 
-from selfpab_jax.model.layers import Dense, EncoderLayer
-from selfpab_jax.model.layout import laid_out, zero_padded
-from selfpab_jax.model.placement import spread_over_batch
-from selfpab_jax.model.positions import calendar_sinusoids, sinusoids
-from selfpab_jax.model.random import fold_each
-from selfpab_jax.model.settings import ModelSettings
+from selfpab_jax.model.attention import SelfAttention
+from selfpab_jax.model.config import ModelSettings
+from selfpab_jax.model.parameters import laid_out, multiply, parameter, uniform, zero_padded
+from selfpab_jax.model.rng import dropout, fold_each
+
+# Fixed sinusoidal positions: by frame (SelfPAB) and by calendar (LTA2V).
+
+CALENDAR = {"month": 13, "day": 32, "weekday": 7, "hour": 24, "minute": 60}
+"""Rows of LTA2V's five tables, in the order of the last axis of its timestamps."""
+
+
+def sinusoids(rows: int, width: int) -> Float32[np.ndarray, "T D"]:
+    """Sine on even and cosine on odd features, base 10,000, as the original builds its table.
+
+    Every intermediate is float32, as there: the angle of frame 599 then differs from the float64 one by 2e-5, and
+    a table in higher precision would miss the published encoder's positions by as much.
+    """
+    exponent = np.arange(0, width, 2, dtype=np.float32) * np.float32(-np.log(10_000.0) / width)
+    # The nearest float32 to the exponential is what torch gets; NumPy's own is an ulp off for half of the rates.
+    rate_of_pair = np.exp(exponent.astype(np.float64)).astype(np.float32)
+    angle = np.arange(rows, dtype=np.float32)[:, None] * rate_of_pair
+    table = np.empty((rows, width), np.float32)
+    table[:, 0::2] = np.sin(angle)
+    table[:, 1::2] = np.cos(angle)
+    return table
+
+
+def calendar_sinusoids(timestamps: Int[Array, "B T 5"], width: int) -> Float[Array, "B T D"]:
+    """Sum of the five calendar tables at each frame's month, day, weekday, hour and minute (LTA2V)."""
+    total = jnp.zeros((*timestamps.shape[:2], width))
+    for column, rows in enumerate(CALENDAR.values()):
+        total = total + jnp.asarray(sinusoids(rows, width))[timestamps[..., column]]
+    return total
+
+
+# The parts of an encoder layer, each with the logical axes of its parameters (see `train/sharding.py`).
+
+LAYER_NORM_EPSILON = 1e-5  # torch.nn.LayerNorm's default, which the original uses
+
+
+class Dense(nnx.Module):
+    """x W + b over the last axis, initialised as torch.nn.Linear; `columns` of the result, those beyond outputs 0."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        axes: tuple[str | None, str | None],
+        compute: str,
+        rngs: nnx.Rngs,
+        columns: int | None = None,
+    ):
+        bound = 1 / math.sqrt(inputs)
+        self.kernel = parameter(uniform(rngs, (inputs, outputs), bound), *axes)
+        self.bias = parameter(uniform(rngs, (outputs,), bound), axes[1])
+        self.compute = compute
+        self.columns = columns or outputs
+
+    def __call__(self, x: Float[Array, "B T I"]) -> Float[Array, "B T O"]:
+        """Product in the compute dtype."""
+        kernel = zero_padded(self.kernel[...].astype(self.compute), x.shape[-1], self.columns)
+        bias = zero_padded(self.bias[...].astype(self.compute), self.columns)
+        return multiply("bti,io->bto", x, kernel, self.compute) + bias
+
+
+class LayerNorm(nnx.Module):
+    """LayerNorm over the last axis in float32; zeros behind the first `width` entries stay zeros and do not count."""
+
+    def __init__(self, width: int):
+        self.scale = parameter(jnp.ones(width), None)
+        self.bias = parameter(jnp.zeros(width), None)
+        self.width = width
+
+    def __call__(self, h_BxTxD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """Normalise each frame; the variance is the biased one."""
+        h = h_BxTxD.astype(jnp.float32)
+        columns = h.shape[-1]
+        centred = h - h.sum(-1, keepdims=True) / self.width
+        if columns > self.width:
+            centred = jnp.where(jax.lax.broadcasted_iota(jnp.int32, h.shape, h.ndim - 1) < self.width, centred, 0)
+        variance = jnp.square(centred).sum(-1, keepdims=True) / self.width
+        normal = centred * jax.lax.rsqrt(variance + LAYER_NORM_EPSILON)
+        return normal * zero_padded(self.scale[...], columns) + zero_padded(self.bias[...], columns)
+
+
+class EncoderLayer(nnx.Module):
+    """Post-norm transformer layer with a ReLU feed-forward, as torch.nn.TransformerEncoderLayer."""
+
+    def __init__(self, settings: ModelSettings, rngs: nnx.Rngs):
+        d, m, compute, layout = settings.width, settings.feedforward, settings.compute, settings.layout
+        self.attention = SelfAttention(settings, rngs)
+        self.norm1 = LayerNorm(d)
+        self.expand = Dense(d, m, ("width", "hidden"), compute, rngs, laid_out(m, "hidden", layout))
+        self.contract = Dense(m, d, ("hidden", "width"), compute, rngs, laid_out(d, "width", layout))
+        self.norm2 = LayerNorm(d)
+        self.settings = settings
+
+    def __call__(
+        self, h_BxTxD: Float[Array, "B T D"], keys_B: Key[Array, " B"] | None, frames: int
+    ) -> Float[Array, "B T D"]:
+        """The layer's output (float32); only the first `frames` count, the others are padding."""
+        rate, d, m = self.settings.dropout, self.settings.width, self.settings.feedforward
+        keys = [None] * 4 if keys_B is None else [fold_each(keys_B, site) for site in range(4)]
+        attended = dropout(self.attention(h_BxTxD, keys[0], frames), rate, keys[1], (frames, d))
+        h = self.norm1(h_BxTxD + attended.astype(jnp.float32))
+        hidden = dropout(jax.nn.relu(self.expand(h)), rate, keys[2], (frames, m))
+        return self.norm2(h + dropout(self.contract(hidden), rate, keys[3], (frames, d)).astype(jnp.float32))
+
+
+# Where activations live on a mesh. Without a mesh in force these functions do nothing.
+
+BATCH_AXES = ("data", "fsdp")
+"""Mesh axes that a batch is spread over."""
+
+
+def spread_over_batch(x: Shaped[Array, "B ..."]) -> Shaped[Array, "B ..."]:
+    """Keep the first axis spread over devices and the others whole.
+
+    Said once a layer, it makes FSDP gather a layer's weights instead of splitting its activations.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES))
+
+
+# The encoder: features -> width, positions, L post-norm layers; and the network with its reconstruction head.
 
 
 class EncoderTrace(NamedTuple):
@@ -42,7 +166,7 @@ class Encoder(nnx.Module):
         self,
         x_BxTxX: Float[Array, "B T X"],
         timestamps_BxTx5: Int[Array, "B T 5"] | None = None,
-        keys_B: Key[Array, "B"] | None = None,
+        keys_B: Key[Array, " B"] | None = None,
     ) -> Float[Array, "B T D"]:
         """Encode normalised frames; with keys, dropout is on.
 
@@ -126,7 +250,7 @@ class ReconstructionModel(nnx.Module):
         self,
         x_BxTxX: Float[Array, "B T X"],
         timestamps_BxTx5: Int[Array, "B T 5"] | None = None,
-        keys_B: Key[Array, "B"] | None = None,
+        keys_B: Key[Array, " B"] | None = None,
     ) -> Float[Array, "B T O"]:
         """Reconstructed normalised frames (float32)."""
         h_BxTxD = self.encoder.laid_out(x_BxTxX, timestamps_BxTx5, keys_B)

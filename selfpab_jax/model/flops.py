@@ -1,6 +1,6 @@
 """Floating-point operations by hand count: a multiply-add is two, only matrix products count."""
 
-from selfpab_jax.model.settings import ModelSettings
+from selfpab_jax.model.config import ModelSettings
 
 
 def forward_flops(settings: ModelSettings, features: int, outputs: int, frames: int) -> int:

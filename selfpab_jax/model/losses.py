@@ -10,7 +10,7 @@ LossName = Literal["masked_l1", "masked_l2"]
 
 def masked_errors(
     output: Float[Array, "B T X"], target: Float[Array, "B T X"], mask: Bool[Array, "B T X"], loss: LossName
-) -> Float[Array, "B"]:
+) -> Float[Array, " B"]:
     """Per sample: sum of |error| (or error squared) where mask is true, over the number of such entries.
 
     A sample without a masked entry has loss 0, as in the original.

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import jax
 from jaxtyping import PyTree
 
-from selfpab_jax.planning.ahead import Ahead, Compiled
-from selfpab_jax.planning.hlo import Instruction, Program
-from selfpab_jax.planning.tensors import Place, Tensors
+from selfpab_jax.planning.compile import Ahead, Compiled
+from selfpab_jax.planning.hlo import Instruction, Place, Program, Tensors
 
 SAME_VALUE = {
     "convert", "copy", "transpose", "reshape", "bitcast", "broadcast", "pad", "slice", "all-gather",

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int, Int16
 
 from selfpab_jax.errors import DataError
-from selfpab_jax.probe.corpus import Corpus
+from selfpab_jax.probe.dataset import Corpus
 
 
 def padded_frame_count(samples: int, hop: int) -> int:

@@ -9,18 +9,22 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from selfpab_jax.errors import ConfigError, ModelError
-from selfpab_jax.model.blueprint import Parameters
-from selfpab_jax.probe.baselines.batches import Standardised, training_batches
-from selfpab_jax.probe.baselines.memo import once_per_corpus
-from selfpab_jax.probe.baselines.network import CompiledNetwork, Rates, TrainingState, compiled
-from selfpab_jax.probe.baselines.rows import rows_of, trainable_rows
-from selfpab_jax.probe.baselines.series import Series
-from selfpab_jax.probe.baselines.settings import BaselinePrediction, Progress
-from selfpab_jax.probe.baselines.training import predict_windows
-from selfpab_jax.probe.baselines.transformer import Merge, TransformerArchitecture
-from selfpab_jax.probe.branches import Branch, branch_frames
-from selfpab_jax.probe.corpus import Corpus
-from selfpab_jax.probe.folds import Fold
+from selfpab_jax.features.sensors import Branch, branch_frames
+from selfpab_jax.model.functional import Parameters
+from selfpab_jax.probe.baselines.config import BaselinePrediction, Progress
+from selfpab_jax.probe.baselines.networks import Merge, TransformerArchitecture
+from selfpab_jax.probe.baselines.rows import Series, once_per_corpus, rows_of, trainable_rows
+from selfpab_jax.probe.baselines.training import (
+    CompiledNetwork,
+    Rates,
+    Standardised,
+    TrainingState,
+    compiled,
+    predict_windows,
+    training_batches,
+)
+from selfpab_jax.probe.dataset import Corpus
+from selfpab_jax.probe.splits import Fold
 
 PREDICTION_WINDOWS = 16
 

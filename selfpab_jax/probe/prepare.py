@@ -9,17 +9,17 @@ from typing import Literal
 
 import numpy as np
 
-from selfpab_jax.data.labelled.dataset import LabelledSource
-from selfpab_jax.data.recording import Recording, milliseconds
-from selfpab_jax.data.source import Rejected, SourceFile
-from selfpab_jax.data.stretches import RATE_TOLERANCE
+from selfpab_jax.data.har.card import DatasetCard, LabelledSource
+from selfpab_jax.data.sources.base import Recording, Rejected, SourceFile, milliseconds
+from selfpab_jax.data.sources.segments import RATE_TOLERANCE, bridge_gaps
 from selfpab_jax.errors import ConfigError, DataError
+from selfpab_jax.features.windows import Short, make_windows
 from selfpab_jax.probe.alignment import frame_labels, padded_frame_count
-from selfpab_jax.probe.corpus import Corpus, LabelledSignal, SetAside
-from selfpab_jax.probe.gaps import bridge_gaps
-from selfpab_jax.probe.windows import Short, make_windows
+from selfpab_jax.probe.dataset import Corpus, LabelledSignal, SetAside
 from selfpab_jax.signal.resample import fourier_resample, fourier_resample_labels, resample, resample_labels
 from selfpab_jax.signal.stft import SpectrogramSettings
+
+# A labelled source made into a corpus: read, checked, resampled, cut, framed.
 
 Resampling = Literal["polyphase", "fourier"]
 Progress = Callable[[int, int, str], None]
@@ -239,3 +239,60 @@ def _in_order(recordings: Iterable[LabelledSignal]) -> list[LabelledSignal]:
         seen[key] += 1
         ordered.append(recording if seen[key] == 1 else replace(recording, name=f"{recording.name}#{seen[key]}"))
     return ordered
+
+
+# A part of a data set's people.
+
+
+@dataclass(frozen=True)
+class SubjectSource:
+    """The files of some subjects of a data set.
+
+    Attributes:
+        dataset: whose.
+        subjects: theirs.
+    """
+
+    dataset: LabelledSource
+    subjects: frozenset[str]
+
+    @property
+    def card(self) -> DatasetCard:
+        """The data set's."""
+        return self.dataset.card
+
+    @property
+    def name(self) -> str:
+        """The data set's."""
+        return self.dataset.name
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The data set's."""
+        return self.dataset.channels
+
+    def files(self) -> Iterator[SourceFile]:
+        """Those of the chosen subjects."""
+        return (file for file in self.dataset.files() if file.subject in self.subjects)
+
+    def read(self, file: SourceFile) -> list[Recording]:
+        """As the data set reads it."""
+        return self.dataset.read(file)
+
+
+def choose_people(dataset: LabelledSource, only: tuple[str, ...], without: tuple[str, ...]) -> LabelledSource:
+    """The data set with these people only.
+
+    Raises:
+        DataError: a name that the data set does not have, or nobody left.
+    """
+    if not only and not without:
+        return dataset
+    there = {file.subject for file in dataset.files()}
+    if unknown := sorted({*only, *without} - there):
+        names = ", ".join(sorted(there)[:8])
+        raise DataError(f"{dataset.name} has no subject {', '.join(unknown)}; there are {names}, ...")
+    chosen = (set(only) or there) - set(without)
+    if not chosen:
+        raise DataError(f"{dataset.name}: no subject is left; change dataset.only or dataset.without")
+    return SubjectSource(dataset, frozenset(chosen))

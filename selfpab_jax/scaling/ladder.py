@@ -5,7 +5,7 @@ from importlib import resources
 from pathlib import Path
 
 from selfpab_jax.errors import ConfigError
-from selfpab_jax.model.settings import ModelSettings
+from selfpab_jax.model.config import ModelSettings
 
 RUNGS = {"1m": 128, "5m": 256, "14m": 384, "25m": 512, "71m": 768, "126m": 1024, "340m": 1536, "1b": 2560}
 """Name of each file in configs/ladder/ and its width; the published size, `61m`, keeps its own shape."""

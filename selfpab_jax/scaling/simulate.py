@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from selfpab_jax.scaling.estimate import Refusal, estimate
-from selfpab_jax.scaling.laws import FLOORED, JOINT, Curve, Law
-from selfpab_jax.scaling.points import DONE, Point
+from selfpab_jax.scaling.laws.forms import FLOORED, JOINT, Curve, Law
+from selfpab_jax.scaling.laws.intervals import Refusal, estimate
+from selfpab_jax.scaling.laws.points import DONE, Point
 
 SCATTERS = ("even", "heavy tails", "falling", "shared", "one outlier", "one seed")
 

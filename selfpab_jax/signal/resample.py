@@ -1,10 +1,13 @@
-"""Another sampling rate, without aliases."""
+"""Another sampling rate, and other units."""
 
 from fractions import Fraction
+from typing import Literal
 
 import numpy as np
 import scipy.signal
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float, Float32, Int, Shaped
+
+# Another sampling rate, without aliases.
 
 MAX_DENOMINATOR = 1000
 
@@ -63,3 +66,16 @@ def fourier_resample_labels(labels_N: Int[np.ndarray, " N"], from_hz: float, to_
 def fourier_count(samples: int, from_hz: float, to_hz: float) -> int:
     """M of `fourier_resample`."""
     return round(samples * (to_hz / from_hz))
+
+
+# Units of acceleration.
+
+Unit = Literal["g", "m/s2"]
+STANDARD_GRAVITY = 9.80665
+"""m/s^2 in 1 g (CGPM 1901)."""
+
+
+def to_g(signal_NxC: Shaped[np.ndarray, "N C"], unit: Unit) -> Float[np.ndarray, "N C"]:
+    """The signal in g; its own dtype where it is floating, else float32."""
+    signal_NxC = signal_NxC if np.issubdtype(signal_NxC.dtype, np.floating) else signal_NxC.astype(np.float32)
+    return signal_NxC if unit == "g" else signal_NxC / signal_NxC.dtype.type(STANDARD_GRAVITY)

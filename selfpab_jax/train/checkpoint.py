@@ -2,9 +2,10 @@
 
 import errno
 import logging
+import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from selfpab_jax.errors import RunError
-from selfpab_jax.model.blueprint import Parameters
-from selfpab_jax.signal.statistics import Statistics
+from selfpab_jax.model.functional import Parameters
+from selfpab_jax.signal.normalization import Statistics
 from selfpab_jax.train.state import TrainState
+
+# Checkpoints of a run: the latest whole states and the best parameters, written by Orbax while training goes on.
 
 LATEST, BEST = "latest", "best"
 FILE_OVERHEAD = 2**18
@@ -202,3 +205,45 @@ def _unreadable(what: str) -> Iterator[None]:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+# What a run's checkpoints say of themselves beside the weights, and what `export` and `--resume` read there.
+
+RECORDS = ("settings", "window_samples", "shift_samples", "channels", "sensors", "frames", "features", "source")
+"""What the model must know of the records it was trained on."""
+
+
+def facts_of(
+    settings: Mapping[str, Any],
+    statistics: Statistics,
+    records: Mapping[str, Any],
+    *,
+    features: int,
+    outputs: int,
+    hours: float | None,
+    steps: int | None,
+    best: float = math.inf,
+    best_step: int = 0,
+    since: int = 0,
+) -> dict[str, Any]:
+    """The facts as JSON holds them.
+
+    Args:
+        settings: of the run, as JSON.
+        statistics: that its inputs are normalised with.
+        records: `asdict` of their info; what is not in `RECORDS` is left out.
+        features, outputs: of an input and of a reconstructed frame.
+        hours: of signal in the training split, where known.
+        steps: of the whole run, where known.
+        best, best_step, since: lowest held-out loss (infinite where there is none), its step, and the checks since.
+    """
+    return {
+        "settings": dict(settings),
+        "statistics": {"mean": statistics.mean.tolist(), "std": statistics.std.tolist(), "kind": statistics.kind},
+        "records": {name: value for name, value in records.items() if name in RECORDS},
+        "features": features,
+        "outputs": outputs,
+        "hours": hours,
+        "steps": steps,
+        "validation": {"best": best if math.isfinite(best) else None, "best_step": best_step, "since": since},
+    }

@@ -4,9 +4,9 @@ import time
 
 import numpy as np
 
-from selfpab_jax.train.chips import peak_flops
-from selfpab_jax.train.log import Log, ProgressLine, duration
-from selfpab_jax.train.plan import Plan
+from selfpab_jax.distributed.hardware import peak_flops
+from selfpab_jax.train.logging import Log, ProgressLine, duration
+from selfpab_jax.train.setup import Plan
 from selfpab_jax.train.step import StepMetrics
 
 

@@ -1,14 +1,166 @@
-"""The state of a run as a pytree, created sharded: no host ever holds a whole copy it does not need."""
+"""The state of a run as a pytree, and how it is sharded over the mesh."""
 
-from typing import NamedTuple
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 import optax
-from jax.sharding import Mesh
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, Key
 
-from selfpab_jax.model.blueprint import Blueprint, Parameters
-from selfpab_jax.train.sharding import parameter_shardings, replicated
+from selfpab_jax.errors import ConfigError
+from selfpab_jax.model.encoder import BATCH_AXES
+from selfpab_jax.model.functional import Blueprint, Parameters
+
+# Which axis of which parameter lies on which axis of the mesh: one table, checked and printed at start.
+
+MESH_AXES = ("data", "fsdp", "tensor")
+
+MESH_AXIS_OF = {
+    # logical axis of a parameter (named where the model makes it) -> mesh axis
+    "width": "fsdp",
+    "heads": "tensor",
+    "hidden": "tensor",
+}
+
+
+@dataclass(frozen=True)
+class MeshSettings:
+    """Devices along each axis; at most one may be -1, which takes all that remain.
+
+    Args:
+        data: copies of the parameters, each with its part of the batch.
+        fsdp: parts that parameters and optimiser state are cut into, each with its part of the batch.
+        tensor: parts that heads and feed-forward are cut into, each with the whole of the batch.
+    """
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+    def __post_init__(self) -> None:
+        sizes = (self.data, self.fsdp, self.tensor)
+        if any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:
+            raise ValueError(f"mesh.data, mesh.fsdp, mesh.tensor are {sizes}; each must be 1 or more, at most one -1")
+
+
+def make_mesh(settings: MeshSettings, devices: Sequence[Any] | None = None) -> Mesh:
+    """The mesh over all devices of all processes.
+
+    Raises:
+        ConfigError: the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = [settings.data, settings.fsdp, settings.tensor]
+    known = math.prod(size for size in sizes if size != -1)
+    if -1 in sizes and len(devices) % known == 0:
+        sizes[sizes.index(-1)] = len(devices) // known
+    if math.prod(sizes) != len(devices):
+        asked = " x ".join(f"{axis} {size}" for axis, size in zip(MESH_AXES, sizes, strict=True))
+        raise ConfigError(
+            f"mesh: {asked} is not the {len(devices)} devices there are; change mesh.data, mesh.fsdp or mesh.tensor"
+        )
+    return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices)
+
+
+def parameter_shardings(blueprint: Blueprint, mesh: Mesh) -> dict[str, NamedSharding]:
+    """The sharding of every parameter.
+
+    Raises:
+        ConfigError: an axis does not divide, or two axes of a parameter fall on the same mesh axis.
+    """
+    shardings = {}
+    for name, shape in blueprint.abstract.items():
+        spec = [MESH_AXIS_OF.get(axis) if axis else None for axis in blueprint.axes[name]]
+        used = [axis for axis in spec if axis]
+        if len(used) != len(set(used)):
+            raise ConfigError(f"sharding table: two axes of {name} fall on one mesh axis: {spec}")
+        for logical, axis, size in zip(blueprint.axes[name], spec, shape.shape, strict=True):
+            if axis and size % mesh.shape[axis]:
+                raise ConfigError(
+                    f"mesh.{axis} {mesh.shape[axis]} does not divide the {size} {logical} entries of {name}; "
+                    f"choose a mesh.{axis} that divides {size}"
+                )
+        shardings[name] = NamedSharding(mesh, PartitionSpec(*spec))
+    return shardings
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Samples spread over the data and fsdp axes."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def on_every_device(mesh: Mesh) -> NamedSharding:
+    """One entry a device."""
+    return NamedSharding(mesh, PartitionSpec(MESH_AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def reading_share(mesh: Mesh, batch_size: int) -> tuple[int, int]:
+    """Which share of a global batch the devices of this process need, as (index, count): share i of n equal ones.
+
+    Processes that a tensor axis runs across need the same samples.
+
+    Raises:
+        ConfigError: the devices need samples that do not lie side by side.
+    """
+    needed = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
+    spans = {part[0].indices(batch_size)[:2] for part in needed if part is not None}
+    low, high = min(start for start, _ in spans), max(stop for _, stop in spans)
+    size = high - low
+    if sum(stop - start for start, stop in spans) != size or batch_size % size or low % size:
+        raise ConfigError(
+            "mesh: the devices of a process do not lie side by side on the data and fsdp axes; "
+            "choose mesh.data x mesh.fsdp as a multiple or a divisor of the number of processes"
+        )
+    return low // size, batch_size // size
+
+
+def check_batch(batch_size: int, accumulate: int, mesh: Mesh) -> None:
+    """A micro-batch must spread evenly over the mesh.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    ways = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    if (batch_size // accumulate) % ways:
+        parts = f"{batch_size} samples" + (f" in {accumulate} micro-batches" if accumulate > 1 else "")
+        raise ConfigError(
+            f"optimiser.batch_size: {parts} do not spread over data {mesh.shape['data']} x fsdp {mesh.shape['fsdp']} "
+            f"devices; make the (micro-)batch a multiple of {ways}"
+        )
+
+
+def sharding_table(blueprint: Blueprint, shardings: Mapping[str, NamedSharding], mesh: Mesh) -> str:
+    """For people: each parameter once (layers stand for one another), its axes, and bytes a device."""
+    whole = sum(shape.size * 4 for shape in blueprint.abstract.values())
+    local = sum(math.prod(shardings[name].shard_shape(shape.shape)) * 4 for name, shape in blueprint.abstract.items())
+    device = mesh.devices.flat[0].device_kind
+    total = (
+        f"{blueprint.parameter_count:,} parameters; a device holds {local / 2**20:.1f} of {whole / 2**20:.1f} MiB"
+        f" of them and {2 * local / 2**20:.1f} MiB of AdamW's moments"
+    )
+    if mesh.size == 1:
+        return f"one device ({device}), nothing to shard; {total}"
+    rows = []
+    for name, shape in blueprint.abstract.items():
+        if ".layers." in name and ".layers.0." not in name:
+            continue
+        spec = shardings[name].spec
+        cut = ", ".join(f"{a or '-'}:{m}" for a, m in zip(blueprint.axes[name], spec, strict=True) if m) or "whole"
+        rows.append(f"  {name:<46} {'x'.join(map(str, shape.shape)):>16}  {cut}")
+    sizes = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
+    head = f"mesh {sizes} of {mesh.size} devices ({device}); samples over {' x '.join(BATCH_AXES)}"
+    return "\n".join([head, *rows, f"  {total}"])
+
+
+# The state of a run as a pytree, created sharded: no host ever holds a whole copy it does not need.
 
 
 class TrainState(NamedTuple):

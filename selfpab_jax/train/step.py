@@ -11,14 +11,12 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Float16, Int, Key
 
-from selfpab_jax.model.blueprint import Blueprint, Parameters
+from selfpab_jax.model.functional import Blueprint, Parameters
 from selfpab_jax.model.losses import masked_errors
-from selfpab_jax.model.random import fold_each, sample_keys
-from selfpab_jax.model.task import Puzzle, TaskSettings, pose
-from selfpab_jax.signal.statistics import Statistics
-from selfpab_jax.train.schedules import Schedule
-from selfpab_jax.train.sharding import batch_sharding, on_every_device, replicated
-from selfpab_jax.train.state import TrainState, state_shardings
+from selfpab_jax.model.masking import Puzzle, TaskSettings, pose
+from selfpab_jax.model.rng import fold_each, sample_keys
+from selfpab_jax.signal.normalization import Statistics
+from selfpab_jax.train.state import TrainState, batch_sharding, on_every_device, replicated, state_shardings
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Objective:
         self,
         parameters: Parameters,
         spectrogram: Float16[Array, "B T X"],
-        keys_B: Key[Array, "B"],
+        keys_B: Key[Array, " B"],
         *,
         training: bool,
     ) -> tuple[Puzzle, Float[Array, "B T O"]]:
@@ -66,10 +64,10 @@ class Objective:
         self,
         parameters: Parameters,
         spectrogram: Float16[Array, "B T X"],
-        keys_B: Key[Array, "B"],
+        keys_B: Key[Array, " B"],
         *,
         training: bool,
-    ) -> Float[Array, "B"]:
+    ) -> Float[Array, " B"]:
         """The loss of each sample."""
         puzzle, output = self.solve(parameters, spectrogram, keys_B, training=training)
         return masked_errors(output, puzzle.target, puzzle.mask, self.task.loss)
@@ -85,14 +83,14 @@ class StepMetrics(NamedTuple):
     """Some process was asked to stop; all of them read it after the same step."""
 
 
-TrainStep = Callable[[TrainState, Float16[Array, "B T X"], Bool[Array, "N"]], tuple[TrainState, StepMetrics]]
-ErrorStep = Callable[[Parameters, Float16[Array, "B T X"], Int[Array, "B"]], Float[Array, "B"]]
+TrainStep = Callable[[TrainState, Float16[Array, "B T X"], Bool[Array, " N"]], tuple[TrainState, StepMetrics]]
+ErrorStep = Callable[[Parameters, Float16[Array, "B T X"], Int[Array, " B"]], Float[Array, " B"]]
 
 
 def train_step(
     objective: Objective,
     update: optax.GradientTransformation,
-    schedule: Schedule,
+    schedule: optax.Schedule,
     mesh: Mesh,
     *,
     seed: int,
@@ -111,7 +109,7 @@ def train_step(
 def jitted_train_step(
     objective: Objective,
     update: optax.GradientTransformation,
-    schedule: Schedule,
+    schedule: optax.Schedule,
     mesh: Mesh,
     *,
     seed: int,
@@ -159,7 +157,7 @@ def _mean_gradient(
     return jax.tree.map(lambda x: x / accumulate, total)
 
 
-def held_out_keys(seed: int, rows: Int[Array, "B"]) -> Key[Array, "B"]:
+def held_out_keys(seed: int, rows: Int[Array, " B"]) -> Key[Array, " B"]:
     """Keys that alter a held-out record the same way every time, whatever batch it comes in."""
     return sample_keys(jax.random.key(seed), jnp.zeros((), jnp.int32), rows)
 
@@ -184,7 +182,7 @@ def to_devices(mesh: Mesh, local: np.ndarray, batch_size: int) -> Array:
     return jax.make_array_from_process_local_data(batch_sharding(mesh), local, (batch_size, *local.shape[1:]))
 
 
-def wishes(mesh: Mesh, wish: bool) -> Bool[Array, "N"]:
+def wishes(mesh: Mesh, wish: bool) -> Bool[Array, " N"]:
     """Whether this process was asked to stop, said by each of its devices."""
     local = np.full(len(mesh.local_devices), wish)
     return jax.make_array_from_process_local_data(on_every_device(mesh), local, (mesh.size,))

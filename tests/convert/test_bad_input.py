@@ -287,7 +287,7 @@ def test_a_disk_that_fills_up_while_writing(checkpoint, rejected, monkeypatch):
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("selfpab_jax.model_directory.write_tensors", full)
+    monkeypatch.setattr("selfpab_jax.model_dir.write_tensors", full)
     assert "No space left on device" in rejected(checkpoint)
 
 

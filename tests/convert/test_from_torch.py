@@ -8,11 +8,11 @@ import pytest
 
 import selfpab_jax
 from selfpab_jax.cli.main import main
-from selfpab_jax.convert.torch_extra import require_torch
+from selfpab_jax.convert.to_torch import require_torch
 from selfpab_jax.errors import ModelError
-from selfpab_jax.model.blueprint import draw_blueprint
-from selfpab_jax.model_directory import read_model
-from selfpab_jax.signal.statistics import Statistics
+from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.model_dir import read_model
+from selfpab_jax.signal.normalization import Statistics
 
 LIMIT = 1e-5
 

@@ -10,10 +10,10 @@ import pytest
 
 from selfpab_jax.convert.checkpoint import read_checkpoint
 from selfpab_jax.convert.from_torch import write_converted
-from selfpab_jax.convert.summary import summarise
+from selfpab_jax.convert.inspection import summarise
 from selfpab_jax.errors import SelfPABError
-from selfpab_jax.model.blueprint import draw_blueprint
-from selfpab_jax.model_directory import read_model
+from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.model_dir import read_model
 
 CASES = 2_000
 WATCHED = ("os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "pickle.find_class")

@@ -11,17 +11,15 @@ import pytest
 
 from selfpab_jax.cli.main import main
 from selfpab_jax.convert.checkpoint import read_checkpoint
-from selfpab_jax.convert.run import write_run
+from selfpab_jax.convert.run import read_training_state, write_run
 from selfpab_jax.convert.table import to_ours
-from selfpab_jax.convert.training_state import read_training_state
-from selfpab_jax.evaluation.checkpoint_reader import read_checkpoint as read_run
-from selfpab_jax.model.blueprint import draw_blueprint
+from selfpab_jax.model.functional import draw_blueprint
 from selfpab_jax.model.losses import masked_errors
-from selfpab_jax.signal.statistics import Statistics
+from selfpab_jax.signal.normalization import Statistics
 from selfpab_jax.train.checkpoint import Checkpoints, CheckpointSettings
-from selfpab_jax.train.optimiser import adamw, learning_rate
-from selfpab_jax.train.sharding import MeshSettings, make_mesh
-from selfpab_jax.train.state import abstract_state
+from selfpab_jax.train.export import read_checkpoint as read_run
+from selfpab_jax.train.optimizer import adamw, learning_rate
+from selfpab_jax.train.state import MeshSettings, abstract_state, make_mesh
 
 STATISTICS = Statistics(np.full(156, 0.5, np.float32), np.full(156, 2.0, np.float32), "given")
 PEAK, STEPS, WARMUP = 1e-4, 8, 0.07

@@ -7,8 +7,8 @@ import pytest
 
 from selfpab_jax.convert.table import is_ignored, is_position, to_ours, to_torch
 from selfpab_jax.errors import ModelError
-from selfpab_jax.model.blueprint import draw_blueprint
-from selfpab_jax.model.settings import ModelSettings
+from selfpab_jax.model.config import ModelSettings
+from selfpab_jax.model.functional import draw_blueprint
 
 FAMILIES = {"selfpab": (156, 3), "monoselfpab": (78, 3), "lta2v": (96, 2)}
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from selfpab_jax.cli.main import main
-from selfpab_jax.model.blueprint import draw_blueprint
-from selfpab_jax.model.settings import ModelSettings
-from selfpab_jax.model_directory import ModelConfig, write_model
+from selfpab_jax.model.config import ModelSettings
+from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.model_dir import ModelConfig, write_model
 from selfpab_jax.signal.stft import SpectrogramSettings
 
 KEYS = ["epoch", "global_step", "pytorch-lightning_version", "state_dict", "hparams_name", "hyper_parameters"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from selfpab_jax.cli.main import main
-from selfpab_jax.signal.statistics import Statistics
+from selfpab_jax.signal.normalization import Statistics
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selfpab_jax.data.build import Runner, build_records
-from selfpab_jax.data.cohort import write_cohort
-from selfpab_jax.data.hunt4 import Hunt4
-from selfpab_jax.data.plan import Plan, RecordSettings
-from selfpab_jax.data.records import Records, open_records
+from selfpab_jax.data.records.build import Runner, build_records
+from selfpab_jax.data.records.dataset import Records, open_records
+from selfpab_jax.data.records.spec import Plan, RecordSettings
+from selfpab_jax.data.sources.hunt4 import Hunt4
+from selfpab_jax.data.sources.synthetic import write_cohort
 from selfpab_jax.data.splits import SplitSettings
 
 BUILD = "import sys; from selfpab_jax.cli.records import *; sys.exit(run_build(build_parser().parse_args()))"

@@ -1,6 +1,6 @@
 import pytest
 
-from selfpab_jax.data.build import Runner, build_records
+from selfpab_jax.data.records.build import Runner, build_records
 
 
 def test_beam_writes_the_same_bytes(records, cohort, plan_of, tmp_path, contents):

@@ -7,10 +7,10 @@ import time
 import numpy as np
 import pytest
 
-from selfpab_jax.data import build
-from selfpab_jax.data.build import Runner, build_records
-from selfpab_jax.data.cohort import write_cohort
-from selfpab_jax.data.records import open_records
+from selfpab_jax.data.records import build
+from selfpab_jax.data.records.build import Runner, build_records
+from selfpab_jax.data.records.dataset import open_records
+from selfpab_jax.data.sources.synthetic import write_cohort
 from selfpab_jax.errors import DataError
 from selfpab_jax.signal.stft import SpectrogramSettings, spectrogram
 
@@ -92,7 +92,7 @@ def test_killed_at_any_moment_it_goes_on(tmp_path, build_command, contents):
 
 
 def test_a_build_stopped_between_shards_does_only_the_rest(cohort, plan_of, tmp_path, monkeypatch, records, contents):
-    from selfpab_jax.data import workers
+    from selfpab_jax.data.records import build as workers
 
     done = []
 
@@ -150,7 +150,7 @@ def bad_cohort(cohort, tmp_path, moving):
 
 
 def test_bad_files_are_set_aside_with_their_reason(bad_cohort, plan_of, tmp_path):
-    from selfpab_jax.data.describe import describe_text, rejection_reasons
+    from selfpab_jax.data.records.describe import describe_text, rejection_reasons
 
     info = build_records(plan_of(bad_cohort), tmp_path / "out", Runner())
     assert info.rejected == 8
@@ -201,7 +201,8 @@ def test_the_command_fails_without_a_traceback(tmp_path, cli):
 
 
 def test_a_full_disk_is_told_and_the_build_goes_on_later(cohort, plan_of, tmp_path, monkeypatch, records, contents):
-    from selfpab_jax.data import shards, workers
+    from selfpab_jax.data.records import build as workers
+    from selfpab_jax.data.records import shards
 
     room = [3]
 

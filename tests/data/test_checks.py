@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from selfpab_jax.data.checks import check_signal, longest_run, run_lengths
-from selfpab_jax.data.hunt4 import CHANNELS
-from selfpab_jax.data.source import Rejected
+from selfpab_jax.data.sources.base import Rejected
+from selfpab_jax.data.sources.checks import check_signal, longest_run, run_lengths
+from selfpab_jax.data.sources.hunt4 import CHANNELS
 
 
 def check(signal: np.ndarray) -> None:

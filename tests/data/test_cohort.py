@@ -2,8 +2,8 @@ from datetime import datetime
 
 import numpy as np
 
-from selfpab_jax.data.cohort import make_person, make_signal, recordings, write_cohort
-from selfpab_jax.data.hunt4 import Hunt4
+from selfpab_jax.data.sources.hunt4 import Hunt4
+from selfpab_jax.data.sources.synthetic import make_person, make_signal, recordings, write_cohort
 
 
 def test_it_reads_as_hunt4_and_is_believed(tmp_path):

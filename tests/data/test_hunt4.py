@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from selfpab_jax.data.hunt4 import Hunt4
-from selfpab_jax.data.source import Rejected, SourceFile
+from selfpab_jax.data.sources.base import Rejected, SourceFile
+from selfpab_jax.data.sources.hunt4 import Hunt4
 from selfpab_jax.errors import DataError
 
 

@@ -4,8 +4,8 @@ import hypothesis.strategies as st
 import numpy as np
 from hypothesis import given, settings
 
-from selfpab_jax.data.recording import Recording, at_rate, milliseconds, windows
-from selfpab_jax.data.records_format import frame_labels
+from selfpab_jax.data.records.format import frame_labels
+from selfpab_jax.data.sources.base import Recording, at_rate, milliseconds, windows
 from selfpab_jax.signal.stft import SpectrogramSettings
 
 START = datetime(2020, 5, 17, 23, 59, 50)

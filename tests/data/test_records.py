@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selfpab_jax.data.describe import draw
-from selfpab_jax.data.records import open_records
+from selfpab_jax.data.records.dataset import open_records
+from selfpab_jax.data.records.describe import draw
 from selfpab_jax.errors import DataError
-from selfpab_jax.signal.statistics import Statistics
+from selfpab_jax.signal.normalization import Statistics
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from selfpab_jax.cli.main import main
-from selfpab_jax.data.records import open_records
+from selfpab_jax.data.records.dataset import open_records
 from selfpab_jax.data.subsets import hours_of, select
 
 

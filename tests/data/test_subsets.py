@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from selfpab_jax.data.records import RecordIndex
-from selfpab_jax.data.stretches import first_windows
+from selfpab_jax.data.records.dataset import RecordIndex
+from selfpab_jax.data.sources.segments import first_windows
 from selfpab_jax.data.subsets import hours_of, select
 from selfpab_jax.errors import DataError
 

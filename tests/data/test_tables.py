@@ -6,10 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 
-from selfpab_jax.data.recording import Recording, windows
-from selfpab_jax.data.source import Rejected, sensors_of
-from selfpab_jax.data.stretches import stretches
-from selfpab_jax.data.tables import Tables, parse_columns, sensor_columns
+from selfpab_jax.data.sources.base import Recording, Rejected, sensors_of, windows
+from selfpab_jax.data.sources.segments import stretches
+from selfpab_jax.data.sources.tables import Tables, parse_columns, sensor_columns
 from selfpab_jax.errors import DataError
 
 

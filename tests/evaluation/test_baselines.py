@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfpab_jax.evaluation.baselines import interpolate
+from selfpab_jax.train.evaluate import interpolate
 
 
 @settings(max_examples=50, deadline=None)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from selfpab_jax.cli.pretrain import STOPPED_AND_SAVED, pretrain_parser, settings_of
-from selfpab_jax.train.cluster import PORT, TPU_PORT, find_seat
+from selfpab_jax.distributed.init import PORT, TPU_PORT, find_seat
 
 yaml = pytest.importorskip("yaml")
 jsonschema = pytest.importorskip("jsonschema")

@@ -10,8 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfpab_jax.model.alteration import AlterationSettings, alter, covered, draw_stretches, stretch_count, swap_frames
-from selfpab_jax.model.task import TaskSettings, features_of, pose
+from selfpab_jax.model.masking import (
+    AlterationSettings,
+    TaskSettings,
+    alter,
+    covered,
+    draw_stretches,
+    features_of,
+    pose,
+    stretch_count,
+    swap_frames,
+)
 
 DRAWS = 20_000
 REFERENCE_DRAWS = 4000

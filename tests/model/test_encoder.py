@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from selfpab_jax.model.blueprint import draw_blueprint
+from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.flops import forward_flops, training_flops
-from selfpab_jax.model.random import dropout, random_words
-from selfpab_jax.model.settings import ModelSettings
+from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.model.rng import dropout, random_words
 
 SMALL = ModelSettings(width=16, heads=4, feedforward=24, layers=2, dropout=0.1, compute="float32")
 

@@ -10,12 +10,12 @@ import optax
 import pytest
 from numpy.testing import assert_allclose
 
-from selfpab_jax.model.blueprint import Blueprint, Parameters, draw_blueprint
+from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.encoder import EncoderTrace
-from selfpab_jax.model.layout import laid_out
+from selfpab_jax.model.functional import Blueprint, Parameters, draw_blueprint
 from selfpab_jax.model.losses import masked_loss
-from selfpab_jax.model.random import sample_keys
-from selfpab_jax.model.settings import ModelSettings
+from selfpab_jax.model.parameters import laid_out
+from selfpab_jax.model.rng import sample_keys
 
 SETTINGS = ModelSettings(width=60, heads=4, feedforward=90, layers=2, dropout=0.1, compute="float32")
 BATCH, FRAMES, FEATURES = 2, 37, 52

@@ -10,10 +10,10 @@ import optax
 import pytest
 
 from selfpab_jax.convert.table import to_ours, to_torch
-from selfpab_jax.model.blueprint import Blueprint, Parameters, draw_blueprint
+from selfpab_jax.model.config import ModelSettings
+from selfpab_jax.model.functional import Blueprint, Parameters, draw_blueprint
 from selfpab_jax.model.losses import masked_loss
-from selfpab_jax.model.settings import ModelSettings
-from selfpab_jax.train.optimiser import OptimiserSettings, adamw, learning_rate
+from selfpab_jax.train.optimizer import OptimiserSettings, adamw, learning_rate
 
 SIZES = {
     "selfpab": (156, ModelSettings(width=60, heads=6, feedforward=96, layers=3, compute="float32")),

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from selfpab_jax.convert.table import to_torch
-from selfpab_jax.model.blueprint import draw_blueprint
-from selfpab_jax.model.positions import sinusoids
-from selfpab_jax.model.settings import ModelSettings
+from selfpab_jax.model.config import ModelSettings
+from selfpab_jax.model.encoder import sinusoids
+from selfpab_jax.model.functional import draw_blueprint
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: no parity test against torch.nn")
 

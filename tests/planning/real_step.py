@@ -13,11 +13,10 @@ from jsonargparse import Namespace
 
 from selfpab_jax.cli.plan import plan_parser
 from selfpab_jax.cli.pretrain import settings_of
-from selfpab_jax.model.blueprint import draw_blueprint
-from selfpab_jax.signal.statistics import Statistics
-from selfpab_jax.train.optimiser import adamw, learning_rate
-from selfpab_jax.train.sharding import make_mesh
-from selfpab_jax.train.state import create_state
+from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.signal.normalization import Statistics
+from selfpab_jax.train.optimizer import adamw, learning_rate
+from selfpab_jax.train.state import create_state, make_mesh
 from selfpab_jax.train.step import Objective, to_devices, train_step, wishes
 
 STATUS = Path("/proc/self/status")

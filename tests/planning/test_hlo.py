@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from selfpab_jax.planning.collectives import share_sent
-from selfpab_jax.planning.hlo import Shape, parse
-from selfpab_jax.planning.products import products_of
-from selfpab_jax.planning.replica_groups import axes_of, groups_of
+from selfpab_jax.planning.collectives import axes_of, groups_of, share_sent
+from selfpab_jax.planning.hlo import Shape, parse, products_of
 
 LOOP = """HloModule m, entry_computation_layout={()->f32[]}
 

@@ -13,17 +13,16 @@ import pytest
 
 from selfpab_jax.cli.main import main
 from selfpab_jax.cli.plan import mesh_of
+from selfpab_jax.distributed.hardware import CHIPS, peak_flops
+from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.flops import forward_flops, training_flops
-from selfpab_jax.model.settings import ModelSettings
-from selfpab_jax.planning.advice import advice
-from selfpab_jax.planning.estimate import ChipPlan, StepPlan, on_chip, plan_step
+from selfpab_jax.planning.compile import Windows
+from selfpab_jax.planning.hlo import Products
 from selfpab_jax.planning.memory import Memory
-from selfpab_jax.planning.products import Products
-from selfpab_jax.planning.roofline import Roofline, bandwidth
-from selfpab_jax.planning.windows import Windows
-from selfpab_jax.train.chips import CHIPS, peak_flops
-from selfpab_jax.train.optimiser import OptimiserSettings
-from selfpab_jax.train.settings import PretrainSettings
+from selfpab_jax.planning.report import advice
+from selfpab_jax.planning.roofline import ChipPlan, Roofline, StepPlan, bandwidth, on_chip, plan_step
+from selfpab_jax.train.config import PretrainSettings
+from selfpab_jax.train.optimizer import OptimiserSettings
 
 FRAMES, BATCH = 299, 16
 MODEL = ModelSettings(width=128, heads=2, feedforward=256, layers=2)

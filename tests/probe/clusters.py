@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from selfpab_jax.probe.jobs import Rows
+from selfpab_jax.probe.heads.batch import Rows
 
 
 def cluster_rows(

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from selfpab_jax.data.labelled.dataset import DatasetCard, LabelledSource, Sensor
-from selfpab_jax.data.recording import Recording
-from selfpab_jax.data.source import Rejected, SourceFile
-from selfpab_jax.probe.corpus import Corpus
+from selfpab_jax.data.har.card import DatasetCard, LabelledSource, Sensor
+from selfpab_jax.data.sources.base import Recording, Rejected, SourceFile
+from selfpab_jax.probe.dataset import Corpus
 from selfpab_jax.probe.prepare import prepare_corpus
 from selfpab_jax.signal.stft import SpectrogramSettings
 

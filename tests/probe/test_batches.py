@@ -3,7 +3,7 @@ import threading
 import numpy as np
 import pytest
 
-from selfpab_jax.probe.batches import ShuffledRows, read_ahead
+from selfpab_jax.probe.heads.batch import ShuffledRows, read_ahead
 
 
 def test_an_epoch_reads_every_row_once_but_the_rest():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from selfpab_jax.errors import ConfigError
-from selfpab_jax.probe.budgets import choose_subjects, choose_windows
+from selfpab_jax.probe.splits import choose_subjects, choose_windows
 
 TRAIN = ("s0", "s1", "s3")
 

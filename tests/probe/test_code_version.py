@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from selfpab_jax.probe import code_version as module
-from selfpab_jax.probe.code_version import ENCODING, PACKAGE, TRAINING, code_version
+from selfpab_jax.features import cache as module
+from selfpab_jax.features.cache import ENCODING, PACKAGE, TRAINING, code_version
 
 
 def test_every_part_is_there() -> None:

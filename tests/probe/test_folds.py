@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 
 from selfpab_jax.errors import ConfigError, DataError
-from selfpab_jax.probe.folds import check_folds, group_folds, inner_split, leave_one_subject_out
+from selfpab_jax.probe.splits import check_folds, group_folds, inner_split, leave_one_subject_out
 
 NAMES = [f"S{i:02}" for i in range(1, 32)]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from selfpab_jax.errors import ConfigError
-from selfpab_jax.probe.heads import HeadSettings, cross_entropy, head_logits, init_head
+from selfpab_jax.probe.heads.model import HeadSettings, cross_entropy, head_logits, init_head
 
 LAYERS, WIDTH, CLASSES, ROWS = 3, 5, 4, 7
 

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from selfpab_jax.errors import DataError
-from selfpab_jax.probe.head_training import train_jobs, validation_rows
-from selfpab_jax.probe.heads import HeadSettings
-from selfpab_jax.probe.jobs import Rows, make_jobs
-from selfpab_jax.probe.trained_heads import predict_rows
+from selfpab_jax.probe.heads.batch import Rows, make_jobs
+from selfpab_jax.probe.heads.model import HeadSettings, predict_rows
+from selfpab_jax.probe.heads.training import train_jobs, validation_rows
 
 from .clusters import cluster_rows, leave_one_out
 

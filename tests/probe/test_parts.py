@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from selfpab_jax.probe.baselines.settings import BaselinePrediction
-from selfpab_jax.probe.corpus import Corpus
-from selfpab_jax.probe.parts import kept, labelled_digest
+from selfpab_jax.probe.baselines.config import BaselinePrediction
+from selfpab_jax.probe.dataset import Corpus
+from selfpab_jax.probe.methods import kept, labelled_digest
 
 FOUND = BaselinePrediction(np.full((3, 2), 0.5, np.float32), {"steps": 7})
 

@@ -4,9 +4,9 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from selfpab_jax.data.recording import Recording
+from selfpab_jax.data.sources.base import Recording
 from selfpab_jax.errors import ConfigError, DataError
-from selfpab_jax.probe.corpus import SetAside
+from selfpab_jax.probe.dataset import SetAside
 from selfpab_jax.signal.stft import SpectrogramSettings
 
 

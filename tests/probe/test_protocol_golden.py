@@ -7,8 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from selfpab_jax.data.recording import Recording
-from selfpab_jax.data.source import SourceFile
+from selfpab_jax.data.sources.base import Recording, SourceFile
 from selfpab_jax.probe.alignment import (
     frame_labels,
     frame_probabilities,
@@ -18,10 +17,10 @@ from selfpab_jax.probe.alignment import (
     sample_probabilities,
     training_window_count,
 )
-from selfpab_jax.probe.corpus import Corpus
+from selfpab_jax.probe.dataset import Corpus
+from selfpab_jax.probe.metrics import confusion, score_subjects, subject_confusions
 from selfpab_jax.probe.prepare import prepare_corpus
-from selfpab_jax.probe.scores import confusion, score_subjects, subject_confusions
-from selfpab_jax.signal.statistics import Statistics, normalise
+from selfpab_jax.signal.normalization import Statistics, normalise
 from selfpab_jax.signal.stft import SpectrogramSettings, spectrogram
 
 FRAMES, SHIFT, CLASSES = 119, 12, 5

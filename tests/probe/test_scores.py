@@ -8,8 +8,8 @@ from hypothesis import given, settings
 
 from selfpab_jax.errors import DataError
 from selfpab_jax.probe.alignment import predict_recordings
-from selfpab_jax.probe.scores import balanced_accuracy, confusion, kappa, macro_f1, score_subjects, subject_confusions
-from selfpab_jax.probe.shares import label_shares, share_error
+from selfpab_jax.probe.metrics import balanced_accuracy, confusion, kappa, macro_f1, score_subjects, subject_confusions
+from selfpab_jax.probe.predictions import label_shares, share_error
 
 CLASSES = tuple("abcd")
 

@@ -7,15 +7,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from selfpab_jax.errors import ConfigError, DataError
-from selfpab_jax.probe.folds import Fold, leave_one_subject_out
-from selfpab_jax.probe.head_training import train_jobs
-from selfpab_jax.probe.heads import HeadSettings
-from selfpab_jax.probe.jobs import Rows
-from selfpab_jax.probe.probe_heads import probe_heads
-from selfpab_jax.probe.scores import confusion, macro_f1
-from selfpab_jax.probe.selection import SelectionSettings, choose, final_jobs, make_tasks
-from selfpab_jax.probe.table import FeatureTable
-from selfpab_jax.probe.trained_heads import predict_rows
+from selfpab_jax.features.cache import FeatureTable
+from selfpab_jax.probe.heads.batch import Rows
+from selfpab_jax.probe.heads.model import HeadSettings, predict_rows
+from selfpab_jax.probe.heads.selection import SelectionSettings, choose, final_jobs, make_tasks, probe_heads
+from selfpab_jax.probe.heads.training import train_jobs
+from selfpab_jax.probe.metrics import confusion, macro_f1
+from selfpab_jax.probe.splits import Fold, leave_one_subject_out
 
 from .clusters import cluster_rows
 

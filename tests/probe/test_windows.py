@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 
 from selfpab_jax.errors import ConfigError
+from selfpab_jax.features.windows import bucket_lengths, make_windows
 from selfpab_jax.probe.alignment import padded_window_count
-from selfpab_jax.probe.windows import bucket_lengths, make_windows
 
 COUNTS = st.lists(st.integers(1, 90), min_size=1, max_size=5)
 

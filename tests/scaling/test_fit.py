@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy.optimize import least_squares
 
-from selfpab_jax.scaling.fit import HUBER, Fit, fit_law
-from selfpab_jax.scaling.laws import CONSTANT, FLOORED, JOINT, POWER, Curve
+from selfpab_jax.scaling.laws.fit import HUBER, Fit, fit_law
+from selfpab_jax.scaling.laws.forms import CONSTANT, FLOORED, JOINT, POWER, Curve
 
 HOURS = np.repeat(10 * np.sqrt(10) ** np.arange(5), 3)[:, None]
 

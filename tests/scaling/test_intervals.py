@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from selfpab_jax.scaling import bootstrap
-from selfpab_jax.scaling.choice import Foretold, choose, foretell_largest
-from selfpab_jax.scaling.estimate import Estimate, Refusal, estimate
-from selfpab_jax.scaling.laws import CONSTANT, FLOORED, JOINT, POWER, Law
+from selfpab_jax.scaling.laws import intervals as bootstrap
+from selfpab_jax.scaling.laws.forms import CONSTANT, FLOORED, JOINT, POWER, Law
+from selfpab_jax.scaling.laws.intervals import Estimate, Refusal, estimate
+from selfpab_jax.scaling.laws.selection import Foretold, choose, foretell_largest
 from selfpab_jax.scaling.simulate import Trial, simulate, trial
 
 AMOUNTS = 10 * np.sqrt(10) ** np.arange(5)

@@ -10,8 +10,8 @@ import pytest
 
 from selfpab_jax.cli.main import main
 from selfpab_jax.errors import DataError
-from selfpab_jax.scaling.points import Point, load_points, points_from_csv, usable, write_points_csv
-from selfpab_jax.scaling.series import all_series, iso_flop
+from selfpab_jax.scaling.laws.analysis import all_series, iso_flop
+from selfpab_jax.scaling.laws.points import Point, load_points, points_from_csv, usable, write_points_csv
 
 SIZES = (1_000_000, 4_000_000, 16_000_000)
 HOURS = (10.0, 30.0, 100.0, 300.0, 1000.0)

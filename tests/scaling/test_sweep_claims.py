@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from selfpab_jax.scaling.claim import Holder, Taken, claimed, claims_of, wait_while_silent
+from selfpab_jax.scaling.sweep.lease import Holder, Taken, claimed, claims_of, wait_while_silent
 
 ELSEWHERE = Holder("node7", 4711, "another boot", "pid:[1]", "123")
 

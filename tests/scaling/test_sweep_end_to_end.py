@@ -14,12 +14,12 @@ import pytest
 import yaml
 
 from selfpab_jax.cli.main import main
-from selfpab_jax.data.records import open_records
-from selfpab_jax.evaluation.checkpoint_reader import read_checkpoint
-from selfpab_jax.evaluation.evaluate import evaluate
-from selfpab_jax.model.blueprint import draw_blueprint
-from selfpab_jax.scaling.claim import claims_of
-from selfpab_jax.scaling.points import load_points
+from selfpab_jax.data.records.dataset import open_records
+from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.scaling.laws.points import load_points
+from selfpab_jax.scaling.sweep.lease import claims_of
+from selfpab_jax.train.evaluate import evaluate
+from selfpab_jax.train.export import read_checkpoint
 
 SWEEP = {
     "base": "demo",

@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from selfpab_jax.errors import ConfigError
-from selfpab_jax.model.blueprint import draw_blueprint
+from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.flops import training_flops
-from selfpab_jax.model.settings import ModelSettings
+from selfpab_jax.model.functional import draw_blueprint
 from selfpab_jax.scaling.ladder import PUBLISHED, RUNGS, ladder_file, learning_rate_of, parameter_count, rung
 
 

@@ -12,23 +12,22 @@ import pytest
 import yaml
 
 from selfpab_jax.cli.main import main
-from selfpab_jax.data.records import open_records
+from selfpab_jax.data.records.dataset import open_records
 from selfpab_jax.data.subsets import select
 from selfpab_jax.errors import ConfigError, DataError
-from selfpab_jax.model.blueprint import Parameters, draw_blueprint
+from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.flops import training_flops
-from selfpab_jax.model.random import sample_keys
-from selfpab_jax.model.settings import ModelSettings
-from selfpab_jax.scaling.sweep_cost import Shape, memory_bytes
-from selfpab_jax.scaling.sweep_line import Line
-from selfpab_jax.scaling.sweep_plan import plan_sweep
-from selfpab_jax.scaling.sweep_settings import read_sweep, sweep_of
-from selfpab_jax.signal.statistics import Statistics
-from selfpab_jax.train.optimiser import OptimiserSettings, adamw, learning_rate
-from selfpab_jax.train.pretrain import as_json
-from selfpab_jax.train.settings import PretrainSettings
-from selfpab_jax.train.sharding import make_mesh
-from selfpab_jax.train.state import TrainState, abstract_state
+from selfpab_jax.model.functional import Parameters, draw_blueprint
+from selfpab_jax.model.rng import sample_keys
+from selfpab_jax.scaling.sweep.config import read_sweep, sweep_of
+from selfpab_jax.scaling.sweep.cost import Shape, memory_bytes
+from selfpab_jax.scaling.sweep.expand import plan_sweep
+from selfpab_jax.scaling.sweep.manifest import Line
+from selfpab_jax.signal.normalization import Statistics
+from selfpab_jax.train.config import PretrainSettings
+from selfpab_jax.train.loop import as_json
+from selfpab_jax.train.optimizer import OptimiserSettings, adamw, learning_rate
+from selfpab_jax.train.state import TrainState, abstract_state, make_mesh
 from selfpab_jax.train.step import Objective
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"

@@ -10,14 +10,12 @@ from jsonargparse import Namespace
 
 from selfpab_jax.cli.main import main
 from selfpab_jax.errors import DataError
-from selfpab_jax.probe.result_files import save
-from selfpab_jax.probe.results import Arm, ProbeResult
-from selfpab_jax.scaling.downstream import downstream
-from selfpab_jax.scaling.sweep_line import Line
-from selfpab_jax.scaling.sweep_plan import plan_sweep
-from selfpab_jax.scaling.sweep_result import Result, is_complete, probed, read_result, write_result
-from selfpab_jax.scaling.sweep_runs import train_and_measure
-from selfpab_jax.scaling.sweep_settings import sweep_of
+from selfpab_jax.probe.report.results import Arm, ProbeResult, save
+from selfpab_jax.scaling.sweep.config import sweep_of
+from selfpab_jax.scaling.sweep.expand import plan_sweep
+from selfpab_jax.scaling.sweep.manifest import Line
+from selfpab_jax.scaling.sweep.run import downstream, train_and_measure
+from selfpab_jax.scaling.sweep.status import Result, is_complete, probed, read_result, write_result
 
 TRAINED = Result("", "finished", 0.3, 0.7, 0.35, 10, 10, 1e5, 1e9)
 
@@ -57,7 +55,7 @@ def test_a_trained_run_is_only_probed(line: Line, tmp_path: Path, monkeypatch: p
     done = replace(TRAINED, hash=line.hash)
     write_result(tmp_path, done)
     assert not is_complete(line, read_result(tmp_path))
-    monkeypatch.setattr("selfpab_jax.scaling.downstream.downstream_of_run", lambda run, section: 0.8)
+    monkeypatch.setattr("selfpab_jax.scaling.sweep.run.downstream_of_run", lambda run, section: 0.8)
     result = train_and_measure(tmp_path, line, tmp_path / "no records are needed")
     assert result == replace(done, macro_f1=0.8, probe=line.probe)
     assert is_complete(line, result)

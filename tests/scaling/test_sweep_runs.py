@@ -14,14 +14,20 @@ import yaml
 
 from selfpab_jax.cli.main import main
 from selfpab_jax.errors import DataError, RunError
-from selfpab_jax.scaling.claim import Taken, claimed, claims_of
-from selfpab_jax.scaling.collect import collect
-from selfpab_jax.scaling.sweep_folder import Sweep, open_sweep
-from selfpab_jax.scaling.sweep_line import Line
-from selfpab_jax.scaling.sweep_result import RESULT_FILE, Result, read_result, write_result
-from selfpab_jax.scaling.sweep_runs import run_all, run_line
-from selfpab_jax.scaling.sweep_status import read_failure, status_of, status_table
-from selfpab_jax.train.run_directory import Held, write_json
+from selfpab_jax.scaling.sweep.collect import collect
+from selfpab_jax.scaling.sweep.lease import Taken, claimed, claims_of
+from selfpab_jax.scaling.sweep.manifest import Line, Sweep, open_sweep
+from selfpab_jax.scaling.sweep.run import run_all, run_line
+from selfpab_jax.scaling.sweep.status import (
+    RESULT_FILE,
+    Result,
+    read_failure,
+    read_result,
+    status_of,
+    status_table,
+    write_result,
+)
+from selfpab_jax.train.run_dir import Held, write_json
 
 GRIDS = [{"hours": [0.1, 0.2], "seed": [0, 1]}]
 

@@ -4,13 +4,14 @@ import pytest
 from hypothesis import given, settings
 
 from selfpab_jax.signal.resample import (
+    STANDARD_GRAVITY,
     fourier_resample,
     fourier_resample_labels,
     ratio,
     resample,
     resample_labels,
+    to_g,
 )
-from selfpab_jax.signal.units import STANDARD_GRAVITY, to_g
 
 RATES = st.sampled_from([20.0, 25.0, 30.0, 50.0, 64.0, 100.0, 102.4, 200.0])
 

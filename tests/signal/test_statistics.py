@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from selfpab_jax.errors import DataError
-from selfpab_jax.signal.statistics import (
+from selfpab_jax.signal.normalization import (
     UNKNOWN_HOUR,
     Moments,
     Statistics,

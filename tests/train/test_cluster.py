@@ -2,9 +2,8 @@
 
 import pytest
 
+from selfpab_jax.distributed.init import DistributedSettings, Seat, find_seat, seat_of, share_of_gpus, visible_gpus
 from selfpab_jax.errors import ConfigError
-from selfpab_jax.train.cluster import Seat, find_seat
-from selfpab_jax.train.distributed import DistributedSettings, seat_of, share_of_gpus, visible_gpus
 
 SLURM = {
     "SLURM_JOB_ID": "4100",

@@ -8,18 +8,16 @@ import jax
 import numpy as np
 import pytest
 
-from selfpab_jax.model.alteration import AlterationSettings
+from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.flops import forward_flops
-from selfpab_jax.model.settings import ModelSettings
-from selfpab_jax.model.task import TaskSettings
-from selfpab_jax.planning.ahead import Ahead, compile_step, lower
+from selfpab_jax.model.masking import AlterationSettings, TaskSettings
 from selfpab_jax.planning.collectives import collectives_of
+from selfpab_jax.planning.compile import Ahead, Windows, compile_step, lower
+from selfpab_jax.planning.hlo import products_of
 from selfpab_jax.planning.memory import memory_of
-from selfpab_jax.planning.products import products_of
-from selfpab_jax.planning.windows import Windows
-from selfpab_jax.train.optimiser import OptimiserSettings
-from selfpab_jax.train.settings import PretrainSettings
-from selfpab_jax.train.sharding import MeshSettings
+from selfpab_jax.train.config import PretrainSettings
+from selfpab_jax.train.optimizer import OptimiserSettings
+from selfpab_jax.train.state import MeshSettings
 
 FRAMES, FEATURES = 47, 156
 MODEL = ModelSettings(width=24, heads=2, feedforward=40, layers=2)

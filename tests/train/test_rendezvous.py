@@ -6,9 +6,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
+from selfpab_jax.distributed import init as rendezvous
+from selfpab_jax.distributed.init import meet, names
 from selfpab_jax.errors import RunError
-from selfpab_jax.train import rendezvous
-from selfpab_jax.train.rendezvous import meet, names
 
 
 @pytest.fixture

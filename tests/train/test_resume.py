@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from selfpab_jax.evaluation.checkpoint_reader import read_checkpoint
+from selfpab_jax.train.export import read_checkpoint
 
 STEPS = [
     "--optimiser.steps", "240", "--validation.every_steps", "10", "--checkpoint.every_steps", "15",

@@ -7,8 +7,8 @@ import pytest
 
 from selfpab_jax.cli.main import main
 from selfpab_jax.errors import RunError
-from selfpab_jax.train.log import read_log, rewind_log
-from selfpab_jax.train.run_directory import SETTINGS_FILE, claim
+from selfpab_jax.train.logging import read_log, rewind_log
+from selfpab_jax.train.run_dir import SETTINGS_FILE, claim
 
 SETTINGS = {"seed": 1, "data": {"path": "a", "hours": None}, "mesh": {"data": 1}}
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from selfpab_jax.train.optimiser import OptimiserSettings, learning_rate
+from selfpab_jax.train.optimizer import OptimiserSettings, learning_rate
 
 GOLDEN_SCHEDULES = {
     "LinearWUSchedule_total1000": OptimiserSettings(full_first_step=True),

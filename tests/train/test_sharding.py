@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 
 from selfpab_jax.errors import ConfigError
-from selfpab_jax.model.blueprint import draw_blueprint
-from selfpab_jax.model.settings import ModelSettings
-from selfpab_jax.model.task import TaskSettings
-from selfpab_jax.signal.statistics import Statistics
-from selfpab_jax.train.optimiser import OptimiserSettings, adamw, learning_rate
-from selfpab_jax.train.sharding import (
+from selfpab_jax.model.config import ModelSettings
+from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.model.masking import TaskSettings
+from selfpab_jax.signal.normalization import Statistics
+from selfpab_jax.train.optimizer import OptimiserSettings, adamw, learning_rate
+from selfpab_jax.train.state import (
     MeshSettings,
     check_batch,
+    create_state,
     make_mesh,
     parameter_shardings,
     sharding_table,
 )
-from selfpab_jax.train.state import create_state
 from selfpab_jax.train.step import Objective, error_step, to_devices, train_step, wishes
 
 STEPS, BATCH, FRAMES, FEATURES = 20, 16, 39, 36

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from selfpab_jax.model.settings import ModelSettings
-from selfpab_jax.train import pretrain as loop
+from selfpab_jax.model.config import ModelSettings
+from selfpab_jax.train import loop as loop
+from selfpab_jax.train.config import DataSettings, PretrainSettings, ValidationSettings
 from selfpab_jax.train.meter import Meter
-from selfpab_jax.train.optimiser import OptimiserSettings
-from selfpab_jax.train.settings import DataSettings, PretrainSettings, ValidationSettings
+from selfpab_jax.train.optimizer import OptimiserSettings
 from selfpab_jax.train.state import TrainState
 from selfpab_jax.train.step import StepMetrics, jitted_train_step
 

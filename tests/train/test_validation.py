@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from selfpab_jax.cli.main import main
-from selfpab_jax.train.optimiser import OptimiserSettings, adamw
-from selfpab_jax.train.pretrain import Validation
-from selfpab_jax.train.settings import ValidationSettings
+from selfpab_jax.train.config import ValidationSettings
+from selfpab_jax.train.loop import Validation
+from selfpab_jax.train.optimizer import OptimiserSettings, adamw
 
 SMALL = [
     "--model.width", "16", "--model.heads", "2", "--model.feedforward", "16", "--model.layers", "1",

@@ -1,16 +1,148 @@
-"""A random forest on hand-made features."""
+"""Hand-made features in the time and frequency domain, of a window centred on each frame."""
 
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
+import scipy.fft
 from jaxtyping import Bool, Float32
+from numpy.lib.stride_tricks import sliding_window_view
 from sklearn.ensemble import RandomForestClassifier
 
-from selfpab_jax.probe.baselines.handmade import handmade_features
-from selfpab_jax.probe.baselines.rows import frame_of_rows, macro_f1, rows_of, training_rows
-from selfpab_jax.probe.baselines.settings import BaselinePrediction, BaselineSettings, Progress
-from selfpab_jax.probe.corpus import Corpus
-from selfpab_jax.probe.folds import Fold
+from selfpab_jax.errors import DataError
+from selfpab_jax.probe.baselines.config import BaselinePrediction, BaselineSettings, Progress
+from selfpab_jax.probe.baselines.rows import frame_of_rows, macro_f1, once_per_corpus, rows_of, training_rows
+from selfpab_jax.probe.dataset import Corpus
+from selfpab_jax.probe.splits import Fold
+from selfpab_jax.signal.stft import SpectrogramSettings
+
+# Hand-made features in the time and frequency domain, of a window centred on each frame.
+
+BANDS_HZ = (0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3.5, 5.0, 7.5, 10.0)
+"""Edges of the bands whose power is told: narrow around the rates of steps; the last band has no end."""
+OF_EACH = (
+    "mean", "std", "min", "lower_quartile", "median", "upper_quartile", "max", "interquartile_range", "energy",
+    "mean_absolute_difference", "dominant_hz", "dominant_power", "spectral_entropy",
+    *(f"power_from_{edge:g}_hz" for edge in BANDS_HZ),
+)  # fmt: skip
+CHUNK_VALUES = 4_000_000
+"""Samples of windows held at a time: bounds the memory to about 100 MB."""
+
+
+@once_per_corpus
+def handmade_features(corpus: Corpus, seconds: float) -> Float32[np.ndarray, "F K"]:
+    """Features of the frames of all recordings, one after another; K follows `feature_names`.
+
+    Args:
+        corpus: the data set.
+        seconds: length of the window around each frame.
+
+    Raises:
+        DataError: a window shorter than a frame's own.
+    """
+    if seconds * corpus.spectrogram.rate_hz < corpus.spectrogram.fft_window:
+        own = corpus.spectrogram.fft_window / corpus.spectrogram.rate_hz
+        raise DataError(f"hand-made features of {seconds:g} s windows: a frame alone lasts {own:g} s; give more")
+    parts = [
+        features_of_frames(recording.signal_NxC, len(labels_T), corpus.spectrogram, seconds)
+        for recording, labels_T in zip(corpus.recordings, corpus.frame_labels, strict=True)
+    ]
+    return np.concatenate(parts)
+
+
+def feature_names(channels: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of the features, in order: those of each channel and each sensor's magnitude, then correlations."""
+    names = _with_magnitudes(channels)
+    pairs = [f"{a}~{b}" for a, b in combinations(names, 2)]
+    return tuple([f"{name}.{feature}" for name in names for feature in OF_EACH] + pairs)
+
+
+def features_of_frames(
+    signal_NxC: Float32[np.ndarray, "N C"], frames: int, settings: SpectrogramSettings, seconds: float
+) -> Float32[np.ndarray, "T K"]:
+    """Features of a recording's frames.
+
+    A window is centred on its frame and shifted inside where it would cross the recording's ends; a recording that is
+    shorter is one window. C must be a multiple of 3: the axes of each sensor.
+    """
+    signal_CxN = _signals_with_magnitudes(signal_NxC)
+    samples = signal_CxN.shape[1]
+    window = min(round(seconds * settings.rate_hz), samples)
+    centres_T = np.arange(frames) * settings.fft_hop + settings.fft_window // 2
+    starts_T = np.clip(centres_T - window // 2, 0, samples - window)
+    windows_CxSxW = sliding_window_view(signal_CxN, window, axis=1)
+    chunk = max(1, CHUNK_VALUES // (window * len(signal_CxN)))
+    parts = [
+        _features(windows_CxSxW[:, starts_T[i : i + chunk]].transpose(1, 0, 2), settings.rate_hz)
+        for i in range(0, frames, chunk)
+    ]
+    return np.concatenate(parts)
+
+
+def _with_magnitudes(channels: tuple[str, ...]) -> list[str]:
+    names = []
+    for i in range(0, len(channels), 3):
+        names += [*channels[i : i + 3], f"{channels[i].rsplit('_', 1)[0]}_magnitude"]
+    return names
+
+
+def _signals_with_magnitudes(signal_NxC: np.ndarray) -> np.ndarray:
+    signal_CxN = signal_NxC.T.astype(np.float32)
+    sensors = signal_CxN.reshape(-1, 3, signal_CxN.shape[1])
+    magnitudes = np.linalg.norm(sensors, axis=1, keepdims=True)
+    return np.concatenate([sensors, magnitudes], axis=1).reshape(-1, signal_CxN.shape[1])
+
+
+def _features(x_TxCxW: Float32[np.ndarray, "T C W"], rate_hz: float) -> Float32[np.ndarray, "T K"]:
+    frames, channels, window = x_TxCxW.shape
+    ordered = np.sort(x_TxCxW, axis=-1)
+    quartiles = [_quantile(ordered, share) for share in (0.25, 0.5, 0.75)]
+    mean = x_TxCxW.mean(-1)
+    centred = x_TxCxW - mean[..., None]
+    variance = np.square(centred).mean(-1)
+    time = [
+        mean,
+        np.sqrt(variance),
+        ordered[..., 0],
+        *quartiles,
+        ordered[..., -1],
+        quartiles[2] - quartiles[0],
+        mean**2 + variance,
+        np.abs(np.diff(x_TxCxW, axis=-1)).mean(-1),
+    ]
+    each_TxCxK = np.stack([*time, *_spectral(centred, rate_hz)], axis=-1)
+    first, second = np.array(list(combinations(range(channels), 2))).T
+    covariance_TxCxC = centred @ centred.transpose(0, 2, 1) / window
+    scale_TxP = np.sqrt(variance[:, first] * variance[:, second])
+    correlation_TxP = covariance_TxCxC[:, first, second] / np.maximum(scale_TxP, 1e-12)
+    return np.concatenate([each_TxCxK.reshape(frames, -1), correlation_TxP], axis=1).astype(np.float32)
+
+
+def _spectral(centred_TxCxW: np.ndarray, rate_hz: float) -> list[np.ndarray]:
+    """Dominant frequency and its power, entropy, and the power in each band, in g²."""
+    window = centred_TxCxW.shape[-1]
+    taper_W = np.hanning(window + 2)[1:-1].astype(np.float32)
+    spectrum = np.asarray(scipy.fft.rfft(centred_TxCxW * taper_W, axis=-1))
+    power = 2 * np.square(np.abs(spectrum))[..., 1:] / (window * np.square(taper_W).sum())
+    frequency = np.arange(1, power.shape[-1] + 1) * rate_hz / window
+    peak = power.argmax(-1)
+    total = power.sum(-1)
+    share = power / np.maximum(total, 1e-12)[..., None]
+    entropy = -(share * np.log(np.maximum(share, 1e-12))).sum(-1) / np.log(max(2, power.shape[-1]))
+    edges: list[float] = [*BANDS_HZ, np.inf]
+    bands = [power[..., (frequency >= low) & (frequency < high)].sum(-1) for low, high in pairwise(edges)]
+    return [frequency[peak].astype(np.float32), power.max(-1), entropy, *bands]
+
+
+def _quantile(ordered: np.ndarray, share: float) -> np.ndarray:
+    """Of values in order, linear between neighbours (as numpy.quantile, which would sort again)."""
+    place = share * (ordered.shape[-1] - 1)
+    below, rest = int(place), np.float32(place % 1)
+    above = min(below + 1, ordered.shape[-1] - 1)
+    return ordered[..., below] * (1 - rest) + ordered[..., above] * rest
+
+
+# A random forest on hand-made features.
 
 
 def fit_predict_forest(

@@ -5,14 +5,17 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Bool
 
-from selfpab_jax.probe.baselines.cnn import fit_predict_cnn
-from selfpab_jax.probe.baselines.deepconvlstm import fit_predict_deepconvlstm
+from selfpab_jax.probe.baselines.config import BaselinePrediction, BaselineSettings, Progress
 from selfpab_jax.probe.baselines.forest import fit_predict_forest
-from selfpab_jax.probe.baselines.lstm import fit_predict_lstm_signal, fit_predict_lstm_spectrogram
-from selfpab_jax.probe.baselines.settings import BaselinePrediction, BaselineSettings, Progress
-from selfpab_jax.probe.baselines.transformer import fit_predict_transformer
-from selfpab_jax.probe.corpus import Corpus
-from selfpab_jax.probe.folds import Fold
+from selfpab_jax.probe.baselines.networks import (
+    fit_predict_cnn,
+    fit_predict_deepconvlstm,
+    fit_predict_lstm_signal,
+    fit_predict_lstm_spectrogram,
+    fit_predict_transformer,
+)
+from selfpab_jax.probe.dataset import Corpus
+from selfpab_jax.probe.splits import Fold
 
 
 class FitPredict(Protocol):

@@ -16,12 +16,12 @@ import pyarrow.parquet
 import pytest
 import tensorflow_datasets as tfds
 
-from selfpab_jax.data.labelled.dataset import Download
-from selfpab_jax.data.labelled.har70plus import Har70Plus
-from selfpab_jax.data.labelled.harth import Harth
-from selfpab_jax.data.labelled.registry import DATASETS, open_dataset
-from selfpab_jax.data.labelled.uschad import UscHad
-from selfpab_jax.data.source import Rejected
+from selfpab_jax.data.har.card import Download
+from selfpab_jax.data.har.datasets.har70plus import Har70Plus
+from selfpab_jax.data.har.datasets.harth import Harth
+from selfpab_jax.data.har.datasets.uschad import UscHad
+from selfpab_jax.data.har.registry import DATASETS, open_dataset
+from selfpab_jax.data.sources.base import Rejected
 from selfpab_jax.errors import ConfigError, DataError
 
 from .conftest import standing, times

@@ -1,16 +1,8 @@
 import numpy as np
 import pytest
 
-from selfpab_jax.data.labelled.clock import (
-    Stream,
-    common_stretches,
-    nearest,
-    rate_notes,
-    spans,
-    steady_times,
-    stream_of,
-)
-from selfpab_jax.data.source import Rejected
+from selfpab_jax.data.har.resync import Stream, common_stretches, nearest, rate_notes, spans, steady_times, stream_of
+from selfpab_jax.data.sources.base import Rejected
 
 
 def line(times: np.ndarray) -> np.ndarray:

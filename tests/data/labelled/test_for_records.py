@@ -5,9 +5,9 @@ import json
 import numpy as np
 
 from selfpab_jax.cli.main import main
-from selfpab_jax.data.labelled.for_records import ForRecords
-from selfpab_jax.data.labelled.registry import open_dataset
-from selfpab_jax.data.records import open_records
+from selfpab_jax.data.har.registry import open_dataset
+from selfpab_jax.data.har.source import ForRecords
+from selfpab_jax.data.records.dataset import open_records
 
 
 def test_records_of_a_data_set_carry_class_indices(tmp_path, write_harth, capsys):

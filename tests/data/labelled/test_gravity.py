@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from selfpab_jax.data.labelled.gravity import TURNS, check_orientation, turned_upright
-from selfpab_jax.data.labelled.signed_axes import axis_matrix
+from selfpab_jax.data.har.base import TURNS, axis_matrix, check_orientation, turned_upright
 from selfpab_jax.errors import ConfigError
 
 

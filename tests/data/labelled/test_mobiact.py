@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from selfpab_jax.data.labelled.registry import open_dataset
-from selfpab_jax.data.source import Rejected
+from selfpab_jax.data.har.registry import open_dataset
+from selfpab_jax.data.sources.base import Rejected
 from selfpab_jax.errors import DataError
 
 START_NS = 1_391_155_434_000_000_000

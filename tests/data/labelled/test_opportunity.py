@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selfpab_jax.data.labelled.opportunity import GESTURES, LOCOMOTION, Opportunity
-from selfpab_jax.data.labelled.registry import open_dataset
-from selfpab_jax.data.source import Rejected
+from selfpab_jax.data.har.datasets.opportunity import GESTURES, LOCOMOTION, Opportunity
+from selfpab_jax.data.har.registry import open_dataset
+from selfpab_jax.data.sources.base import Rejected
 from selfpab_jax.errors import ConfigError, DataError
 
 COLUMN = {"knee": 2, "hip": 5, "back": 17}

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selfpab_jax.data.labelled.registry import open_dataset
-from selfpab_jax.data.source import Rejected
+from selfpab_jax.data.har.registry import open_dataset
+from selfpab_jax.data.sources.base import Rejected
 from selfpab_jax.errors import ConfigError, DataError
 
 UPRIGHT = {"hand": (-9.6, 1.0, 1.0), "chest": (0.24, 9.67, -1.69), "ankle": (9.66, -1.66, -0.1)}

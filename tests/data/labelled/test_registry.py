@@ -9,9 +9,9 @@ from typing import get_args
 import pytest
 
 from selfpab_jax.cli.records import SourceName
-from selfpab_jax.data.labelled.dataset import card_fields, card_of_fields
-from selfpab_jax.data.labelled.published import G_IN
-from selfpab_jax.data.labelled.registry import DATASETS, dataset_class, open_dataset
+from selfpab_jax.data.har.base import G_IN
+from selfpab_jax.data.har.card import card_fields, card_of_fields
+from selfpab_jax.data.har.registry import DATASETS, dataset_class, open_dataset
 from selfpab_jax.errors import ConfigError
 
 PUBLISHED = [name for name in DATASETS if name != "tables"]
@@ -60,7 +60,7 @@ def test_records_build_knows_every_data_set():
 
 def test_reading_published_files_imports_no_tfds():
     code = (
-        "import sys; from selfpab_jax.data.labelled.registry import DATASETS, open_dataset\n"
+        "import sys; from selfpab_jax.data.har.registry import DATASETS, open_dataset\n"
         "[open_dataset(name, '/nowhere') for name in DATASETS]\n"
         "assert not {'tensorflow_datasets', 'jax', 'grain'} & set(sys.modules)"
     )

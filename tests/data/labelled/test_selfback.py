@@ -5,8 +5,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from selfpab_jax.data.labelled.registry import open_dataset
-from selfpab_jax.data.source import Rejected
+from selfpab_jax.data.har.registry import open_dataset
+from selfpab_jax.data.sources.base import Rejected
 from selfpab_jax.errors import DataError
 
 from .conftest import standing, text_of, times, write_csv

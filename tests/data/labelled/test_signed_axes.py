@@ -5,8 +5,8 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 
-from selfpab_jax.data.labelled.registry import DATASETS, dataset_class
-from selfpab_jax.data.labelled.signed_axes import axis_matrix, to_hunt4_axes
+from selfpab_jax.data.har.base import axis_matrix, to_hunt4_axes
+from selfpab_jax.data.har.registry import DATASETS, dataset_class
 from selfpab_jax.errors import ConfigError
 
 ALL = [

@@ -5,8 +5,8 @@ from datetime import datetime
 import numpy as np
 import pytest
 
-from selfpab_jax.data.labelled.registry import open_dataset
-from selfpab_jax.data.source import Rejected
+from selfpab_jax.data.har.registry import open_dataset
+from selfpab_jax.data.sources.base import Rejected
 from selfpab_jax.errors import ConfigError, DataError
 
 from .conftest import times

@@ -5,10 +5,10 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from selfpab_jax.probe.baselines.batches import Standardised, prediction_batches, training_batches
-from selfpab_jax.probe.baselines.series import series_of
-from selfpab_jax.probe.budgets import choose_windows
-from selfpab_jax.probe.corpus import Corpus
+from selfpab_jax.probe.baselines.rows import series_of
+from selfpab_jax.probe.baselines.training import Standardised, prediction_batches, training_batches
+from selfpab_jax.probe.dataset import Corpus
+from selfpab_jax.probe.splits import choose_windows
 from selfpab_jax.signal.stft import spectrogram
 
 

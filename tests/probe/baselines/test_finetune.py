@@ -7,18 +7,16 @@ import numpy as np
 import pytest
 
 from selfpab_jax.errors import ConfigError, DataError, ModelError
-from selfpab_jax.model.blueprint import draw_blueprint
-from selfpab_jax.model.settings import ModelSettings
-from selfpab_jax.model_directory import ModelConfig
-from selfpab_jax.pretrained import PretrainedEncoder
-from selfpab_jax.probe.baselines.rows import macro_f1, rows_of
-from selfpab_jax.probe.baselines.series import series_of
-from selfpab_jax.probe.branches import Branch, branches_of
-from selfpab_jax.probe.budgets import choose_windows
-from selfpab_jax.probe.corpus import Corpus
+from selfpab_jax.features.encoder import PretrainedEncoder
+from selfpab_jax.features.sensors import Branch, branches_of
+from selfpab_jax.model.config import ModelSettings
+from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.model_dir import ModelConfig
+from selfpab_jax.probe.baselines.rows import macro_f1, rows_of, series_of
+from selfpab_jax.probe.dataset import Corpus
 from selfpab_jax.probe.finetune import FinetunedEncoder, FinetuneSettings, finetune, fit_predict_finetuned
-from selfpab_jax.probe.folds import Fold
-from selfpab_jax.signal.statistics import Statistics
+from selfpab_jax.probe.splits import Fold, choose_windows
+from selfpab_jax.signal.normalization import Statistics
 from selfpab_jax.signal.stft import SpectrogramSettings
 
 FOLD = Fold("s0", ("s0",), ("s1", "s2", "s3"))

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 from selfpab_jax.errors import DataError
-from selfpab_jax.probe.baselines import BASELINES, BaselineSettings, ForestSettings, handmade
-from selfpab_jax.probe.baselines.handmade import feature_names, features_of_frames, handmade_features
+from selfpab_jax.probe.baselines import BASELINES, BaselineSettings, ForestSettings, forest
+from selfpab_jax.probe.baselines.forest import feature_names
 from selfpab_jax.probe.baselines.rows import macro_f1, rows_of
-from selfpab_jax.probe.budgets import choose_windows
-from selfpab_jax.probe.corpus import Corpus
-from selfpab_jax.probe.folds import Fold, leave_one_subject_out
+from selfpab_jax.probe.dataset import Corpus
+from selfpab_jax.probe.splits import Fold, choose_windows, leave_one_subject_out
 from selfpab_jax.signal.stft import SpectrogramSettings
 
 CHANNELS = ("thigh_x", "thigh_y", "thigh_z")
@@ -63,7 +62,7 @@ def test_a_sine_shows_its_frequency_its_power_and_little_entropy():
     signal_NxC = np.stack([np.sin(2 * np.pi * 2 * time_N), np.random.default_rng(0).normal(0, 1, 1000), 0 * time_N], 1)
     got = table(signal_NxC, 39, 5.0)[20]
     assert got["thigh_x.dominant_hz"] == pytest.approx(2.0)
-    bands = [f"power_from_{edge:g}_hz" for edge in handmade.BANDS_HZ]
+    bands = [f"power_from_{edge:g}_hz" for edge in forest.BANDS_HZ]
     power = {band: got[f"thigh_x.{band}"] for band in bands}
     assert max(power, key=lambda band: power[band]) == "power_from_1.75_hz"
     assert sum(power.values()) == pytest.approx(0.5, rel=0.01)  # a sine's variance
@@ -79,7 +78,7 @@ def test_a_recording_shorter_than_the_window_is_one_window(noise_NxC):
 
 def test_memory_is_bounded_by_chunks_that_change_nothing(noise_NxC, monkeypatch: pytest.MonkeyPatch):
     whole = features_of_frames(noise_NxC.astype(np.float32), 24, SETTINGS, 5.0)
-    monkeypatch.setattr(handmade, "CHUNK_VALUES", 5 * 250 * 4)
+    monkeypatch.setattr(forest, "CHUNK_VALUES", 5 * 250 * 4)
     np.testing.assert_allclose(features_of_frames(noise_NxC.astype(np.float32), 24, SETTINGS, 5.0), whole, rtol=1e-5)
 
 

@@ -10,20 +10,20 @@ import optax
 import pytest
 from flax import nnx
 
-from selfpab_jax.model.layers import Dense
-from selfpab_jax.model.settings import ModelSettings
+from selfpab_jax.model.config import ModelSettings
+from selfpab_jax.model.encoder import Dense
 from selfpab_jax.probe.baselines import BASELINES, BaselineSettings, TrainingSettings
-from selfpab_jax.probe.baselines.cnn import CNNArchitecture
-from selfpab_jax.probe.baselines.deepconvlstm import DeepConvLSTMArchitecture
-from selfpab_jax.probe.baselines.lstm import LSTM, LSTMArchitecture
-from selfpab_jax.probe.baselines.network import CompiledNetwork, Rates, compiled
-from selfpab_jax.probe.baselines.rows import class_weights, macro_f1, rows_of
-from selfpab_jax.probe.baselines.series import Reads
-from selfpab_jax.probe.baselines.training import fit_predict_network
-from selfpab_jax.probe.baselines.transformer import TransformerArchitecture
-from selfpab_jax.probe.budgets import choose_windows
-from selfpab_jax.probe.corpus import Corpus
-from selfpab_jax.probe.folds import Fold, leave_one_subject_out
+from selfpab_jax.probe.baselines.networks import (
+    LSTM,
+    CNNArchitecture,
+    DeepConvLSTMArchitecture,
+    LSTMArchitecture,
+    TransformerArchitecture,
+)
+from selfpab_jax.probe.baselines.rows import Reads, class_weights, macro_f1, rows_of
+from selfpab_jax.probe.baselines.training import CompiledNetwork, Rates, compiled, fit_predict_network
+from selfpab_jax.probe.dataset import Corpus
+from selfpab_jax.probe.splits import Fold, choose_windows, leave_one_subject_out
 
 TINY = ModelSettings(width=24, heads=2, feedforward=32, layers=1, dropout=0.1, compute="float32")
 SETTINGS = BaselineSettings(

@@ -10,13 +10,13 @@ import pytest
 
 from selfpab_jax.cli.main import main
 from selfpab_jax.errors import DataError
-from selfpab_jax.model.blueprint import draw_blueprint
-from selfpab_jax.model.settings import ModelSettings
-from selfpab_jax.model_directory import ModelConfig, write_model
-from selfpab_jax.probe.folds import Fold
-from selfpab_jax.probe.leakage import leakage_lines, seen_subjects
-from selfpab_jax.probe.result_files import load
-from selfpab_jax.signal.statistics import Statistics
+from selfpab_jax.model.config import ModelSettings
+from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.model_dir import ModelConfig, write_model
+from selfpab_jax.probe.report.results import load
+from selfpab_jax.probe.run import leakage_lines, seen_subjects
+from selfpab_jax.probe.splits import Fold
+from selfpab_jax.signal.normalization import Statistics
 from selfpab_jax.signal.stft import SpectrogramSettings
 
 CONFIG = ModelConfig(
@@ -121,8 +121,8 @@ def test_what_is_cached_is_not_computed_again(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr("selfpab_jax.probe.feature_cache._compute", refuse)
-    monkeypatch.setattr("selfpab_jax.probe.arms.BASELINES", {"forest": refuse})
+    monkeypatch.setattr("selfpab_jax.features.cache._compute", refuse)
+    monkeypatch.setattr("selfpab_jax.probe.methods.BASELINES", {"forest": refuse})
     assert run(model, tables, out, *forest, "--cache", str(cache), "--overwrite") == 0
     again = load(out)
     for one, other in zip(first.arms, again.arms, strict=True):
@@ -184,7 +184,7 @@ def test_an_arm_that_cannot_be_scored_leaves_the_others(
     def refuse(corpus: object, fold: Fold, *_: object) -> None:
         raise DataError(f"fold {fold.name}: no")
 
-    monkeypatch.setattr("selfpab_jax.probe.arms.BASELINES", {"forest": refuse})
+    monkeypatch.setattr("selfpab_jax.probe.methods.BASELINES", {"forest": refuse})
     assert run(model, tables, tmp_path, "--heads", '["linear"]', "--baselines", '["forest"]') == 0
     result = load(tmp_path)
     assert [arm.name for arm in result.arms] == ["linear"]

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selfpab_jax.model.blueprint import draw_blueprint
-from selfpab_jax.model.settings import ModelSettings
-from selfpab_jax.model_directory import ModelConfig, write_model
-from selfpab_jax.pretrained import PretrainedEncoder, load_encoder
-from selfpab_jax.probe.corpus import Corpus
-from selfpab_jax.probe.windows import make_windows
-from selfpab_jax.signal.statistics import Statistics
+from selfpab_jax.features.encoder import PretrainedEncoder, load_encoder
+from selfpab_jax.features.windows import make_windows
+from selfpab_jax.model.config import ModelSettings
+from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.model_dir import ModelConfig, write_model
+from selfpab_jax.probe.dataset import Corpus
+from selfpab_jax.signal.normalization import Statistics
 from selfpab_jax.signal.stft import SpectrogramSettings
 
 CONFIG = ModelConfig(

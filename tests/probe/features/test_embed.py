@@ -12,17 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from selfpab_jax.cli.main import main
-from selfpab_jax.data.tables import Tables, sensor_columns
+from selfpab_jax.data.sources.streaming import Part, at_rate, estimated_hours, find_files, read_parts
+from selfpab_jax.data.sources.tables import Tables, sensor_columns
 from selfpab_jax.errors import ConfigError, DataError, ModelError
-from selfpab_jax.pretrained import PretrainedEncoder
-from selfpab_jax.probe import embed as embed_module
-from selfpab_jax.probe.branches import branches_of
-from selfpab_jax.probe.cutting import cut_windows
-from selfpab_jax.probe.embed import Ledger, embed
-from selfpab_jax.probe.extract import Extraction
-from selfpab_jax.probe.feature_file import open_feature_file, read_features
-from selfpab_jax.probe.long_recordings import Part, estimated_hours, find_files, read_parts
-from selfpab_jax.probe.resampled_parts import at_rate
+from selfpab_jax.features import streaming as embed_module
+from selfpab_jax.features.encoder import PretrainedEncoder
+from selfpab_jax.features.extract import Extraction
+from selfpab_jax.features.files import open_feature_file, read_features
+from selfpab_jax.features.sensors import branches_of
+from selfpab_jax.features.streaming import Ledger, embed
+from selfpab_jax.features.windows import cut_windows
 from selfpab_jax.signal.resample import resample
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -130,7 +129,7 @@ def test_windows_npz_layers_and_short_recordings(recordings: Path, encoder: Pret
 @pytest.mark.parametrize("rows", [100, 333, 5000])
 @pytest.mark.parametrize("name", ["a.csv", "b.parquet", "P01/2020-02-03_14.npz"])
 def test_parts_join_to_whole_recordings(recordings: Path, name: str, rows: int, monkeypatch) -> None:
-    monkeypatch.setattr("selfpab_jax.probe.long_recordings.CSV_BYTES_A_ROW", 90)
+    monkeypatch.setattr("selfpab_jax.data.sources.streaming.CSV_BYTES_A_ROW", 90)
     how = Tables((), segment_column="segment" if name.startswith("b") else None)
     parts = list(read_parts(recordings / name, how, refuse, rows))
     joined = {part.recording: [] for part in parts}

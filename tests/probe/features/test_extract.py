@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from selfpab_jax.errors import ConfigError, ModelError
-from selfpab_jax.pretrained import PretrainedEncoder
-from selfpab_jax.probe.branches import branches_of, frames_of, open_branches
-from selfpab_jax.probe.corpus import Corpus
-from selfpab_jax.probe.extract import Extraction, encode_windows, prepared
-from selfpab_jax.probe.pipeline import InBackground, several_at_once
-from selfpab_jax.probe.windows import make_windows
+from selfpab_jax.features.encoder import PretrainedEncoder
+from selfpab_jax.features.extract import Extraction, encode_windows, prepared
+from selfpab_jax.features.sensors import branches_of, frames_of, open_branches
+from selfpab_jax.features.windows import make_windows
+from selfpab_jax.prefetch import InBackground, several_at_once
+from selfpab_jax.probe.dataset import Corpus
 from selfpab_jax.signal.stft import SpectrogramSettings
 
 EXACT = Extraction(dtype="float32", batch_size=8)

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from selfpab_jax.errors import DataError, ModelError
-from selfpab_jax.pretrained import PretrainedEncoder, load_encoder
-from selfpab_jax.probe import feature_cache
-from selfpab_jax.probe.branches import Branch, branches_of
-from selfpab_jax.probe.corpus import Corpus
-from selfpab_jax.probe.extract import Extraction, encode_windows
-from selfpab_jax.probe.feature_cache import cached_features, describe_features, open_features
-from selfpab_jax.signal.statistics import Statistics
+from selfpab_jax.features import cache as feature_cache
+from selfpab_jax.features.cache import cached_features, describe_features, open_features
+from selfpab_jax.features.encoder import PretrainedEncoder, load_encoder
+from selfpab_jax.features.extract import Extraction, encode_windows
+from selfpab_jax.features.sensors import Branch, branches_of
+from selfpab_jax.probe.dataset import Corpus
+from selfpab_jax.signal.normalization import Statistics
 
 EXACT = Extraction(dtype="float32", batch_size=8)
 

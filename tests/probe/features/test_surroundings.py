@@ -8,12 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfpab_jax.errors import ConfigError
-from selfpab_jax.pretrained import PretrainedEncoder
-from selfpab_jax.probe.branches import branches_of
-from selfpab_jax.probe.corpus import Corpus
-from selfpab_jax.probe.extract import Extraction
-from selfpab_jax.probe.feature_cache import cached_features
-from selfpab_jax.probe.surroundings import frames_of, with_surroundings
+from selfpab_jax.features.cache import cached_features
+from selfpab_jax.features.encoder import PretrainedEncoder
+from selfpab_jax.features.extract import Extraction, frames_of, with_surroundings
+from selfpab_jax.features.sensors import branches_of
+from selfpab_jax.probe.dataset import Corpus
 from selfpab_jax.signal.stft import SpectrogramSettings
 
 

@@ -14,7 +14,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import selfpab_jax
 from selfpab_jax.errors import ConfigError, ModelError
-from selfpab_jax.probe.transformer import SelfPABFeatures
+from selfpab_jax.features.sklearn import SelfPABFeatures
 from selfpab_jax.signal.stft import SpectrogramSettings
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}

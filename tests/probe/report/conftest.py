@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from selfpab_jax.probe.results import Arm, Budget, EncoderFacts, ProbeResult, Published
+from selfpab_jax.probe.report.results import Arm, Budget, EncoderFacts, ProbeResult, Published
 
 CLASSES = ("walking", "sitting <b>still</b> & $x_1$", "_stairs", "never done")
 LEAK = "the encoder was pre-trained on 1 of these 4 subjects: S1"

@@ -5,12 +5,11 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from selfpab_jax.probe.embedding_map import EmbeddingMap, choose_rows, draw_embedding, project
-from selfpab_jax.probe.gallery import draw_all
-from selfpab_jax.probe.picture_style import COLOURS, RIGHT, WRONG, brief, colour, marker
-from selfpab_jax.probe.pictures import draw_confusion
-from selfpab_jax.probe.results import Arm, Budget, ProbeResult
-from selfpab_jax.probe.timeline import Timeline, draw_timeline, shares
+from selfpab_jax.probe.report.embedding_map import EmbeddingMap, choose_rows, draw_embedding, project
+from selfpab_jax.probe.report.figures import COLOURS, RIGHT, WRONG, brief, colour, draw_confusion, marker
+from selfpab_jax.probe.report.page import draw_all
+from selfpab_jax.probe.report.results import Arm, Budget, ProbeResult
+from selfpab_jax.probe.report.timeline import Timeline, draw_timeline, shares
 
 AWKWARD = ("<b>&", "$x_1$ and $", "_hidden", "cycling while sitting upright, inactive, on a bench")
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selfpab_jax.probe.embedding_map import EmbeddingMap
-from selfpab_jax.probe.report import write_report
-from selfpab_jax.probe.results import ProbeResult
-from selfpab_jax.probe.timeline import Timeline
+from selfpab_jax.probe.report.embedding_map import EmbeddingMap
+from selfpab_jax.probe.report.page import write_report
+from selfpab_jax.probe.report.results import ProbeResult
+from selfpab_jax.probe.report.timeline import Timeline
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 

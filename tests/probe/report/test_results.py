@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from selfpab_jax.errors import DataError
-from selfpab_jax.probe.result_files import as_dict, load, save
-from selfpab_jax.probe.results import SELECTED_ON_TEST, Arm, Budget, ProbeResult
-from selfpab_jax.probe.scores import score_subjects
-from selfpab_jax.probe.summary import compare, summarise
+from selfpab_jax.probe.metrics import score_subjects
+from selfpab_jax.probe.report.results import SELECTED_ON_TEST, Arm, Budget, ProbeResult, as_dict, load, save
+from selfpab_jax.probe.report.summary import compare, summarise
 
 
 def rows(path: Path) -> list[dict[str, str]]:

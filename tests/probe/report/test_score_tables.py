@@ -3,8 +3,8 @@ from dataclasses import replace
 
 import pytest
 
-from selfpab_jax.probe.results import Arm, ProbeResult
-from selfpab_jax.probe.score_tables import (
+from selfpab_jax.probe.report.results import Arm, ProbeResult
+from selfpab_jax.probe.report.tables import (
     Table,
     all_tables,
     as_markdown,

@@ -1,0 +1,1 @@
+"""One file a data set: its card and the reader of its published files."""

@@ -1,0 +1,180 @@
+"""A user's own labelled tables: CSV or Parquet, one file a subject."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from selfpab_jax.data.har.base import G_IN, axis_matrix
+from selfpab_jax.data.har.card import AXES, Classes, DatasetCard, Label, Sensor, labels_in
+from selfpab_jax.data.har.subject_tables import SubjectTables
+from selfpab_jax.data.sources.base import Recording, Rejected, SourceFile, sensors_of
+from selfpab_jax.data.sources.tables import (
+    HARTH_SENSORS,
+    Tables,
+    TimestampUnit,
+    parse_columns,
+    read_table,
+    sensor_columns,
+)
+from selfpab_jax.errors import ConfigError, DataError
+
+AS_IT_IS = ("+x", "+y", "+z")
+
+
+@dataclass(frozen=True)
+class OwnTables(SubjectTables):
+    """Every *.csv and *.parquet in a folder is one subject, named as the file.
+
+    Attributes:
+        sensors: those wanted, in order, of the columns `<sensor>_x`, `_y`, `_z`; empty: back and thigh, or all that
+            `columns` names.
+        columns: other names, as `hip_x=acc_x,hip_y=acc_y,hip_z=acc_z`.
+        axes: for a sensor by name, which of its axes become x (down), y and z, as `("-y", "+x", "+z")`; others stay.
+        unit: of the acceleration: g, mg or m/s2.
+        rate_hz: of the rows; checked against the timestamps where there are any.
+        timestamp_column: time of each row, or None. Text, a Parquet timestamp, or numbers in `timestamp_unit`.
+        timestamp_unit: of timestamps that are numbers.
+        segment_column: rows of one value in a row are one continuous recording; None: the whole file is.
+        label_column: whole numbers or text; missing values are no label.
+        classes: labels in the order of the class indices, as `1=walking,2=running` or `walking,running`; others count
+            as none. None: every label that the files have, in order.
+
+    Raises:
+        ConfigError: an option that cannot be, or that does not fit another.
+    """
+
+    columns: str | None = None
+    axes: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
+    unit: str = "g"
+    rate_hz: float = 50.0
+    timestamp_column: str | None = "timestamp"
+    timestamp_unit: TimestampUnit = "text"
+    segment_column: str | None = None
+    label_column: str = "label"
+    classes: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.version is not None:
+            raise ConfigError("tables have no versions")
+        if not self.rate_hz > 0:
+            raise ConfigError(f"rate_hz is {self.rate_hz}: it must be above 0")
+        if self.unit not in G_IN:
+            raise ConfigError(f"unit is {self.unit!r}: give {', '.join(G_IN)}")
+        there = sensors_of(tuple(self._columns))
+        for channel in (f"{sensor}_{axis}" for sensor in there for axis in AXES):
+            if channel not in self._columns:
+                raise ConfigError(f"columns: {channel} is missing; each sensor has x, y and z")
+        for option, names in (("sensors", self.sensors), ("axes", tuple(self.axes))):
+            if unknown := [name for name in names if name not in there]:
+                raise ConfigError(f"{option}: no sensor {', '.join(unknown)}; there are {', '.join(there)}")
+        for axes in self.axes.values():
+            axis_matrix(axes)
+        given_classes(self.classes)
+
+    @property
+    def name(self) -> str:
+        """As records carry it."""
+        return "tables"
+
+    @cached_property
+    def card(self) -> DatasetCard:
+        """What the options say; where they name no classes, the files are read for their labels.
+
+        Raises:
+            DataError: no folder, no table, or no label in them.
+        """
+        return DatasetCard(
+            name=self.name,
+            version="1.0.0",
+            title="own tables",
+            description=f"The tables in {self.path}.",
+            citation="",
+            licence="",
+            homepage="",
+            sensors=tuple(self._sensors.values()),
+            default_sensors=tuple(self._sensors),
+            rate_hz=self.rate_hz,
+            unit=self.unit,
+            classes=given_classes(self.classes) or self._classes_in_files(),
+            downloads=(),
+            manual="One CSV or Parquet file a subject.",
+        )
+
+    @property
+    def chosen(self) -> tuple[Sensor, ...]:
+        """The sensors read, in order."""
+        return tuple(self._sensors[name] for name in self.sensors or self._sensors)
+
+    def columns_of(self, sensor: Sensor) -> list[str]:
+        """The columns of a sensor's x, y and z."""
+        return [self._columns[f"{sensor.name}_{axis}"] for axis in AXES]
+
+    def files(self) -> Iterator[SourceFile]:
+        """Every table, by name; of Parquet only the footer is read.
+
+        Raises:
+            DataError: no folder, or no table in it.
+        """
+        return Tables((self.path,)).files()
+
+    def read(self, file: SourceFile) -> list[Recording]:
+        """The continuous recordings of a table.
+
+        Raises:
+            Rejected: unreadable, a column missing or of a wrong type, or another rate than given.
+        """
+        return self.recordings(
+            file,
+            timestamp=self.timestamp_column,
+            label=self.label_column,
+            segment=self.segment_column,
+            timestamp_unit=self.timestamp_unit,
+        )
+
+    @property
+    def _columns(self) -> dict[str, str]:
+        """The column of each channel."""
+        if self.columns is None:
+            return dict(sensor_columns(self.sensors or HARTH_SENSORS))
+        try:
+            return dict(parse_columns(self.columns))
+        except DataError as error:
+            raise ConfigError(str(error)) from None
+
+    @property
+    def _sensors(self) -> dict[str, Sensor]:
+        names = sensors_of(tuple(self._columns))
+        return {name: Sensor(name, "not declared", self.axes.get(name, AS_IT_IS)) for name in names}
+
+    def _classes_in_files(self) -> Classes:
+        found: set[Label] = set()
+        reasons: list[str] = []
+        for file in self.files():
+            try:
+                found |= labels_in(read_table(Path(file.path), [self.label_column]), self.label_column)
+            except Rejected as error:
+                reasons.append(f"{file.name}: {error}")  # `read` says why again, and sets this file aside alone
+        if not found:
+            why = f" ({reasons[0]}; dataset.options.label_column names another)" if reasons else ""
+            raise DataError(f"{self.path}: no file has a label in column {self.label_column}{why}")
+        ordered = sorted(found, key=lambda label: (isinstance(label, str), label))
+        return tuple((label, str(label)) for label in ordered)
+
+
+def given_classes(text: str | None) -> Classes:
+    """`1=walking,2=running` or `walking,running` as (label, name) pairs; none for None.
+
+    Raises:
+        ConfigError: an empty or repeated label.
+    """
+    if text is None:
+        return ()
+    pairs = []
+    for item in text.split(","):
+        label, _, name = (part.strip() for part in item.partition("="))
+        number = label.removeprefix("-").isdecimal()
+        pairs.append((int(label) if number else label, name or label))
+    if "" in dict(pairs) or len(dict(pairs)) < len(pairs):
+        raise ConfigError(f"classes: {text!r} has an empty or repeated label; give e.g. 1=walking,2=running")
+    return tuple(pairs)

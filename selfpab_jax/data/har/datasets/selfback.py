@@ -1,0 +1,170 @@
+"""selfBACK: nine activities, wrist and thigh."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from selfpab_jax.data.har.base import published_folder, with_notes
+from selfpab_jax.data.har.card import AXES, DatasetCard, Download, Sensor, class_indices
+from selfpab_jax.data.har.resync import GAP_LIMIT, Stream, common_stretches, left_out, rate_notes, stream_of
+from selfpab_jax.data.har.subject_tables import SubjectTables
+from selfpab_jax.data.sources.base import Recording, Rejected, SourceFile
+from selfpab_jax.data.sources.tables import moment, numbers, read_table, seconds
+from selfpab_jax.errors import DataError
+
+ACTIVITIES = (
+    "walk_slow",
+    "walk_mod",
+    "walk_fast",
+    "jogging",
+    "upstairs",
+    "downstairs",
+    "standing",
+    "sitting",
+    "lying",
+)
+NAMES = ("walking slowly", "walking", "walking fast", "jogging", *ACTIVITIES[4:])
+FOLDERS = {"wrist": ("w", "wrist34", "wrist50"), "thigh": ("t", "thigh34")}
+"""Of each sensor: in the UCI archive, and in the authors' repository."""
+TABLES = "subject_*.parquet"
+BYTES_A_ROW = 52
+
+CARD = DatasetCard(
+    name="selfback",
+    version="1.0.0",
+    title="selfBACK",
+    description=(
+        "33 people did nine activities of about three minutes each, with Axivity AX3 accelerometers on the wrist and "
+        "the right thigh, each sampled by its own clock at about 100 Hz. One file an activity, sensor and subject; "
+        "both are brought onto one even clock of 100 Hz by linear interpolation."
+    ),
+    citation="""@inproceedings{sani2017learning,
+  author = {Sani, Sadiq and Massie, Stewart and Wiratunga, Nirmalie and Cooper, Kay},
+  title = {Learning Deep and Shallow Features for Human Activity Recognition},
+  booktitle = {Knowledge Science, Engineering and Management (KSEM)},
+  year = {2017},
+}""",
+    licence="CC BY 4.0",
+    homepage="https://archive.ics.uci.edu/dataset/521/selfback",
+    sensors=(
+        Sensor("wrist", "wrist; has no counterpart in HUNT4 and keeps its published axes"),
+        Sensor("thigh", "right thigh; x down, y right, z backward, as HUNT4's"),
+    ),
+    default_sensors=("wrist", "thigh"),
+    rate_hz=100.0,
+    unit="g",
+    classes=tuple(zip(ACTIVITIES, NAMES, strict=True)),
+    downloads=(Download("https://archive.ics.uci.edu/static/public/521/selfback.zip", None),),
+    manual=(
+        "Download selfback.zip from https://archive.ics.uci.edu/dataset/521/selfback and unpack it: w/jogging/026.csv, "
+        "t/jogging/026.csv and so on."
+    ),
+    subjects=33,
+)
+CARD_OF_TABLES = replace(
+    CARD,
+    version="1.1.0",
+    description=CARD.description + " Here resampled to 50 Hz, as one table a subject.",
+    rate_hz=50.0,
+    classes=tuple(enumerate(NAMES, 1)),
+    downloads=(),
+    manual=f"One table a subject, {TABLES}: timestamp, wrist_x .. thigh_z in g, label 1 to 9, segment.",
+)
+
+
+@dataclass(frozen=True)
+class SelfBack(SubjectTables):
+    """Version 1.0: the files as published, `w/<activity>/<subject>.csv` and `t/...` with time, x, y, z. The authors'
+    repository (rgu-selfback/Datasets on GitHub) has them as `raw/9_class/wrist34/...` and `thigh34/...`, of 34 people;
+    the archive's folder `wt`, of both sensors, is not read.
+    Version 1.1, made of them and never published: `subject_<number>.parquet` at 50 Hz, continuous within a segment.
+    Which of the two lies in the folder is found where no version is given.
+    """
+
+    CARDS: ClassVar[tuple[DatasetCard, ...]] = (CARD, CARD_OF_TABLES)
+    PATTERN: ClassVar[str] = TABLES
+
+    @cached_property
+    def card(self) -> DatasetCard:
+        """What the data set is, in the version asked for or found."""
+        if self.version is None and Path(self.path).is_dir() and next(Path(self.path).glob(TABLES), None):
+            return CARD_OF_TABLES
+        return super().card
+
+    def files(self) -> Iterator[SourceFile]:
+        """Every activity of every subject of whom a chosen sensor has a file.
+
+        Raises:
+            DataError: not a folder of selfBACK.
+        """
+        if self.card.rate_hz == CARD_OF_TABLES.rate_hz:
+            yield from super().files()
+            return
+        folders = self._folders()
+        found: dict[tuple[str, str], Path] = {}
+        for folder in folders.values():
+            for path in sorted(folder.glob("*/[0-9]*.csv")):
+                found.setdefault((path.stem, path.parent.name), path)
+        for (number, activity), path in sorted(found.items()):
+            yield SourceFile(f"subject_{number}", activity, str(path), path.stat().st_size // BYTES_A_ROW)
+
+    def read(self, file: SourceFile) -> list[Recording]:
+        """An activity of a subject as one recording, or several where a sensor paused.
+
+        Raises:
+            Rejected: unreadable, a column missing, a sensor's file missing, or no common time.
+        """
+        if self.card.rate_hz == CARD_OF_TABLES.rate_hz:
+            return self.recordings(file, timestamp="timestamp", label="label", segment="segment")
+        rate, of_file = self.card.rate_hz, Path(file.path)
+        streams = []
+        for name, folder in self._folders().items():
+            path = folder / of_file.parent.name / of_file.name
+            if not path.is_file():
+                raise Rejected(f"sensor missing: there is no {path.relative_to(folder.parent)} ({name})")
+            streams.append(_stream(path))
+        notes = tuple(
+            note
+            for sensor, stream in zip(self.chosen, streams, strict=True)
+            for note in rate_notes(stream, rate, sensor.name)
+        )
+        pieces = common_stretches(streams, rate)
+        if not pieces:
+            raise Rejected("the sensors have no time in common")
+        whole = (min(stream.times_N[0] for stream in streams), max(stream.times_N[-1] for stream in streams))
+        recordings, unknown = [], ()
+        for piece in pieces:
+            signal_NxC = self.converted(piece.signals)
+            notes += self.doubts(signal_NxC)
+            labels_N, unknown = class_indices(np.full(len(signal_NxC), file.name), self.card.classes)
+            name = file.name if len(pieces) == 1 else f"{file.name}:{round((piece.times_N[0] - whole[0]) * rate)}"
+            start = moment(float(piece.times_N[0]), "text")
+            recordings.append(Recording(file.subject, name, start, rate, signal_NxC, labels_N))
+        return with_notes(recordings, notes + unknown + left_out(pieces, [whole], GAP_LIMIT))
+
+    def _folders(self) -> dict[str, Path]:
+        """The folder of each chosen sensor."""
+        folders = {}
+        for sensor in self.chosen:
+            for name in FOLDERS[sensor.name]:
+                try:
+                    folders[sensor.name] = published_folder(self.path, f"{name}/*/[0-9]*.csv", "selfBACK") / name
+                    break
+                except DataError:
+                    continue
+            else:
+                names = " or ".join(f"{name}/<activity>/<subject>.csv" for name in FOLDERS[sensor.name])
+                raise DataError(f"{self.path}: not a folder of selfBACK with {sensor.name} (no {names}, no {TABLES})")
+        return folders
+
+
+def _stream(path: Path) -> Stream:
+    """A sensor's samples."""
+    table = read_table(path, ["time", *AXES])
+    if not table.num_rows:
+        raise Rejected(f"too short: {path.name} has no rows")
+    return stream_of(seconds(table, "time", "text"), np.stack([numbers(table, axis) for axis in AXES], axis=1))

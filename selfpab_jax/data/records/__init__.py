@@ -1,0 +1,1 @@
+"""Spectrogram records: built once from recordings, read many times."""

@@ -1,0 +1,161 @@
+"""Finished records, opened for training: checked, indexed, and read at random."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, SupportsIndex
+
+import numpy as np
+import pyarrow.parquet
+from jaxtyping import Float32, Int64
+
+from selfpab_jax.data.records.format import RecordsInfo, ShardFile, read_info, records_folder
+from selfpab_jax.data.records.shards import fingerprint, index_file, statistics_file
+from selfpab_jax.data.sources.segments import first_windows
+from selfpab_jax.errors import DataError
+from selfpab_jax.signal.normalization import Statistics
+
+
+@dataclass(frozen=True)
+class RecordIndex:
+    """A row per record of a split, in the order of its positions.
+
+    Attributes:
+        subject, recording: texts.
+        start_ms: ms since 1970, -1 where unknown.
+        stretch: number of the continuous stretch of recording that the record is a window of; its windows follow each
+            other in order.
+        seconds: of recording that the record adds to those before it in its stretch: a whole window, then the shift.
+    """
+
+    subject: np.ndarray
+    recording: np.ndarray
+    start_ms: Int64[np.ndarray, " R"]
+    stretch: Int64[np.ndarray, " R"]
+    seconds: Float32[np.ndarray, " R"]
+
+    def __len__(self) -> int:
+        return len(self.start_ms)
+
+
+@dataclass(frozen=True)
+class Records:
+    """Records of one folder, as `open_records` found them."""
+
+    folder: Path
+    info: RecordsInfo
+    _statistics: dict[str, Statistics] = field(repr=False)
+
+    def statistics(self, kind: str = "hour_weighted") -> Statistics:
+        """The training split's statistics: `hour_weighted` (the original's) or `plain`.
+
+        Raises:
+            DataError: another kind.
+        """
+        if kind not in self._statistics:
+            raise DataError(f"statistics {kind!r} do not exist; choose from {', '.join(self._statistics)}")
+        return self._statistics[kind]
+
+    def index(self, split: str) -> RecordIndex:
+        """Subject, recording and time of every record of a split.
+
+        Raises:
+            DataError: no such split.
+        """
+        self._check_split(split)
+        path = self.folder / index_file(split)
+        try:
+            table = pyarrow.parquet.read_table(path, use_threads=False)
+        except (OSError, pyarrow.ArrowException) as error:
+            raise DataError(f"{path} cannot be read ({error}); build the records again") from None
+        if table.num_rows != self.info.splits[split].records:
+            raise DataError(f"{path} has {table.num_rows} rows, the split {self.info.splits[split].records} records")
+        subject, recording = (np.array(table[name].to_pylist()) for name in ("subject", "recording"))
+        start_ms = table["start_ms"].to_numpy()
+        shift_seconds = self.info.shift_samples / self.info.settings.rate_hz
+        first = first_windows(subject, recording, start_ms, shift_seconds)
+        return RecordIndex(
+            subject=subject,
+            recording=recording,
+            start_ms=start_ms,
+            stretch=np.cumsum(first, dtype=np.int64) - 1,
+            seconds=np.where(first, self.info.window_seconds, self.info.new_seconds).astype(np.float32),
+        )
+
+    def source(self, split: str) -> "RecordSource":
+        """The records of a split by position.
+
+        Raises:
+            DataError: no such split.
+        """
+        self._check_split(split)
+        return RecordSource(str(self.folder), split, self.info.splits[split].records)
+
+    def _check_split(self, split: str) -> None:
+        if split not in self.info.splits:
+            raise DataError(f"{self.folder}: no split {split!r}; there are {', '.join(self.info.splits)}")
+
+
+@dataclass
+class RecordSource:
+    """Random access through TFDS; opens the files on first use, so that it can travel to worker processes."""
+
+    folder: str
+    split: str
+    records: int
+
+    def __len__(self) -> int:
+        return self.records
+
+    def __getitem__(self, position: SupportsIndex) -> dict[str, Any]:
+        """A record: `spectrogram` (T, X) float16 (read-only), `subject`, `recording`, `start`, `source`, `labels`."""
+        try:
+            return self._opened[position]
+        except (RuntimeError, ValueError, OSError) as error:  # what ArrayRecord raises, whatever is wrong
+            raise DataError(f"{self.folder}: record {position} of {self.split} cannot be read: {error}") from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder, "split": self.split, "records": self.records}
+
+    @cached_property
+    def _opened(self) -> Any:
+        import tensorflow_datasets as tfds
+
+        return tfds.builder_from_directory(self.folder).as_data_source(self.split)  # type: ignore[call-arg]
+
+
+def open_records(path: Path) -> Records:
+    """Opens the `--out` folder of `records build`, or the versioned folder in it, and checks every shard.
+
+    Sizes, both ends of each shard and the statistics' shapes are compared with what the build wrote down; no record
+    is read.
+
+    Raises:
+        DataError: nothing there, a shard missing, truncated or foreign, or statistics that do not fit; names the file.
+    """
+    folder = records_folder(Path(path))
+    info = read_info(folder)
+    for shard in info.shards:
+        _check_shard(folder / shard.file, shard)
+    statistics = {kind: Statistics.load(folder / statistics_file(kind)) for kind in ("hour_weighted", "plain")}
+    for kind, each in statistics.items():
+        if len(each.mean) != info.features:
+            raise DataError(
+                f"{folder / statistics_file(kind)}: statistics of {len(each.mean)} features do not fit "
+                f"the records' {info.features}; build the records again"
+            )
+    return Records(folder, info, statistics)
+
+
+def _check_shard(path: Path, shard: ShardFile) -> None:
+    mend = "copy it again, or build the records again with --overwrite"
+    try:
+        size = path.stat().st_size
+        if size != shard.bytes:
+            raise DataError(f"{path}: truncated or foreign shard ({size} bytes, not {shard.bytes}); {mend}")
+        if fingerprint(path) != shard.fingerprint:
+            raise DataError(f"{path}: foreign shard (another data set's, or damaged); {mend}")
+    except FileNotFoundError:
+        raise DataError(f"{path}: shard is missing; {mend}") from None
+    except OSError as error:
+        raise DataError(f"{path}: shard cannot be read ({error.strerror}); {mend}") from None

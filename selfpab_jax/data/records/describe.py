@@ -1,0 +1,121 @@
+"""Records in words and in a picture."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from selfpab_jax.data.records.dataset import Records
+from selfpab_jax.data.records.format import REJECTED_FILE
+from selfpab_jax.errors import DataError
+
+UNKNOWN = "unknown"
+REASONS_SHOWN = 10
+
+
+def describe_text(records: Records) -> str:
+    """Sizes, settings, statistics and what was set aside, as lines."""
+    info = records.info
+    settings = info.settings
+    lines = [
+        f"{records.folder}",
+        f"source {info.source}: {', '.join(info.channels)}",
+        f"windows of {info.window_seconds:g} s every {info.shift_samples / settings.rate_hz:g} s at "
+        f"{settings.rate_hz:g} Hz: {info.frames} frames of {info.features} features "
+        f"(Hann window {settings.fft_window}, hop {settings.fft_hop})" + (", labelled" if info.labels else ""),
+        "",
+        f"{'split':<12}{'hours':>10}{'subjects':>10}{'windows':>10}{'shards':>8}{'MB':>10}",
+    ]
+    for split, size in info.splits.items():
+        shards = info.shard_files(split)
+        megabytes = sum(shard.bytes for shard in shards) / 1e6
+        lines.append(
+            f"{split:<12}{size.hours:>10.1f}{size.subjects:>10}{size.records:>10}{len(shards):>8}{megabytes:>10.1f}"
+        )
+    lines += ["", "statistics of the training split, mean over features: mean, std"]
+    for kind in ("hour_weighted", "plain"):
+        statistics = records.statistics(kind)
+        lines.append(f"  {kind:<14}{statistics.mean.mean():>10.4g}{statistics.std.mean():>10.4g}")
+    lines += ["", f"{info.rejected} of {info.files} files set aside"]
+    reasons = rejection_reasons(records.folder)
+    lines += [f"  {count:>6}  {reason}" for reason, count in reasons.most_common(REASONS_SHOWN)]
+    if len(reasons) > REASONS_SHOWN:
+        lines.append(f"  ... and {len(reasons) - REASONS_SHOWN} more reasons in {records.folder / REJECTED_FILE}")
+    return "\n".join(lines)
+
+
+def rejection_reasons(folder: Path) -> Counter[str]:
+    """How many files were set aside for what, by the words before the colon of each reason."""
+    with open(folder / REJECTED_FILE) as lines:
+        return Counter(json.loads(line)["reason"].partition(":")[0] for line in lines)
+
+
+def draw(records: Records, path: Path) -> None:
+    """Writes a PNG: two windows, hours by hour of the day and by subject, and mean and std per bin.
+
+    Raises:
+        DataError: it cannot be written there.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 9), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplot_mosaic([["quiet", "quiet", "lively", "lively"], ["hours", "subjects", "mean", "std"]])
+    index = records.index("train")
+    _draw_examples(records, axes)
+    _draw_hours(axes["hours"], index.start_ms, index.seconds)
+    _draw_subjects(axes["subjects"], index.subject, index.seconds)
+    _draw_statistics(records, axes["mean"], axes["std"])
+    figure.suptitle(f"{records.info.source}: {', '.join(records.info.sensors)}")
+    try:
+        figure.savefig(path, dpi=100)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: the picture cannot be written ({error})") from None
+
+
+def _draw_examples(records: Records, axes: dict) -> None:
+    source = records.source("train")
+    looked_at = [source[i]["spectrogram"].astype(np.float32) for i in np.linspace(0, len(source) - 1, 40).astype(int)]
+    looked_at.sort(key=lambda spectrogram_TxX: float(spectrogram_TxX.std(axis=0).mean()))
+    channels, settings = records.info.channels, records.info.settings
+    for name, spectrogram_TxX in (("quiet", looked_at[len(looked_at) // 4]), ("lively", looked_at[-1])):
+        axes[name].imshow(
+            np.log10(spectrogram_TxX.T + 1e-3),
+            aspect="auto",
+            origin="lower",
+            extent=(0, records.info.window_seconds, 0, records.info.features),
+            vmin=-2,
+            vmax=1.5,
+        )
+        axes[name].set_yticks((np.arange(len(channels)) + 0.5) * settings.bins, channels)
+        axes[name].set_xlabel("seconds")
+        axes[name].set_title(
+            f"a {name} window (log magnitude; bins 0 to {settings.rate_hz / 2:g} Hz per channel)", fontsize=9
+        )
+
+
+def _draw_hours(axis: object, start_ms: np.ndarray, seconds: np.ndarray) -> None:
+    known = start_ms >= 0
+    hours_H = np.bincount(start_ms[known] // 3_600_000 % 24, seconds[known] / 3600, minlength=24)
+    axis.bar(np.arange(24), hours_H)  # type: ignore[attr-defined]
+    axis.set(xlabel="hour of the day", ylabel="hours of recording", title="training split")  # type: ignore[attr-defined]
+
+
+def _draw_subjects(axis: object, subject: np.ndarray, seconds: np.ndarray) -> None:
+    _, codes = np.unique(subject, return_inverse=True)
+    axis.plot(np.sort(np.bincount(codes, seconds / 3600))[::-1], drawstyle="steps-mid")  # type: ignore[attr-defined]
+    axis.set(xlabel="subjects, by hours", ylabel="hours of recording", ylim=(0, None))  # type: ignore[attr-defined]
+
+
+def _draw_statistics(records: Records, mean_axis: object, std_axis: object) -> None:
+    frequency_F = (
+        np.arange(records.info.settings.bins) * records.info.settings.rate_hz / records.info.settings.fft_window
+    )
+    statistics = records.statistics("plain")
+    for axis, values_X, title in ((mean_axis, statistics.mean, "mean"), (std_axis, statistics.std, "std")):
+        for channel, values_F in zip(records.info.channels, values_X.reshape(-1, len(frequency_F)), strict=True):
+            axis.semilogy(frequency_F, np.maximum(values_F, 1e-4), label=channel)  # type: ignore[attr-defined]
+        axis.set(xlabel="Hz", title=f"{title} per bin (plain)")  # type: ignore[attr-defined]
+    mean_axis.legend(fontsize=7)  # type: ignore[attr-defined]

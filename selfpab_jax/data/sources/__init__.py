@@ -1,0 +1,1 @@
+"""Where recordings come from, and the checks that they pass."""

@@ -1,0 +1,1 @@
+"""Several processes as one run, and the hardware that they run on."""

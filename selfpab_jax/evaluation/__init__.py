@@ -1,1 +1,0 @@
-"""What a model reconstructs on held-out windows, in figures and pictures."""

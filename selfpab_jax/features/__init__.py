@@ -1,0 +1,1 @@
+"""Frozen features: the pre-trained encoder, extraction, the cache, and features of long recordings."""

@@ -1,0 +1,326 @@
+"""The door for users of features: a frozen encoder that takes signals or spectrograms."""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32, Int
+
+from selfpab_jax.errors import ConfigError, ModelError
+from selfpab_jax.model.functional import Blueprint, Parameters, draw_blueprint
+from selfpab_jax.model_dir import ModelConfig, read_model
+from selfpab_jax.signal.normalization import Statistics
+from selfpab_jax.signal.resample import ratio, resample
+from selfpab_jax.signal.stft import spectrogram as make_spectrogram
+
+Layers = Literal["last", "all"] | int | tuple[int, ...]
+"""Which outputs: `last`, `all` (the embedding and every layer), or depths: 0 the embedding, 1 the first layer, -1 the
+last one."""
+RUNNING_ONLY = ("dropout", "rematerialise", "layout", "attention")
+"""Settings of the model that change how it is trained or computed, not what it is."""
+
+
+class PretrainedEncoder:
+    """A frozen encoder with the statistics it was trained with. Make it with `load_encoder`.
+
+    Args:
+        config: of the model directory.
+        parameters: encoder and head.
+        statistics: for normalisation, or None: then only normalised frames are taken.
+        sensor: the one sensor whose frames come in, for a cross-sensor model.
+    """
+
+    def __init__(
+        self, config: ModelConfig, parameters: Parameters, statistics: Statistics | None, sensor: str | None = None
+    ):
+        self.config = config
+        self.parameters = parameters
+        self.sensors = _input_sensors(config, sensor)
+        self.statistics = statistics
+        self._statistics = None if statistics is None else _of_sensors(statistics, config, self.sensors)
+
+    @cached_property
+    def blueprint(self) -> Blueprint:
+        """The network without its arrays."""
+        return draw_blueprint(self.config.model, self.config.features, self.config.outputs)
+
+    @property
+    def width(self) -> int:
+        """Features D of an encoded frame."""
+        return self.config.model.width
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the channels that `encode_signal` takes, in order."""
+        return tuple(name for name in self.config.channels if name.rsplit("_", 1)[0] in self.sensors)
+
+    @property
+    def features(self) -> int:
+        """Features X of an input frame."""
+        return len(self.channels) * self.config.spectrogram.bins
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of everything that features depend on: sizes, sensors, spectrogram, weights, statistics, dtype."""
+        config = asdict(self.config)
+        sizes = {name: value for name, value in config["model"].items() if name not in RUNNING_ONLY}
+        kept = {name: config[name] for name in ("family", "features", "channels", "spectrogram")}
+        digest = hashlib.sha256(json.dumps([sizes, kept, self.sensors], sort_keys=True).encode())
+        for name, array in sorted(self.parameters.items()):
+            if name.startswith("encoder."):
+                digest.update(name.encode() + np.ascontiguousarray(array).data)
+        if self._statistics is not None:
+            digest.update(self._statistics.mean.tobytes() + self._statistics.std.tobytes())
+        return digest.hexdigest()
+
+    def with_compute(self, compute: Literal["float32", "bfloat16"]) -> "PretrainedEncoder":
+        """The same encoder with matrix products in this dtype."""
+        return self._with(replace(self.config, model=replace(self.config.model, compute=compute)), self.parameters)
+
+    def with_layout(self, layout: Literal["exact", "padded"]) -> "PretrainedEncoder":
+        """The same function in this layout."""
+        return self._with(replace(self.config, model=replace(self.config.model, layout=layout)), self.parameters)
+
+    def with_random_weights(self, seed: int) -> "PretrainedEncoder":
+        """The same network and statistics with weights that were never trained: what pre-training is compared with."""
+        return self._with(self.config, self.blueprint.initialise(jax.random.key(seed)))
+
+    def without_calendar(self) -> "PretrainedEncoder":
+        """Without calendar positions, as the original uses LTA2V downstream; others as they are."""
+        return self._with(
+            replace(self.config, model=replace(self.config.model, temporal_positions=False)), self.parameters
+        )
+
+    def for_sensor(self, sensor: str) -> "PretrainedEncoder":
+        """A cross-sensor encoder for another sensor's frames; the weights are shared."""
+        return PretrainedEncoder(self.config, self.parameters, self.statistics, sensor)
+
+    def _with(self, config: ModelConfig, parameters: Parameters) -> "PretrainedEncoder":
+        sensor = self.sensors[0] if config.family == "monoselfpab" else None
+        return PretrainedEncoder(config, parameters, self.statistics, sensor)
+
+    def frame_count(self, samples: int, rate_hz: float) -> int:
+        """Frames of a signal: those of `encode_signal` beyond it are padding."""
+        settings = self.config.spectrogram
+        factor = ratio(rate_hz, settings.rate_hz)
+        return settings.frame_count(-(-samples * factor.numerator // factor.denominator))
+
+    def encode(
+        self,
+        spectrogram: Float[np.ndarray, "B T X"],
+        timestamps: Int[np.ndarray, "B T 5"] | None = None,
+        *,
+        normalised: bool = False,
+        batch_size: int = 8,
+    ) -> Float32[np.ndarray, "B T D"]:
+        """Hidden states of the last layer, without dropout.
+
+        Args:
+            spectrogram: magnitudes as `selfpab_jax.signal.stft.spectrogram` makes them, not normalised.
+            timestamps: month, day, weekday (Monday 0), hour and minute of each frame's centre; models with calendar
+                positions (LTA2V) need them, others take none.
+            normalised: the frames are normalised already.
+            batch_size: windows at a time; bounds the memory.
+
+        Raises:
+            ModelError: the frames do not fit the model, or it has no statistics to normalise them with.
+        """
+        return self.encode_layers(spectrogram, timestamps, layers="last", normalised=normalised, batch_size=batch_size)[
+            :, :, 0
+        ]
+
+    def encode_layers(
+        self,
+        spectrogram: Float[np.ndarray, "B T X"],
+        timestamps: Int[np.ndarray, "B T 5"] | None = None,
+        *,
+        layers: Layers = "all",
+        normalised: bool = False,
+        batch_size: int = 8,
+    ) -> Float32[np.ndarray, "B T L D"]:
+        """Hidden states of several layers, without dropout.
+
+        Args:
+            spectrogram, timestamps, normalised, batch_size: as `encode` takes them.
+            layers: which; `all` gives the embedding and every layer, L = layers + 1.
+
+        Raises:
+            ModelError: as `encode`.
+            ConfigError: no such layer.
+        """
+        spectrogram = np.asarray(spectrogram)
+        if spectrogram.ndim != 3 or spectrogram.shape[-1] != self.config.features:
+            raise ModelError(
+                f"the encoder takes (B, T, {self.config.features}) frames of {', '.join(self.sensors)}, "
+                f"not {spectrogram.shape}"
+            )
+        if self.config.model.temporal_positions != (timestamps is not None):
+            needed = "needs" if self.config.model.temporal_positions else "takes no"
+            raise ModelError(f"this encoder {needed} timestamps: month, day, weekday, hour, minute of every frame")
+        if timestamps is not None and np.shape(timestamps) != (*spectrogram.shape[:2], 5):
+            raise ModelError(f"timestamps have shape {np.shape(timestamps)}; it must be {(*spectrogram.shape[:2], 5)}")
+        frames = spectrogram.astype(np.float32) if normalised else self.normalise(spectrogram)
+        return self._encode_normalised(frames, timestamps, batch_size, self.depths(layers))
+
+    def depths(self, layers: Layers) -> tuple[int, ...]:
+        """The layers asked for as depths from 0 (the embedding) to the number of layers.
+
+        Raises:
+            ConfigError: there is no such layer, or none is asked for.
+        """
+        last = self.config.model.layers
+        if isinstance(layers, str):
+            if layers not in ("last", "all"):
+                raise ConfigError(f"layers is {layers!r}; it must be last, all, or depths from 0 to {last}")
+            return tuple(range(last + 1)) if layers == "all" else (last,)
+        given = (layers,) if isinstance(layers, int) else tuple(layers)
+        if not given or any(not -last - 1 <= depth <= last for depth in given):
+            raise ConfigError(f"layers is {layers}; this encoder has 0 (the embedding) to {last} (the last layer)")
+        return tuple(depth % (last + 1) for depth in given)
+
+    def hidden(
+        self,
+        parameters: Mapping[str, Array],
+        frames_BxTxX: Float[Array, "B T X"],
+        timestamps_BxTx5: Int[Array, "B T 5"] | None,
+        depths: tuple[int, ...],
+    ) -> Float[Array, "B T L D"]:
+        """Outputs at these depths for normalised frames: pure, to be compiled with other things around it."""
+        outputs = self.blueprint.build(dict(parameters)).encoder.layer_outputs(frames_BxTxX, timestamps_BxTx5)
+        return jnp.stack([outputs[depth] for depth in depths], axis=2)
+
+    def encode_signal(
+        self, signal: Float[np.ndarray, "N C"], rate_hz: float, *, batch_size: int = 8
+    ) -> Float32[np.ndarray, "B T D"]:
+        """Hidden states of a recording: windows of the training length, one after another.
+
+        The spectrogram of the whole signal is cut into windows of T frames; what is missing from the last one is 0
+        after normalisation, as in the original's downstream test. `features.reshape(-1, D)[:frame_count(N, rate_hz)]`
+        is the series of the recording's frames. A signal shorter than one window gives one shorter window.
+
+        Args:
+            signal: in g, channels as in `channels`.
+            rate_hz: of the signal; other rates than the model's are resampled.
+            batch_size: windows at a time; bounds the memory.
+
+        Raises:
+            ModelError: wrong channels, too short for one frame, values that are not finite, or a model that was
+                trained with timestamps, for which `encode` is the way.
+        """
+        signal = np.asarray(signal)
+        if signal.ndim != 2 or signal.shape[1] != len(self.channels):
+            raise ModelError(
+                f"the signal has shape {signal.shape}; it must be (N, {len(self.channels)}): {self.channels}"
+            )
+        if not np.isfinite(signal).all():
+            raise ModelError("the signal has values that are not finite; cut or fill them first")
+        if self.config.model.temporal_positions:
+            raise ModelError("this encoder needs timestamps: make the spectrogram yourself and call `encode` with them")
+        if not rate_hz > 0:
+            raise ModelError(f"rate_hz is {rate_hz}; it must be greater than 0")
+        settings = self.config.spectrogram
+        signal = resample(signal, rate_hz, settings.rate_hz)
+        if len(signal) < settings.fft_window:
+            seconds = settings.fft_window / settings.rate_hz
+            raise ModelError(
+                f"the signal has {len(signal)} samples at {settings.rate_hz:g} Hz; it must last {seconds:g} s"
+            )
+        frames = self.normalise(make_spectrogram(signal, settings))
+        length = min(self.config.frames, len(frames))
+        windows = -(-len(frames) // length)
+        padded = np.zeros((windows * length, frames.shape[1]), np.float32)
+        padded[: len(frames)] = frames
+        shaped = padded.reshape(windows, length, -1)
+        return self._encode_normalised(shaped, None, batch_size, self.depths("last"))[:, :, 0]
+
+    def normalise(self, spectrogram: Float[np.ndarray, "*B T X"]) -> Float32[np.ndarray, "*B T X"]:
+        """(x - mean) / std per feature, with the statistics that the encoder was trained with.
+
+        Raises:
+            ModelError: it has none.
+        """
+        if self._statistics is None:
+            raise ModelError(
+                "this model has no normalisation statistics: convert it again with --statistics, or normalise the "
+                "frames yourself and call `encode(..., normalised=True)`"
+            )
+        return (spectrogram.astype(np.float32) - self._statistics.mean) / self._statistics.std
+
+    def _encode_normalised(
+        self, frames: np.ndarray, timestamps: np.ndarray | None, batch_size: int, depths: tuple[int, ...]
+    ) -> Float32[np.ndarray, "B T L D"]:
+        if batch_size < 1:
+            raise ModelError(f"batch_size is {batch_size}; it must be at least 1")
+        out = np.empty((*frames.shape[:2], len(depths), self.width), np.float32)
+        for start in range(0, len(frames), batch_size):
+            part = slice(start, start + batch_size)
+            given = None if timestamps is None else timestamps[part]
+            out[part] = np.asarray(self._forward(self.parameters, frames[part], given, depths))
+        return out
+
+    @cached_property
+    def _forward(self) -> "jax.stages.Wrapped":
+        return jax.jit(self.hidden, static_argnums=3)
+
+
+def load_encoder(
+    directory: str | Path,
+    *,
+    sensor: str | None = None,
+    compute: Literal["float32", "bfloat16"] | None = None,
+) -> PretrainedEncoder:
+    """Load the encoder of a model directory (`selfpab-jax export`, `selfpab-jax convert from-torch`).
+
+    Args:
+        directory: with `model.safetensors`, `config.json` and the statistics.
+        sensor: for a cross-sensor model (MonoSelfPAB): whose frames will come in.
+        compute: dtype of matrix products; float32 where not set.
+
+    Raises:
+        ModelError: a file is missing or damaged, or the weights do not fit the configuration.
+    """
+    directory = Path(directory)
+    config, arrays, statistics = read_model(directory)
+    if statistics is None:
+        warnings.warn(f"{directory} has no normalisation statistics: give it normalised frames", stacklevel=2)
+    config = replace(config, model=replace(config.model, compute=compute or "float32"))
+    abstract = draw_blueprint(config.model, config.features, config.outputs).abstract
+    wrong = [
+        f"{name} {arrays[name].shape if name in arrays else 'missing'}"
+        for name, shape in abstract.items()
+        if name not in arrays or arrays[name].shape != shape.shape
+    ]
+    wrong += [f"{name} unexpected" for name in arrays if name not in abstract]
+    if wrong:
+        raise ModelError(f"{directory}: weights do not fit config.json: {'; '.join(wrong[:6])}")
+    parameters = {name: jnp.asarray(array) for name, array in arrays.items()}
+    return PretrainedEncoder(config, parameters, statistics, sensor)
+
+
+def _input_sensors(config: ModelConfig, sensor: str | None) -> tuple[str, ...]:
+    if config.family != "monoselfpab":
+        if sensor is not None and config.sensors != (sensor,):
+            raise ModelError(f"this encoder takes {' and '.join(config.sensors)} together; leave `sensor` out")
+        return config.sensors
+    if sensor not in config.sensors:
+        raise ModelError(f"this encoder takes one sensor: say which with sensor=, one of {', '.join(config.sensors)}")
+    return (sensor,)
+
+
+def _of_sensors(statistics: Statistics, config: ModelConfig, sensors: tuple[str, ...]) -> Statistics:
+    bins = config.spectrogram.bins
+    kept = [i for i, name in enumerate(config.channels) if name.rsplit("_", 1)[0] in sensors]
+    columns = np.concatenate([np.arange(i * bins, (i + 1) * bins) for i in kept])
+    if len(statistics.mean) != len(config.channels) * bins:
+        raise ModelError(
+            f"the statistics have {len(statistics.mean)} features, the model's channels {len(config.channels) * bins}"
+        )
+    return Statistics(statistics.mean[columns], statistics.std[columns], statistics.kind)

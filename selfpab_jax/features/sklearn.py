@@ -1,0 +1,182 @@
+"""The encoder as a scikit-learn transformer: signals in, a row of pooled features each out."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float, Float32
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from selfpab_jax.errors import ModelError
+from selfpab_jax.features.encoder import Layers, PretrainedEncoder, load_encoder
+from selfpab_jax.features.windows import bucket_lengths
+from selfpab_jax.signal.resample import resample
+from selfpab_jax.signal.stft import spectrogram
+
+Pool = Literal["mean", "max", "mean_std"]
+POOLS = {
+    "mean": lambda h_TxE: h_TxE.mean(axis=0),
+    "max": lambda h_TxE: h_TxE.max(axis=0),
+    "mean_std": lambda h_TxE: np.concatenate([h_TxE.mean(axis=0), h_TxE.std(axis=0)]),
+}
+
+
+class SelfPABFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Frozen features of accelerometer signals, for Pipeline, GroupKFold, GridSearchCV and the like.
+
+    X is (n, N, C), a list of n signals (N_i, C), or their flat form (n, N * C) as `X.reshape(n, -1)` makes it; signals
+    in g, channels as `load_encoder(model).channels`. Nothing is learnt in `fit`, so that no test subject can leak.
+
+    Args:
+        model: model directory.
+        rate_hz: of the signals.
+        sensor: whose signals come in, for a cross-sensor model.
+        layers: `last`, `all`, or depths (0 the embedding, -1 the last layer); several are put side by side.
+        pool: over a signal's frames: `mean`, `max`, or `mean_std` for both moments.
+        compute: dtype of matrix products, float32 where not set.
+        batch_size: windows at a time.
+
+    Attributes:
+        n_features_in_: columns of X (2-D and 3-D X).
+        digest_: hash of the encoder; where an estimator was pickled and its model directory changed meanwhile, it is
+            refused.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        rate_hz: float = 50.0,
+        *,
+        sensor: str | None = None,
+        layers: Layers = "last",
+        pool: Pool = "mean",
+        compute: Literal["float32", "bfloat16"] | None = None,
+        batch_size: int = 8,
+    ):
+        self.model = model
+        self.rate_hz = rate_hz
+        self.sensor = sensor
+        self.layers: Layers = layers
+        self.pool = pool
+        self.compute: Literal["float32", "bfloat16"] | None = compute
+        self.batch_size = batch_size
+
+    def fit(self, X: Any, y: Any = None) -> "SelfPABFeatures":
+        """Loads the encoder and sees that X fits.
+
+        Raises:
+            ValueError: X does not fit, or an argument is wrong.
+            ModelError: no such model.
+        """
+        if self.pool not in POOLS:
+            raise ValueError(f"pool is {self.pool!r}; it must be one of {', '.join(POOLS)}")
+        if not self.rate_hz > 0:
+            raise ValueError(f"rate_hz is {self.rate_hz}; it must be above 0")
+        encoder = self._load()
+        encoder.depths(self.layers)
+        self._signals(X, encoder, reset=True)
+        self.digest_ = encoder.digest
+        return self
+
+    def transform(self, X: Any) -> Float32[np.ndarray, "n D"]:
+        """A row of features for each signal.
+
+        Raises:
+            ValueError: X does not fit, or a signal is shorter than a frame.
+        """
+        check_is_fitted(self)
+        encoder = self._load()
+        if encoder.digest != self.digest_:
+            raise ModelError(f"{self.model} is another encoder than the one this was fitted with; fit again")
+        frames = [self._frames(signal, encoder) for signal in self._signals(X, encoder, reset=False)]
+        return self._pooled(frames, encoder)
+
+    def __sklearn_tags__(self) -> Any:
+        """Features are float32 whatever comes in."""
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+    @property
+    def _n_features_out(self) -> int:
+        encoder = self._load()
+        return encoder.width * len(encoder.depths(self.layers)) * (2 if self.pool == "mean_std" else 1)
+
+    def _load(self) -> PretrainedEncoder:
+        directory = Path(self.model)
+        files = sorted(directory.glob("*")) if directory.is_dir() else []
+        stamps = tuple((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+        return _loaded(directory, self.sensor, self.compute, stamps)
+
+    def _signals(self, X: Any, encoder: PretrainedEncoder, *, reset: bool) -> Sequence[Float[np.ndarray, "N C"]]:
+        channels = encoder.channels
+        if isinstance(X, list | tuple) and len({np.shape(signal) for signal in X}) > 1 and np.ndim(X[0]) == 2:
+            signals = [np.asarray(signal, np.float32) for signal in X]
+        else:
+            given: Any = X
+            array = np.asarray(validate_data(self, given, reset=reset, allow_nd=True, dtype=[np.float32, np.float64]))
+            if array.ndim == 2 and array.shape[1] % len(channels):
+                raise ValueError(
+                    f"X has {array.shape[1]} feature(s) (n_features = {array.shape[1]}); flat signals need a multiple "
+                    f"of {len(channels)}, samples times channels ({', '.join(channels)}); a minimum of one frame is "
+                    "required"
+                )
+            signals = list(array.reshape(len(array), -1, len(channels)) if array.ndim == 2 else array)
+        shortest = encoder.config.spectrogram.fft_window / encoder.config.spectrogram.rate_hz
+        for number, signal in enumerate(signals):
+            if signal.ndim != 2 or signal.shape[1] != len(channels):
+                raise ValueError(
+                    f"signal {number} has shape {signal.shape}; it must be (N, {len(channels)}): {', '.join(channels)}"
+                )
+            if not encoder.frame_count(len(signal), self.rate_hz):
+                raise ValueError(
+                    f"signal {number} has {len(signal)} sample(s), {signal.size} feature(s) (n_features = "
+                    f"{signal.size}); a minimum of {shortest:g} s is required"
+                )
+            if not np.isfinite(signal).all():
+                raise ValueError(f"signal {number} has NaN or infinity")
+        return signals
+
+    def _frames(self, signal_NxC: np.ndarray, encoder: PretrainedEncoder) -> Float32[np.ndarray, "T X"]:
+        settings = encoder.config.spectrogram
+        at_rate = resample(signal_NxC.astype(np.float32), self.rate_hz, settings.rate_hz)
+        return encoder.normalise(spectrogram(at_rate, settings))
+
+    def _pooled(self, frames: list[np.ndarray], encoder: PretrainedEncoder) -> Float32[np.ndarray, "n D"]:
+        """Windows of equal length, over all signals, go through the encoder together."""
+        places: dict[int, list[tuple[int, int]]] = {}
+        outputs = [np.empty((len(f), len(encoder.depths(self.layers)) * encoder.width), np.float32) for f in frames]
+        for number, series_TxX in enumerate(frames):
+            for first, length in _windows(len(series_TxX), encoder.config.frames):
+                places.setdefault(length, []).append((number, first))
+        for length, starts in places.items():
+            for at in range(0, len(starts), self.batch_size):
+                batch = starts[at : at + self.batch_size]
+                x_BxTxX = np.zeros((self.batch_size, length, frames[0].shape[1]), np.float32)
+                for place, (number, first) in enumerate(batch):
+                    x_BxTxX[place] = frames[number][first : first + length]
+                encoded = encoder.encode_layers(
+                    x_BxTxX, layers=self.layers, normalised=True, batch_size=self.batch_size
+                )
+                for (number, first), h_TxLxD in zip(batch, encoded, strict=False):
+                    outputs[number][first : first + length] = h_TxLxD.reshape(length, -1)
+        return np.stack([POOLS[self.pool](h_TxE) for h_TxE in outputs])
+
+
+@lru_cache(maxsize=4)
+def _loaded(directory: Path, sensor: str | None, compute: Any, stamps: tuple) -> PretrainedEncoder:
+    """One encoder, and what was compiled for it, for all clones; read again where its files have changed.
+
+    So no estimator holds arrays: a pickled one is small, and reads its directory where it is unpickled.
+    """
+    return load_encoder(directory, sensor=sensor, compute=compute)
+
+
+def _windows(frames: int, longest: int) -> list[tuple[int, int]]:
+    """(first, length) of windows that cover so many frames without leaving them; the last one is moved back."""
+    length = next(length for length in bucket_lengths(longest) if length <= frames)
+    firsts = [*range(0, frames - length, length), frames - length]
+    return [(first, length) for first in firsts]

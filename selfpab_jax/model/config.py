@@ -1,0 +1,57 @@
+"""Sizes and numerics of the encoder, and where a random draw is made."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from selfpab_jax.model.parameters import LayoutName
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The encoder's shape; the defaults are the published SelfPAB size (61,107,848 parameters with 156 features).
+
+    Args:
+        width: model width D; must be a multiple of `heads`.
+        heads: attention heads H; the head size K is `width // heads`.
+        feedforward: hidden width M of the feed-forward block.
+        layers: number of encoder layers L.
+        dropout: rate on attention weights, after attention, inside and after the feed-forward; 0 turns it off.
+        compute: dtype of matrix products; parameters, softmax, LayerNorm and loss stay in float32.
+        rematerialise: what the backward pass computes again instead of keeping it: `nothing`, the `attention` weights
+            (the largest of what is kept, and the cheapest to make), or whole `layers`.
+        layout: `exact`, or `padded`: the same function with sizes rounded up for matrix units (`model/layout.py`).
+        attention: how attention is computed (`model/attention.py`); `auto` takes what is best where it runs.
+        temporal_positions: add the five calendar tables of LTA2V; the encoder then takes timestamps.
+    """
+
+    width: int = 1500
+    heads: int = 6
+    feedforward: int = 2048
+    layers: int = 4
+    dropout: float = 0.1
+    compute: Literal["bfloat16", "float32"] = "bfloat16"
+    rematerialise: Literal["nothing", "attention", "layers"] = "nothing"
+    layout: LayoutName = "exact"
+    attention: Literal["auto", "full", "blocks", "cudnn"] = "auto"
+    temporal_positions: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("width", "heads", "feedforward", "layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"model.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.width % self.heads:
+            raise ValueError(f"model.width {self.width} is no multiple of model.heads {self.heads}")
+        if self.width % 2:
+            raise ValueError(f"model.width {self.width} is odd; sinusoidal positions need pairs of features")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"model.dropout is {self.dropout}; it must lie in [0, 1)")
+        if self.attention == "cudnn" and (self.dropout or self.compute != "bfloat16"):
+            raise ValueError(
+                "model.attention cudnn needs model.compute bfloat16 and knows no dropout on the weights: "
+                "set model.dropout 0, or model.attention auto"
+            )
+
+    @property
+    def head_size(self) -> int:
+        """Features K of one attention head."""
+        return self.width // self.heads

@@ -1,0 +1,72 @@
+"""A network as a function of flat parameters: names, shapes and axes without any array."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float, Key
+
+from selfpab_jax.model.config import ModelSettings
+from selfpab_jax.model.encoder import ReconstructionModel
+
+Parameters = dict[str, Float[Array, "..."]]
+"""Parameters under dotted names such as `encoder.layers.0.norm1.scale`: the names in checkpoints and exports."""
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """A reconstruction model without its arrays.
+
+    Args:
+        settings: the model's sizes.
+        features: features of an input frame.
+        outputs: features of a reconstructed frame.
+        abstract: shape and dtype of every parameter.
+        axes: logical axes of every parameter, for sharding.
+    """
+
+    settings: ModelSettings
+    features: int
+    outputs: int
+    abstract: dict[str, jax.ShapeDtypeStruct]
+    axes: dict[str, tuple[str | None, ...]]
+    _graph: Any
+    _tree: Any
+
+    def initialise(self, key: Key[Array, ""]) -> Parameters:
+        """Fresh parameters as torch.nn draws them, but each layer its own (the original copies the first)."""
+        state = nnx.state(_model(self.settings, self.features, self.outputs, nnx.Rngs(params=key)), nnx.Param)
+        return dict(zip(self.abstract, jax.tree.leaves(state), strict=True))
+
+    def build(self, parameters: Parameters) -> ReconstructionModel:
+        """The model that holds these parameters."""
+        leaves = [parameters[name] for name in self.abstract]
+        return nnx.merge(self._graph, jax.tree.unflatten(self._tree, leaves))
+
+    @property
+    def parameter_count(self) -> int:
+        """Trainable parameters: 61,107,848 at the published size with 156 features."""
+        return sum(shape.size for shape in self.abstract.values())
+
+
+def draw_blueprint(settings: ModelSettings, features: int, outputs: int) -> Blueprint:
+    """The blueprint of a model; allocates nothing."""
+    abstract = nnx.eval_shape(lambda: _model(settings, features, outputs, nnx.Rngs(params=0)))
+    graph, state = nnx.split(abstract, nnx.Param)
+    leaves, tree = jax.tree.flatten(state)
+    variables = jax.tree.leaves(state, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+    names = [".".join(str(part) for part in path) for path, _ in nnx.to_flat_state(state)]
+    return Blueprint(
+        settings=settings,
+        features=features,
+        outputs=outputs,
+        abstract={name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in zip(names, leaves, strict=True)},
+        axes={name: variable.get_metadata()["axes"] for name, variable in zip(names, variables, strict=True)},
+        _graph=graph,
+        _tree=tree,
+    )
+
+
+def _model(settings: ModelSettings, features: int, outputs: int, rngs: nnx.Rngs) -> ReconstructionModel:
+    return ReconstructionModel(features, outputs, settings, rngs)

@@ -1,0 +1,226 @@
+"""Masking: what is hidden from the encoder, and the pretext tasks made of it."""
+
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from selfpab_jax.model.losses import LossName
+
+# The pretext task: frames masked or swapped and bins masked, one sample at a time, with static shapes.
+
+
+@dataclass(frozen=True)
+class AlterationSettings:
+    """How much is hidden; the defaults are SelfPAB's. A share or width of 0 turns that axis off.
+
+    Args:
+        time_share: share of frames covered by the drawn stretches, overlaps not counted.
+        time_width: frames in a stretch.
+        mask_probability: probability that a sample's stretches are set to 0.
+        swap_probability: probability that they are overwritten by other stretches of the same sample.
+        reverse_probability: probability that a finished time mask is mirrored in time (0.5 in LTA2V).
+        frequency_share: share of bins covered by the drawn bands.
+        frequency_width: bins in a band.
+        frequency_probability: probability that a sample's bands are set to 0.
+    """
+
+    time_share: float = 0.15
+    time_width: int = 3
+    mask_probability: float = 0.8
+    swap_probability: float = 0.1
+    reverse_probability: float = 0.0
+    frequency_share: float = 0.2
+    frequency_width: int = 3
+    frequency_probability: float = 0.9
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name.endswith(("_share", "_probability")) and not 0 <= value <= 1:
+                raise ValueError(f"alteration.{name} is {value}; it must lie in [0, 1]")
+            if name.endswith("_width") and value < 0:
+                raise ValueError(f"alteration.{name} is {value}; it must not be negative")
+        if self.mask_probability + self.swap_probability > 1:
+            raise ValueError("alteration.mask_probability and alteration.swap_probability add up to more than 1")
+
+
+class Altered(NamedTuple):
+    """An altered sample and where it was altered, which is where the loss counts."""
+
+    frames: Float[Array, "T X"]
+    mask: Bool[Array, "T X"]
+
+
+def stretch_count(length: int, share: float, width: int) -> int:
+    """Stretches drawn along an axis of `length`: 29 of 3 frames in 599, 1 of 3 bins in 26."""
+    if share == 0 or width == 0:
+        return 0
+    return min(int(share * (length / width)), max(length - width, 0))
+
+
+def draw_stretches(key: Key[Array, ""], length: int, count: int, width: int) -> Int[Array, "count width"]:
+    """Positions covered by `count` distinct starts from [0, length - width): the last position never is.
+
+    The original draws from the same half-open range, so its last frame and last bin are never altered either.
+    """
+    _, starts = jax.lax.top_k(jax.random.uniform(key, (length - width,)), count)
+    return starts[:, None] + jnp.arange(width)
+
+
+def covered(positions: Int[Array, "count width"], length: int) -> Bool[Array, " length"]:
+    """True at the positions given."""
+    return jnp.zeros(length, bool).at[positions.reshape(-1)].set(True)
+
+
+def swap_frames(
+    frames: Float[Array, "T X"], source: Int[Array, " S"], target: Int[Array, " S"]
+) -> tuple[Float[Array, "T X"], Bool[Array, " T"]]:
+    """Copy frame source[i] of the unaltered sample onto target[i]; where targets meet, the last one wins.
+
+    Returns the new frames and which of them are targets. `swap_tensor` of the original does the same.
+    """
+    order = jnp.arange(1, target.shape[0] + 1)
+    last = jnp.zeros(frames.shape[0], order.dtype).at[target].max(order)
+    is_target = last > 0
+    return jnp.where(is_target[:, None], frames[source[last - 1]], frames), is_target
+
+
+def alter(frames: Float[Array, "T X"], key: Key[Array, ""], channels: int, settings: AlterationSettings) -> Altered:
+    """Alter one normalised sample; 0 is then each feature's mean (reference: the original's masked data set).
+
+    Args:
+        frames: T frames of X = channels * bins features, channel-major.
+        key: the sample's own key.
+        channels: channels C; a masked band covers the same bins in all of them.
+        settings: shares, widths, probabilities.
+    """
+    bins = frames.shape[1] // channels
+    frames_key, bands_key = jax.random.split(key)
+    altered, in_time = _alter_time(frames, frames_key, settings)
+
+    count = stretch_count(bins, settings.frequency_share, settings.frequency_width)
+    in_band = jnp.zeros(bins, bool)
+    if count:
+        chance_key, start_key = jax.random.split(bands_key)
+        bands = covered(draw_stretches(start_key, bins, count, settings.frequency_width), bins)
+        in_band = bands & (jax.random.uniform(chance_key) < settings.frequency_probability)
+    in_band_X = jnp.tile(in_band, channels)
+    return Altered(jnp.where(in_band_X, 0, altered), in_time[:, None] | in_band_X)
+
+
+def _alter_time(frames: Array, key: Array, settings: AlterationSettings) -> tuple[Array, Array]:
+    length = frames.shape[0]
+    count = stretch_count(length, settings.time_share, settings.time_width)
+    if not count:
+        return frames, jnp.zeros(length, bool)
+    kind_key, mask_key, reverse_key, source_key, target_key = jax.random.split(key, 5)
+    width = settings.time_width
+
+    hidden = covered(draw_stretches(mask_key, length, count, width), length)
+    if settings.reverse_probability:
+        mirrored = jax.random.uniform(reverse_key) < settings.reverse_probability
+        hidden = jnp.where(mirrored, hidden[::-1], hidden)
+    source = draw_stretches(source_key, length, count, width).reshape(-1)
+    target = draw_stretches(target_key, length, count, width).reshape(-1)
+    swapped, is_target = swap_frames(frames, source, target)
+
+    u = jax.random.uniform(kind_key)
+    is_mask = u < settings.mask_probability
+    is_swap = ~is_mask & (u < settings.mask_probability + settings.swap_probability)
+    altered = jnp.where((is_mask & hidden)[:, None], 0, jnp.where(is_swap, swapped, frames))
+    return altered, (is_mask & hidden) | (is_swap & is_target)
+
+
+# The two pretext tasks: reconstruct what was hidden, from the same sensors or from another one.
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """What is reconstructed, and from what.
+
+    Args:
+        kind: `masked`, all sensors in and out (SelfPAB), or `cross_sensor`, one sensor in and the other out
+            (MonoSelfPAB).
+        input_sensor: the sensor that goes in, for `cross_sensor`; the other is the target.
+        switch_probability: probability, for each sample, that the two change places.
+        loss: `masked_l1` as published, or `masked_l2`.
+        alteration: what is hidden.
+    """
+
+    kind: Literal["masked", "cross_sensor"] = "masked"
+    input_sensor: str = ""
+    switch_probability: float = 0.5
+    loss: LossName = "masked_l1"
+    alteration: AlterationSettings = field(default_factory=AlterationSettings)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.switch_probability <= 1:
+            raise ValueError(f"task.switch_probability is {self.switch_probability}; it must lie in [0, 1]")
+
+
+class Puzzle(NamedTuple):
+    """A batch as the model sees it: altered input, target, and where the loss counts."""
+
+    input: Float[Array, "B T X"]
+    target: Float[Array, "B T O"]
+    mask: Bool[Array, "B T O"]
+
+
+def features_of(task: TaskSettings, features: int, sensors: tuple[str, ...], channels: tuple[str, ...]) -> int:
+    """Features that go into the model, and come out: all of them, or one sensor's.
+
+    Raises:
+        ValueError: the cross-sensor task needs exactly two sensors, `input_sensor` one of them, the channels of each
+            side by side and as many of one as of the other.
+    """
+    if task.kind == "masked":
+        return features
+    if len(sensors) != 2:
+        raise ValueError(f"task.kind cross_sensor needs records of two sensors; these have {', '.join(sensors)}")
+    if task.input_sensor and task.input_sensor not in sensors:
+        raise ValueError(f"task.input_sensor {task.input_sensor!r} is none of {', '.join(sensors)}")
+    half = len(channels) // 2
+    of_first = [name.rsplit("_", 1)[0] == sensors[0] for name in channels]
+    if of_first != [True] * half + [False] * half:
+        raise ValueError(
+            f"task.kind cross_sensor needs the channels of {sensors[0]} first and then as many of {sensors[1]}; "
+            f"these are {', '.join(channels)}"
+        )
+    return features // 2
+
+
+def pose(
+    frames_BxTxX: Float[Array, "B T X"],
+    keys_B: Key[Array, " B"],
+    task: TaskSettings,
+    *,
+    channels: int,
+    sensors: tuple[str, ...],
+) -> Puzzle:
+    """Make the puzzle of a normalised batch.
+
+    Args:
+        frames_BxTxX: normalised frames, channel-major features, sensor after sensor.
+        keys_B: one key a sample.
+        task: the pretext task.
+        channels: channels C of all sensors together.
+        sensors: names of the sensors in the order of the features.
+    """
+    if task.kind == "masked":
+        altered = jax.vmap(lambda x, key: alter(x, key, channels, task.alteration))(frames_BxTxX, keys_B)
+        return Puzzle(altered.frames, frames_BxTxX, altered.mask)
+
+    half = frames_BxTxX.shape[-1] // 2
+    input_first = task.input_sensor in ("", sensors[0])
+
+    def one(frames: Array, key: Array) -> Puzzle:
+        switch_key, alter_key = jax.random.split(key)
+        sides = (frames[:, :half], frames[:, half:]) if input_first else (frames[:, half:], frames[:, :half])
+        switched = jax.random.uniform(switch_key) < task.switch_probability
+        source, target = (jnp.where(switched, a, b) for a, b in (sides[::-1], sides))
+        altered = alter(source, alter_key, channels // 2, task.alteration)
+        return Puzzle(altered.frames, target, altered.mask)
+
+    return jax.vmap(one)(frames_BxTxX, keys_B)

@@ -1,0 +1,1 @@
+"""Linear and MLP heads on frozen features, many of them trained in one program."""

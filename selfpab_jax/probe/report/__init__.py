@@ -1,0 +1,1 @@
+"""Results of a probe: tables, figures and the HTML page."""

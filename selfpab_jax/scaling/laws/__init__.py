@@ -1,0 +1,1 @@
+"""Scaling laws: forms, fits, intervals and the choice between forms."""

@@ -1,0 +1,107 @@
+"""The configuration of a pre-training run: one part for each of the files that read it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from selfpab_jax.distributed.init import DistributedSettings
+from selfpab_jax.model.config import ModelSettings
+from selfpab_jax.model.masking import TaskSettings
+from selfpab_jax.train.checkpoint import CheckpointSettings
+from selfpab_jax.train.logging import LogSettings
+from selfpab_jax.train.optimizer import OptimiserSettings
+from selfpab_jax.train.state import MeshSettings
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which records are trained on.
+
+    Args:
+        path: directory that `records build` wrote.
+        hours: train on a seeded subset of so many hours; smaller subsets lie inside larger ones. All where not set.
+        subjects: train on a seeded subset of so many subjects, likewise nested.
+        subset_seed: seed of both draws.
+        statistics: `hour_weighted`, the original's: the deviation is that between windows' means, merged over the
+            hours of the day by their counts; or `plain`: over all frames.
+        workers: processes that read ahead; 0 reads in threads of this process.
+        threads: reading threads of each process.
+    """
+
+    path: Path | None = None
+    hours: float | None = None
+    subjects: int | None = None
+    subset_seed: int = 0
+    statistics: Literal["hour_weighted", "plain"] = "hour_weighted"
+    workers: int = 0
+    threads: int = 4
+
+    def __post_init__(self) -> None:
+        for name, least in (("hours", 0), ("subjects", 1), ("workers", 0), ("threads", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"data.{name} is {value}; it must be at least {least}")
+
+
+@dataclass(frozen=True)
+class ValidationSettings:
+    """When the held-out loss is measured, and when it ends the run.
+
+    Args:
+        per_epoch: measurements an epoch.
+        every_steps: steps between two measurements; takes the place of `per_epoch` where it is set.
+        windows: measure on so many windows, evenly spaced over the split; all where not set.
+        patience: end the run after this share of all steps without improvement; 0 never does.
+    """
+
+    per_epoch: int = 4
+    every_steps: int | None = None
+    windows: int | None = None
+    patience: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.per_epoch < 1:
+            raise ValueError(f"validation.per_epoch is {self.per_epoch}; it must be at least 1")
+        if self.every_steps is not None and self.every_steps < 1:
+            raise ValueError(f"validation.every_steps is {self.every_steps}; it must be at least 1")
+        if self.windows is not None and self.windows < 1:
+            raise ValueError(f"validation.windows is {self.windows}; it must be at least 1")
+        if not 0 <= self.patience <= 1:
+            raise ValueError(f"validation.patience is {self.patience}; it must lie in [0, 1]")
+
+    def interval(self, windows: int, batch_size: int) -> int:
+        """Steps between two measurements."""
+        return self.every_steps or max(1, round(windows / batch_size / self.per_epoch))
+
+    def patience_in_validations(self, total_steps: int, interval: int) -> int | None:
+        """Measurements without improvement that end the run, or None."""
+        return max(1, round(self.patience * total_steps / interval)) if self.patience else None
+
+
+@dataclass(frozen=True)
+class PretrainSettings:
+    """Everything that `pretrain` is told. With its defaults it is the published run (Logacjov et al. 2024).
+
+    Args:
+        seed: of parameters, order of records, alteration and dropout.
+        data: which records.
+        model: sizes and numerics.
+        task: what is hidden and reconstructed.
+        optimiser: AdamW, its schedule, batch and length of the run.
+        validation: held-out loss and early stop.
+        mesh: how devices are used.
+        checkpoint: when to save.
+        log: what to tell.
+        distributed: several processes.
+    """
+
+    seed: int = 256
+    data: DataSettings = field(default_factory=DataSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    task: TaskSettings = field(default_factory=TaskSettings)
+    optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
+    validation: ValidationSettings = field(default_factory=ValidationSettings)
+    mesh: MeshSettings = field(default_factory=MeshSettings)
+    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+    distributed: DistributedSettings = field(default_factory=DistributedSettings)

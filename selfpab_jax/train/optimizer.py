@@ -1,0 +1,151 @@
+"""AdamW and the learning-rate schedules."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+# The original's three learning-rate schedules as functions of the step, counted from 0.
+
+ScheduleName = Literal["linear_warmup", "inverse_sqrt", "exponential", "constant"]
+Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
+
+FINAL_SHARE = 0.01
+"""`linear_warmup` starts from and ends at this share of the peak."""
+
+
+def linear_warmup(peak: float, total_steps: int, warmup_share: float) -> Schedule:
+    """Linear up over `warmup_share` of the steps, then linear down (`LinearWUSchedule`, SelfPAB's pre-training).
+
+    The original divides by the warm-up share plus 1e-6; so does this, to stay on its values.
+    """
+    floor = FINAL_SHARE * peak
+
+    def rate(step: Int[Array, ""]) -> Float[Array, ""]:
+        progress = jnp.minimum((step + 1).astype(jnp.float32) / total_steps, 1.0)
+        # From the steps that are left, because 1 - progress loses its digits near the end.
+        left = jnp.maximum(total_steps - 1 - step, 0).astype(jnp.float32) / total_steps
+        height = jnp.where(progress < warmup_share, progress / (warmup_share + 1e-6), left / (1 - warmup_share))
+        return floor + height * (peak - floor)
+
+    return rate
+
+
+def inverse_sqrt(width: int, total_steps: int, warmup_share: float) -> Schedule:
+    """Vaswani et al. (2017): width^-0.5 * min(n^-0.5, n * warmup^-1.5); the peak follows from the width."""
+    warmup = max(warmup_share * total_steps, 1.0)
+
+    def rate(step: Int[Array, ""]) -> Float[Array, ""]:
+        n = jnp.maximum(step, 1).astype(jnp.float32)
+        return width**-0.5 * jnp.minimum(n**-0.5, n * warmup**-1.5)
+
+    return rate
+
+
+def exponential(peak: float, factor: float = 0.8, steps: int = 200) -> Schedule:
+    """peak * factor^(n / steps), continuous in n (`ExponentialTFDecay`, the original's downstream training)."""
+    return lambda step: peak * jnp.power(jnp.float32(factor), step.astype(jnp.float32) / steps)
+
+
+def with_full_first_step(schedule: Schedule, peak: float) -> Schedule:
+    """The original's quirk: its scheduler acts only after the first step, which therefore runs at the full rate."""
+    return lambda step: jnp.where(step == 0, jnp.float32(peak), schedule(step))
+
+
+# AdamW as the original uses it, with its schedule.
+
+
+@dataclass(frozen=True)
+class OptimiserSettings:
+    """AdamW and its schedule; the defaults are SelfPAB's.
+
+    Args:
+        batch_size: samples of a global batch, over all devices and processes.
+        epochs: passes over the training windows; the number of steps follows from it.
+        steps: number of steps; takes the place of `epochs` where it is set.
+        learning_rate: peak rate (`inverse_sqrt` has its own).
+        schedule: `linear_warmup` as published; `inverse_sqrt`, `exponential` or `constant`.
+        warmup_share: share of the steps spent warming up.
+        full_first_step: run the first step at the full rate, as the original does by accident.
+        beta1: decay of the first moment.
+        beta2: decay of the second moment.
+        epsilon: added to the root of the second moment.
+        weight_decay: decoupled decay of every parameter, biases and norms included.
+        clip_norm: largest global gradient norm; off where not set.
+        accumulate: micro-batches that a global batch is cut into, to save memory.
+    """
+
+    batch_size: int = 64
+    epochs: float = 50.0
+    steps: int | None = None
+    learning_rate: float = 1e-4
+    schedule: ScheduleName = "linear_warmup"
+    warmup_share: float = 0.07
+    full_first_step: bool = False
+    beta1: float = 0.9
+    beta2: float = 0.98
+    epsilon: float = 1e-8
+    weight_decay: float = 1e-5
+    clip_norm: float | None = None
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "epochs", "learning_rate", "accumulate", "epsilon"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"optimiser.{name} is {getattr(self, name)}; it must be greater than 0")
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"optimiser.steps is {self.steps}; it must be at least 1")
+        if not 0 <= self.warmup_share < 1:
+            raise ValueError(f"optimiser.warmup_share is {self.warmup_share}; it must lie in [0, 1)")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"optimiser.{name} is {getattr(self, name)}; it must lie in [0, 1)")
+        if self.weight_decay < 0 or (self.clip_norm is not None and self.clip_norm <= 0):
+            raise ValueError("optimiser.weight_decay must not be negative, optimiser.clip_norm must be greater than 0")
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"optimiser.batch_size {self.batch_size} is no multiple of optimiser.accumulate {self.accumulate}"
+            )
+
+    def total_steps(self, windows: int) -> int:
+        """Steps of the whole run over `windows` training windows."""
+        return self.steps or max(1, round(self.epochs * windows / self.batch_size))
+
+
+def learning_rate(settings: OptimiserSettings, total_steps: int, width: int) -> Schedule:
+    """The rate in force at each step."""
+    peak = settings.learning_rate
+    match settings.schedule:
+        case "linear_warmup":
+            schedule = linear_warmup(peak, total_steps, settings.warmup_share)
+        case "inverse_sqrt":
+            schedule = inverse_sqrt(width, total_steps, settings.warmup_share)
+        case "exponential":
+            schedule = exponential(peak)
+        case "constant":
+            schedule = lambda step: jnp.float32(peak)  # noqa: E731
+    return with_full_first_step(schedule, peak) if settings.full_first_step else schedule
+
+
+def adamw(settings: OptimiserSettings, schedule: Schedule) -> optax.GradientTransformation:
+    """AdamW on every parameter, after an optional clip of the global norm."""
+    update: Any = optax.adamw(
+        cast(optax.Schedule, schedule),
+        settings.beta1,
+        settings.beta2,
+        eps=settings.epsilon,
+        weight_decay=settings.weight_decay,
+    )
+    if settings.clip_norm is not None:
+        update = optax.chain(optax.clip_by_global_norm(settings.clip_norm), update)
+
+    def loosely_typed(updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None) -> Any:
+        # optax raises floats to whole powers, which strict dtype promotion, our tests' setting, refuses.
+        with jax.numpy_dtype_promotion("standard"):
+            return update.update(updates, state, params)
+
+    return optax.GradientTransformation(update.init, loosely_typed)
