@@ -99,9 +99,9 @@ def load_mapped(folder: Path) -> dict[str, float]:
 
 
 def inspect(folder: Path) -> dict[str, float]:
-    from selfpab_jax.convert.inspection import summarise
+    from selfpab_jax.convert.inspection import summarize
 
-    return measured(lambda: summarise(folder / "upstream_model.ckpt"))
+    return measured(lambda: summarize(folder / "upstream_model.ckpt"))
 
 
 def from_torch(folder: Path) -> dict[str, float]:
@@ -196,7 +196,7 @@ def main(folder: Path) -> None:
             sys.exit(f"{stage}: {done.stderr}")
         figures[stage] = json.loads(done.stdout.splitlines()[-1])
     size, published = figures["write"]["bytes"], f"published {PUBLISHED_BYTES:,}"
-    print(f"file of {size:,.0f} bytes ({published}), optimiser state included")
+    print(f"file of {size:,.0f} bytes ({published}), optimizer state included")
     print(f"{'':<28} {'seconds':>8} {'peak MB':>8} {'of what is written':>19}")
     for stage in STAGES:
         if "peak" in figures[stage]:

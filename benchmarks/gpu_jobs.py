@@ -9,7 +9,7 @@ PARTS: tuple[Part, ...] = ("product", "step", "large", "torch", "embed", "curve"
 
 WINDOW_HOURS = 300 / 3600
 PADDED: dict[str, Any] = {"layout": "padded"}
-KEEPING_LESS: dict[str, Any] = {"rematerialise": "attention"}
+KEEPING_LESS: dict[str, Any] = {"rematerialize": "attention"}
 LARGE: dict[str, Any] = {"width": 2048, "heads": 16, "feedforward": 8192, "layers": 20}
 """1.01 billion parameters with heads of 128: 16 GB with AdamW's moments and the gradient in float32."""
 TINY: dict[str, Any] = {"width": 30, "heads": 2, "feedforward": 24, "layers": 1}
@@ -132,7 +132,7 @@ def _large(scale: Scale) -> list[Job]:
     return [
         step("1 B parameters, all kept", kept),
         step("1 B parameters, attention weights made again", less, **KEEPING_LESS),
-        step("1 B parameters, layers made again", least, rematerialise="layers"),
+        step("1 B parameters, layers made again", least, rematerialize="layers"),
         step("1 B parameters, no dropout, attention by cuDNN where it can", less, **WITHOUT_DROPOUT),
         Job("large", "torch", "step", "1 B parameters, bf16 autocast, compiled", scale.large, kept, best),
     ]

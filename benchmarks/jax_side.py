@@ -13,12 +13,12 @@ from selfpab_jax.features.encoder import PretrainedEncoder
 from selfpab_jax.features.extract import Extraction, make_forward, run_ahead
 from selfpab_jax.features.sensors import Branch
 from selfpab_jax.model.config import ModelSettings
-from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.model.functional import make_functional
 from selfpab_jax.model.masking import TaskSettings
 from selfpab_jax.model_dir import ModelConfig
 from selfpab_jax.signal.normalization import Statistics
 from selfpab_jax.signal.stft import SpectrogramSettings, spectrogram
-from selfpab_jax.train.optimizer import OptimiserSettings, adamw, learning_rate
+from selfpab_jax.train.optimizer import OptimizerSettings, adamw, learning_rate
 from selfpab_jax.train.state import MeshSettings, create_state, make_mesh
 from selfpab_jax.train.step import Objective, TrainStep, jitted_train_step, to_devices, train_step, wishes
 
@@ -44,12 +44,12 @@ def product(size: int, compute: str) -> Turns:
 def make_step(settings: ModelSettings, batch: int, statistics: Statistics) -> tuple[TrainStep, dict]:
     """The training step, and what it and its state were made of."""
     mesh = make_mesh(MeshSettings(), jax.devices()[:1])
-    optimiser = OptimiserSettings(batch_size=batch, steps=1000)
-    schedule = learning_rate(optimiser, 1000, settings.width)
+    optimizer = OptimizerSettings(batch_size=batch, steps=1000)
+    schedule = learning_rate(optimizer, 1000, settings.width)
     objective = Objective(
-        draw_blueprint(settings, FEATURES, FEATURES), TaskSettings(), statistics, ("back", "thigh"), len(CHANNELS)
+        make_functional(settings, FEATURES, FEATURES), TaskSettings(), statistics, ("back", "thigh"), len(CHANNELS)
     )
-    made = {"objective": objective, "update": adamw(optimiser, schedule), "schedule": schedule, "mesh": mesh}
+    made = {"objective": objective, "update": adamw(optimizer, schedule), "schedule": schedule, "mesh": mesh}
     return train_step(**made, seed=0, accumulate=1), made
 
 
@@ -57,7 +57,7 @@ def step(settings: ModelSettings, batch: int) -> Turns:
     """Whole training steps, each with its batch brought to the device, as the training loop does."""
     take, made = make_step(settings, batch, RANDOM_STATISTICS)
     mesh = made["mesh"]
-    state = create_state(made["objective"].blueprint, made["update"], mesh, jax.random.key(0))
+    state = create_state(made["objective"].functional, made["update"], mesh, jax.random.key(0))
     windows = np.random.default_rng(0).random((batch, FRAMES, FEATURES)).astype(np.float16)
 
     def turns(count: int) -> None:
@@ -75,7 +75,7 @@ def lowered_step(settings: ModelSettings, batch: int) -> jax.stages.Lowered:
     from selfpab_jax.train.state import abstract_state
 
     _, made = make_step(settings, batch, RANDOM_STATISTICS)
-    state = abstract_state(made["objective"].blueprint, made["update"], made["mesh"])
+    state = abstract_state(made["objective"].functional, made["update"], made["mesh"])
     windows = jax.ShapeDtypeStruct((batch, FRAMES, FEATURES), np.float16)
     with jax.set_mesh(made["mesh"]):
         return jitted_train_step(**made, seed=0, accumulate=1).lower(state, windows, jax.ShapeDtypeStruct((1,), bool))
@@ -83,9 +83,9 @@ def lowered_step(settings: ModelSettings, batch: int) -> jax.stages.Lowered:
 
 def forward(settings: ModelSettings, batch: int) -> Turns:
     """Forward passes to the reconstruction, without dropout."""
-    blueprint = draw_blueprint(settings, FEATURES, FEATURES)
-    parameters = jax.jit(blueprint.initialise)(jax.random.key(0))
-    run = jax.jit(lambda p, x: blueprint.build(p)(x))
+    functional = make_functional(settings, FEATURES, FEATURES)
+    parameters = jax.jit(functional.initialize)(jax.random.key(0))
+    run = jax.jit(lambda p, x: functional.build(p)(x))
     x_BxTxX = jax.random.normal(jax.random.key(1), (batch, FRAMES, FEATURES))
 
     def turns(count: int) -> None:
@@ -100,7 +100,7 @@ def random_encoder(settings: ModelSettings) -> PretrainedEncoder:
     config = ModelConfig(
         "selfpab", settings, FEATURES, FEATURES, CHANNELS, ("back", "thigh"), SpectrogramSettings(), FRAMES
     )
-    parameters = jax.jit(draw_blueprint(settings, FEATURES, FEATURES).initialise)(jax.random.key(0))
+    parameters = jax.jit(make_functional(settings, FEATURES, FEATURES).initialize)(jax.random.key(0))
     return PretrainedEncoder(config, parameters, RANDOM_STATISTICS)
 
 
@@ -133,7 +133,7 @@ def curve(settings: ModelSettings, batch: int, steps: int, windows: int) -> list
     """The losses of so many steps on a synthetic cohort; the same batches, alteration and dropout for any dtype."""
     take, made = make_step(settings, batch, statistics := _statistics(cohort := _cohort(windows)))
     assert statistics.mean.shape == (FEATURES,)
-    state = create_state(made["objective"].blueprint, made["update"], made["mesh"], jax.random.key(0))
+    state = create_state(made["objective"].functional, made["update"], made["mesh"], jax.random.key(0))
     order = np.random.default_rng(0)
     losses = []
     for _ in range(steps):

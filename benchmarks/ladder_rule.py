@@ -4,7 +4,7 @@
 
 Three widths (heads of 64, feed-forward of four widths, two layers) by five rates, from a quarter of the rule's to four
 times it, each trained from the same seed on a synthetic cohort. Prints the held-out loss at the end of each, the best
-rate of each width (the lowest point of a parabola through the lowest loss and its neighbours, in the logarithm of the
+rate of each width (the lowest point of a parabola through the lowest loss and its neighbors, in the logarithm of the
 rate), and the power of the width that the best rates follow; the rule says -1. About ten minutes on 2 CPU cores.
 """
 
@@ -26,7 +26,7 @@ from selfpab_jax.train.checkpoint import CheckpointSettings
 from selfpab_jax.train.config import DataSettings, PretrainSettings, ValidationSettings
 from selfpab_jax.train.logging import LogSettings, read_log
 from selfpab_jax.train.loop import pretrain
-from selfpab_jax.train.optimizer import OptimiserSettings
+from selfpab_jax.train.optimizer import OptimizerSettings
 
 WIDTHS = (64, 128, 256)
 MULTIPLES = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -52,7 +52,7 @@ def held_out(records: Path, run: Path, width: int, rate: float, steps: int) -> f
         model=ModelSettings(
             width=width, heads=width // 64, feedforward=4 * width, layers=2, dropout=0.0, compute="float32"
         ),
-        optimiser=OptimiserSettings(batch_size=16, steps=steps, learning_rate=rate),
+        optimizer=OptimizerSettings(batch_size=16, steps=steps, learning_rate=rate),
         validation=ValidationSettings(every_steps=steps, patience=0.0),
         checkpoint=CheckpointSettings(every_steps=steps, keep=1),
         log=LogSettings(progress_seconds=1e9),
@@ -66,7 +66,7 @@ def held_out(records: Path, run: Path, width: int, rate: float, steps: int) -> f
 
 
 def lowest(rates: list[float], losses: list[float]) -> float:
-    """The rate at the lowest point of a parabola through the lowest loss and its neighbours."""
+    """The rate at the lowest point of a parabola through the lowest loss and its neighbors."""
     at = int(np.argmin(losses))
     around = slice(max(at - 1, 0), at + 2)
     x, y = np.log(rates[around]), np.array(losses[around])

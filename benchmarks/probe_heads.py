@@ -4,7 +4,7 @@
 
 256,000 rows are 6.4 million samples at 50 Hz in frames every 25 samples; 22 subjects, 12 classes, 1500 features in
 float16 in a file: class clusters, shifted by subject, in correlated noise. Both sides read the same batches through the
-same code, with all cores, both compiled beforehand. The linear head trains for all of its epochs, standardisation
+same code, with all cores, both compiled beforehand. The linear head trains for all of its epochs, standardization
 included; the program of all folds runs before and after the single folds, and the mean counts. The MLP trains for a few
 steps, from which the time of a full training is multiplied (the time of some steps less the time of fewer).
 """
@@ -37,7 +37,7 @@ def synthetic_rows(path: Path, count: int, seed: int = 0) -> Rows:
     activity_R = np.repeat(draw.choice(CLASSES, -(-count // 20), p=share_Y), 20)[:count]  # bouts of 10 s
     wrong_R = draw.random(count) < 0.05
     label_R = np.where(wrong_R, draw.integers(0, CLASSES, count), activity_R).astype(np.int16)
-    centres_YxD = 0.06 * draw.standard_normal((CLASSES, WIDTH), np.float32)
+    centers_YxD = 0.06 * draw.standard_normal((CLASSES, WIDTH), np.float32)
     shifts_SxYxD = 0.06 * draw.standard_normal((SUBJECTS, CLASSES, WIDTH), np.float32)
     mixing_KxD = 0.1 * draw.standard_normal((100, WIDTH), np.float32)
     features = np.lib.format.open_memmap(path, "w+", np.float16, (count, 1, WIDTH))
@@ -46,7 +46,7 @@ def synthetic_rows(path: Path, count: int, seed: int = 0) -> Rows:
         rows = part.stop - part.start
         noise = draw.standard_normal((rows, 100), np.float32) @ mixing_KxD
         noise += 1.0 * draw.standard_normal((rows, WIDTH), np.float32)
-        features[part, 0] = centres_YxD[activity_R[part]] + shifts_SxYxD[subject_R[part], activity_R[part]] + noise
+        features[part, 0] = centers_YxD[activity_R[part]] + shifts_SxYxD[subject_R[part], activity_R[part]] + noise
     features.flush()
     return Rows(np.load(path, mmap_mode="r"), label_R, subject_R)
 

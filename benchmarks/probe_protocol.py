@@ -8,7 +8,7 @@ epochs. The original's: each of 22 folds and 15 epochs takes the training subjec
 through the frozen encoder again, and trains its head a batch at a time; built from torch.nn. Its validation passes and
 its later unfreezing are left out, which spares it time.
 
-Measured are: our features from signals of some windows (spectrogram, normalisation, encoder, writing float16), our
+Measured are: our features from signals of some windows (spectrogram, normalization, encoder, writing float16), our
 heads in full (on synthetic features of the same size), and some batches of the original's. Both encoders take turns.
 Features and batches are multiplied to the whole by their windows.
 """
@@ -29,7 +29,7 @@ from probe_heads import CLASSES, SUBJECTS, synthetic_rows
 
 from selfpab_jax.features.encoder import PretrainedEncoder
 from selfpab_jax.model.config import ModelSettings
-from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.model.functional import make_functional
 from selfpab_jax.model_dir import ModelConfig
 from selfpab_jax.probe.alignment import training_window_count
 from selfpab_jax.probe.heads.batch import make_jobs
@@ -54,7 +54,7 @@ def our_features(windows: int, folder: Path) -> Callable[[], None]:
     config = ModelConfig(
         "selfpab", SETTINGS, FEATURES, FEATURES, channels, ("back", "thigh"), SpectrogramSettings(), FRAMES
     )
-    parameters = jax.jit(draw_blueprint(SETTINGS, FEATURES, FEATURES).initialise)(jax.random.key(0))
+    parameters = jax.jit(make_functional(SETTINGS, FEATURES, FEATURES).initialize)(jax.random.key(0))
     moments = Statistics(np.full(FEATURES, 0.5, np.float32), np.full(FEATURES, 0.3, np.float32), "plain")
     encoder = PretrainedEncoder(config, parameters, moments)
     samples = (windows * FRAMES - 1) * 25 + 50
@@ -86,15 +86,15 @@ class TorchEncoder(torch.nn.Module):
 def original_batch(windows: int) -> Callable[[], None]:
     """So many windows through the frozen encoder, and a step of the linear head."""
     encoder, head = TorchEncoder().eval(), torch.nn.Linear(SETTINGS.width, CLASSES)
-    optimiser = torch.optim.Adam(head.parameters(), 1e-4, (0.9, 0.98))
+    optimizer = torch.optim.Adam(head.parameters(), 1e-4, (0.9, 0.98))
     x, labels = torch.rand(windows, FRAMES, FEATURES), torch.randint(0, CLASSES, (windows, FRAMES))
 
     def run() -> None:
         with torch.no_grad():
             features = encoder(x)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         torch.nn.functional.cross_entropy(head(features).flatten(0, 1), labels.flatten()).backward()
-        optimiser.step()
+        optimizer.step()
 
     return run
 

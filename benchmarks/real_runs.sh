@@ -21,7 +21,7 @@ python benchmarks/uschad_to_parquet.py "$uschad" "$out/uschad-tables"
 run records build --source recordings "$out/uschad-tables" --out "$out/uschad-records" --sensors hip --rate 100 \
   --timestamp_column null --segment_column segment --label_column label --window_seconds 20 --shift_seconds 5 \
   --validation 0.15 --test 0.15
-time run pretrain --config configs/selfback.yaml --data.path "$out/uschad-records" --run "$out/uschad" --optimiser.epochs 20
+time run pretrain --config configs/selfback.yaml --data.path "$out/uschad-records" --run "$out/uschad" --optimizer.epochs 20
 for split in validation test; do
   run evaluate "$out/uschad" --data "$out/uschad-records" --split $split --out "$out/uschad-$split"
 done

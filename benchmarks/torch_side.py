@@ -50,7 +50,7 @@ def step(settings: ModelSettings, batch: int, *, best: bool, compiled: bool = Tr
     on = device()
     network = Network(settings).to(on).train()
     options = {"fused": True} if best and on.type == "cuda" else {}
-    optimiser = torch.optim.AdamW(network.parameters(), 1e-4, (0.9, 0.98), 1e-8, 1e-5, **options)
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-4, (0.9, 0.98), 1e-8, 1e-5, **options)
     x = torch.rand(batch, FRAMES, FEATURES, device=on)
     mask = (torch.rand(batch, FRAMES, FEATURES, device=on) < 0.2).float()
 
@@ -64,9 +64,9 @@ def step(settings: ModelSettings, batch: int, *, best: bool, compiled: bool = Tr
 
     def turns(count: int) -> None:
         for _ in range(count):
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             loss_of().backward()
-            optimiser.step()
+            optimizer.step()
         finish()
 
     return turns

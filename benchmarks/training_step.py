@@ -1,4 +1,4 @@
-"""A training step at the published size against the same network and optimiser from torch.nn, in one run.
+"""A training step at the published size against the same network and optimizer from torch.nn, in one run.
 
     python benchmarks/training_step.py [--batch 4] [--repeats 5]
 

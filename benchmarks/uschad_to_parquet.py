@@ -19,7 +19,7 @@ NAME = re.compile(r"a(\d+)t(\d+)\.mat")
 
 
 def trial(path: Path, segment: int) -> pd.DataFrame:
-    """One trial; the label is the file's number, as the field for it is spelt in two ways."""
+    """One trial; the label is the file's number, as the field for it is spelled in two ways."""
     match = NAME.fullmatch(path.name)
     assert match is not None
     readings = scipy.io.loadmat(path)["sensor_readings"][:, :3].astype(np.float32)

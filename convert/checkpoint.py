@@ -13,7 +13,7 @@ from selfpab_jax.convert.family import (
     FamilyName,
     arguments_of,
     encodings_of,
-    recognise,
+    recognize,
     settings_of,
     size,
 )
@@ -201,7 +201,7 @@ def _checked(file: TorchFile, said: FamilyName | None, any_version: bool) -> Che
     features, outputs = (size(arguments, name) for name in ("input_dim", "output_dim"))
     pairs = match(tensors, sizes_of(settings, features, outputs), settings.layers)
     _check_tables(tensors, table_shapes(encodings, settings.width))
-    family = recognise(features, temporal, said)
+    family = recognize(features, temporal, said)
     family.spectrogram(features)  # refuses features that are none of its channels'
     return Checkpoint(file, family, settings, features, outputs, arguments, pairs)
 

@@ -9,7 +9,7 @@ from selfpab_jax.data.sources.base import sensors_of
 from selfpab_jax.data.sources.hunt4 import CHANNELS
 from selfpab_jax.errors import ModelError
 from selfpab_jax.model.config import ModelSettings
-from selfpab_jax.model.masking import AlterationSettings, TaskSettings
+from selfpab_jax.model.masking import MaskingSettings, TaskSettings
 from selfpab_jax.model_dir import ModelConfig
 from selfpab_jax.signal.stft import SpectrogramSettings
 
@@ -26,7 +26,7 @@ class Family:
 
     Args:
         name: as in a model directory.
-        features: features of a published frame, by which a checkpoint is recognised.
+        features: features of a published frame, by which a checkpoint is recognized.
         channels_in: channels of a frame that goes in: both sensors' 6, or one sensor's 3.
         frames: of a training window: 5 minutes, or 30 hours.
         task: the pretext task.
@@ -71,7 +71,7 @@ FAMILIES = {
             6,
             3_599,
             TaskSettings(
-                alteration=AlterationSettings(
+                masking=MaskingSettings(
                     time_share=0.10,
                     time_width=5,
                     mask_probability=0.9,
@@ -87,7 +87,7 @@ FAMILIES = {
 }
 
 
-def recognise(features: int, temporal_positions: bool, said: FamilyName | None) -> Family:
+def recognize(features: int, temporal_positions: bool, said: FamilyName | None) -> Family:
     """The family of a checkpoint: the one said, else by calendar positions, else by its features.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import Any
 from selfpab_jax.convert.checkpoint import Checkpoint
 from selfpab_jax.convert.family import plain
 from selfpab_jax.convert.pickle_reader import StoredTensor
-from selfpab_jax.io import require_room
+from selfpab_jax.io import require_disk_space
 from selfpab_jax.model_dir import ModelConfig, check_writable, write_model
 from selfpab_jax.signal.normalization import Statistics
 
@@ -27,7 +27,7 @@ def write_converted(
     check_writable(directory, overwrite=overwrite)
     tables = checkpoint.check_weights()
     parameters = checkpoint.parameters()
-    require_room(directory, sum(array.nbytes for array in parameters.values()))
+    require_disk_space(directory, sum(array.nbytes for array in parameters.values()))
     config = config_of(checkpoint, tables)
     write_model(directory, config, parameters, statistics, overwrite=overwrite)
     return config

@@ -13,7 +13,7 @@ from selfpab_jax.convert.torch_file import open_torch_file
 from selfpab_jax.errors import ModelError
 
 
-def summarise(path: Path, family: FamilyName | None = None) -> tuple[list[str], str | None]:
+def summarize(path: Path, family: FamilyName | None = None) -> tuple[list[str], str | None]:
     """Lines about a checkpoint, and why it cannot be converted, if so.
 
     Raises:
@@ -29,7 +29,7 @@ def summarise(path: Path, family: FamilyName | None = None) -> tuple[list[str], 
     lines += [
         f"tensors: {len(tensors)} in the state_dict, {_megabytes(tensors)} on the disk",
         f"training: epoch {_said(content, 'epoch')}, step {_said(content, 'global_step')}",
-        f"optimiser state: {_optimiser(content)}",
+        f"optimizer state: {_optimizer(content)}",
         f"written by: PyTorch Lightning {version_of(content)}",
         f"unknown: {', '.join(_unknown(content)) or 'nothing'}",
     ]
@@ -66,7 +66,7 @@ def _said(content: Mapping[Any, Any], key: str) -> str:
     return f"{value:,}" if isinstance(value, int) else "unknown"
 
 
-def _optimiser(content: Mapping[Any, Any]) -> str:
+def _optimizer(content: Mapping[Any, Any]) -> str:
     moments = _tensors(content.get("optimizer_states"))
     return f"yes, {_megabytes(moments)} (--run continues from it)" if moments else "no"
 

@@ -13,13 +13,13 @@ from selfpab_jax.convert.family import number, short
 from selfpab_jax.convert.pickle_reader import StoredTensor
 from selfpab_jax.convert.table import Arrays, is_ignored
 from selfpab_jax.errors import ModelError
-from selfpab_jax.io import replaced_when_whole, require_folder, require_room
-from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.io import atomic_path, require_disk_space, require_parent
+from selfpab_jax.model.functional import make_functional
 from selfpab_jax.signal.normalization import Statistics
 from selfpab_jax.train.checkpoint import Checkpoints, facts_of
 from selfpab_jax.train.config import PretrainSettings
 from selfpab_jax.train.loop import as_json
-from selfpab_jax.train.optimizer import FINAL_SHARE, OptimiserSettings, adamw, learning_rate
+from selfpab_jax.train.optimizer import FINAL_SHARE, OptimizerSettings, adamw, learning_rate
 from selfpab_jax.train.run_dir import SETTINGS_FILE, write_json
 from selfpab_jax.train.state import TrainState
 
@@ -35,12 +35,12 @@ class TrainingState:
 
     Args:
         step: AdamW's steps so far.
-        optimiser: its settings and the schedule's.
+        optimizer: its settings and the schedule's.
         mean, square: first and second moment of every parameter, as views of the file under our names.
     """
 
     step: int
-    optimiser: OptimiserSettings
+    optimizer: OptimizerSettings
     mean: Arrays
     square: Arrays
 
@@ -49,7 +49,7 @@ def read_training_state(checkpoint: Checkpoint) -> TrainingState:
     """The state of AdamW and its schedule.
 
     Raises:
-        ModelError: there is none, it is of another optimiser or schedule, or it does not fit the parameters.
+        ModelError: there is none, it is of another optimizer or schedule, or it does not fit the parameters.
     """
     try:
         return _state(checkpoint)
@@ -61,10 +61,10 @@ def _state(checkpoint: Checkpoint) -> TrainingState:
     content = checkpoint.file.content
     name = checkpoint.arguments.get("optimizer")
     if name != "AdamW":
-        raise ModelError(f"its optimiser is {short(name)}; only AdamW can be continued")
+        raise ModelError(f"its optimizer is {short(name)}; only AdamW can be continued")
     states = content.get("optimizer_states")
     if not isinstance(states, list) or len(states) != 1 or not isinstance(states[0], dict):
-        raise ModelError("it has no optimiser state, so its run cannot be continued; convert the weights alone")
+        raise ModelError("it has no optimizer state, so its run cannot be continued; convert the weights alone")
     group, states_by_number = _group(states[0]), states[0].get("state")
     by_name = _by_name(checkpoint, group, states_by_number if isinstance(states_by_number, dict) else {})
     steps = {_step(checkpoint, state) for state in by_name.values()}
@@ -74,26 +74,26 @@ def _state(checkpoint: Checkpoint) -> TrainingState:
     moments = [{name: state[moment] for name, state in by_name.items()} for moment in MOMENTS]
     for tensors in moments:
         checkpoint.check_values(tensors)
-    optimiser = _optimiser(checkpoint, group, step)
-    return TrainingState(step, optimiser, *(checkpoint.renamed(tensors) for tensors in moments))
+    optimizer = _optimizer(checkpoint, group, step)
+    return TrainingState(step, optimizer, *(checkpoint.renamed(tensors) for tensors in moments))
 
 
 def _group(state: Mapping[str, Any]) -> Mapping[str, Any]:
     groups = state.get("param_groups")
     if not isinstance(groups, list) or len(groups) != 1 or not isinstance(groups[0], dict):
-        raise ModelError("its optimiser has several groups of parameters, which is not supported")
+        raise ModelError("its optimizer has several groups of parameters, which is not supported")
     if groups[0].get("amsgrad") or groups[0].get("maximize"):
         raise ModelError("its AdamW uses amsgrad or maximize, which is not supported")
     return groups[0]
 
 
 def _by_name(checkpoint: Checkpoint, group: Mapping[str, Any], states: Mapping[Any, Any]) -> dict[str, dict[str, Any]]:
-    # torch's optimisers know numbers, not names. A number is a place in `model.parameters()`, whose order is that
+    # torch's optimizers know numbers, not names. A number is a place in `model.parameters()`, whose order is that
     # of `state_dict` without its buffers; shapes are compared, so that another order does not pass unseen.
     names = [name for name in checkpoint.tensors if not (is_ignored(name) or name.endswith(".pe"))]
     numbers = group.get("params")
     if not isinstance(numbers, list) or len(numbers) != len(names):
-        raise ModelError(f"its optimiser does not hold the model's {len(names)} parameters")
+        raise ModelError(f"its optimizer does not hold the model's {len(names)} parameters")
     found = {name: states.get(place) for name, place in zip(names, numbers, strict=True)}
     problems, fitting = [], {}
     for name in (pair.torch for pair in checkpoint.pairs):
@@ -106,7 +106,7 @@ def _by_name(checkpoint: Checkpoint, group: Mapping[str, Any], states: Mapping[A
                 problems.append(f"{moment} of {name} has shape {tensor.shape} of {tensor.dtype}, not {shape}")
         fitting[name] = state
     if problems:
-        raise ModelError("its optimiser state does not fit the model: " + "; ".join(problems))
+        raise ModelError("its optimizer state does not fit the model: " + "; ".join(problems))
     return fitting
 
 
@@ -116,7 +116,7 @@ def _step(checkpoint: Checkpoint, state: Mapping[str, Any]) -> int:
     return number({"step": value}, "step", int)
 
 
-def _optimiser(checkpoint: Checkpoint, group: Mapping[str, Any], step: int) -> OptimiserSettings:
+def _optimizer(checkpoint: Checkpoint, group: Mapping[str, Any], step: int) -> OptimizerSettings:
     betas = group.get("betas")
     if not isinstance(betas, (tuple, list)) or len(betas) != 2:
         raise ModelError(f"its AdamW has betas {short(betas)}; two numbers are needed")
@@ -129,7 +129,7 @@ def _optimiser(checkpoint: Checkpoint, group: Mapping[str, Any], step: int) -> O
         "weight_decay": number(group, "weight_decay", float),
     }
     rate = number(group, "lr", float)
-    settings = OptimiserSettings(**common, **_schedule(checkpoint, step, rate))
+    settings = OptimizerSettings(**common, **_schedule(checkpoint, step, rate))
     # Seen rather than trusted: the schedule that goes on must stand where the file's stood.
     at = learning_rate(settings, settings.total_steps(1), checkpoint.settings.width)
     planned = float(at(jax.numpy.asarray(step, "int32")))
@@ -152,7 +152,7 @@ def _schedule(checkpoint: Checkpoint, step: int, rate: float) -> dict[str, Any]:
         raise ModelError(f"its schedule ends at {final:g}, not at {FINAL_SHARE:g} of {peak:g}")
     taken = number(state, "n_steps", int) - 1  # it counts from 1
     if taken != step:
-        raise ModelError(f"its schedule has taken {taken} steps, its optimiser {step}")
+        raise ModelError(f"its schedule has taken {taken} steps, its optimizer {step}")
     return {
         "schedule": "linear_warmup",
         "learning_rate": peak,
@@ -174,7 +174,7 @@ def check_new(run: Path) -> None:
     """
     if run.exists():
         raise ModelError(f"{run} exists; choose another directory for the run")
-    require_folder(run)
+    require_parent(run)
 
 
 def write_run(checkpoint: Checkpoint, run: Path, statistics: Statistics) -> TrainingState:
@@ -194,11 +194,11 @@ def write_run(checkpoint: Checkpoint, run: Path, statistics: Statistics) -> Trai
     checkpoint.check_weights()
     training = read_training_state(checkpoint)
     parameters = checkpoint.parameters()
-    require_room(run, 4 * sum(array.nbytes for array in parameters.values()))
-    settings = PretrainSettings(model=checkpoint.settings, task=checkpoint.family.task, optimiser=training.optimiser)
+    require_disk_space(run, 4 * sum(array.nbytes for array in parameters.values()))
+    settings = PretrainSettings(model=checkpoint.settings, task=checkpoint.family.task, optimizer=training.optimizer)
     state = state_of(checkpoint, training, parameters)
     checkpoint.file.forget_all()  # it is in memory now, and Orbax needs a second copy while it writes
-    with replaced_when_whole(run) as workshop:
+    with atomic_path(run) as workshop:
         workshop.mkdir()
         write_json(workshop / SETTINGS_FILE, as_json(settings))
         facts = _facts(checkpoint, settings, statistics)
@@ -215,10 +215,10 @@ def write_run(checkpoint: Checkpoint, run: Path, statistics: Statistics) -> Trai
 
 def state_of(checkpoint: Checkpoint, training: TrainingState, parameters: Arrays) -> TrainState:
     """The whole state as `pretrain` has it: optax's AdamW with the file's moments, at the file's step."""
-    settings = training.optimiser
+    settings = training.optimizer
     schedule = learning_rate(settings, settings.total_steps(1), checkpoint.settings.width)
-    blueprint = draw_blueprint(checkpoint.settings, checkpoint.features, checkpoint.outputs)
-    abstract = jax.eval_shape(adamw(settings, schedule).init, blueprint.abstract)
+    functional = make_functional(checkpoint.settings, checkpoint.features, checkpoint.outputs)
+    abstract = jax.eval_shape(adamw(settings, schedule).init, functional.abstract)
     count = np.asarray(training.step, np.int32)
     moments = {"mu": training.mean, "nu": training.square}
 
@@ -229,9 +229,9 @@ def state_of(checkpoint: Checkpoint, training: TrainingState, parameters: Arrays
             raise ValueError(f"{jax.tree_util.keystr(path)} has shape {found.shape}, not {shape.shape}")
         return jax.numpy.asarray(found)
 
-    optimiser = jax.tree_util.tree_map_with_path(leaf, abstract)
-    on_device = {name: jax.numpy.asarray(parameters[name]) for name in blueprint.abstract}
-    return TrainState(jax.numpy.asarray(count), on_device, optimiser)
+    optimizer = jax.tree_util.tree_map_with_path(leaf, abstract)
+    on_device = {name: jax.numpy.asarray(parameters[name]) for name in functional.abstract}
+    return TrainState(jax.numpy.asarray(count), on_device, optimizer)
 
 
 def _facts(checkpoint: Checkpoint, settings: PretrainSettings, statistics: Statistics) -> dict[str, Any]:
@@ -255,5 +255,5 @@ def _facts(checkpoint: Checkpoint, settings: PretrainSettings, statistics: Stati
         features=checkpoint.features,
         outputs=checkpoint.outputs,
         hours=None,
-        steps=settings.optimiser.steps,
+        steps=settings.optimizer.steps,
     )

@@ -1,4 +1,4 @@
-"""The original's normalisation statistics: found by number of features and sensor, or read where one says."""
+"""The original's normalization statistics: found by number of features and sensor, or read where one says."""
 
 import re
 from pathlib import Path

@@ -256,7 +256,7 @@ def _layer_of(pattern: str, name: str) -> int | None:
     return None if found is None else int(found.group(1)) if found.groups() else 0
 
 
-# The original's fixed positional tables: recognised in a file, and built for one with PyTorch's own operations.
+# The original's fixed positional tables: recognized in a file, and built for one with PyTorch's own operations.
 
 ROWS_AT_A_TIME = 256
 

@@ -12,7 +12,7 @@ from selfpab_jax.convert.family import arguments_for, encodings_of
 from selfpab_jax.convert.from_torch import KEPT
 from selfpab_jax.convert.table import build_tables, match_ours, sizes_of, torch_of
 from selfpab_jax.errors import ModelError
-from selfpab_jax.io import replaced_when_whole, require_room
+from selfpab_jax.io import atomic_path, require_disk_space
 from selfpab_jax.model_dir import WEIGHTS_FILE, open_tensors, read_config
 
 # PyTorch, where it is installed: only writing its files and running its modules needs it.
@@ -65,7 +65,7 @@ def write_torch(directory: Path, target: Path, *, overwrite: bool = False) -> li
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
     tables = build_tables(torch, encodings_of(arguments), config.model.width)
-    require_room(target, 4 * sum(math.prod(each.shape) for each in (*arrays.values(), *tables.values())))
+    require_disk_space(target, 4 * sum(math.prod(each.shape) for each in (*arrays.values(), *tables.values())))
     parameters = {pair.torch: torch.from_numpy(torch_of(arrays[pair.ours].read(), pair.rule)) for pair in pairs}
     embedding = [pair.torch for pair in pairs if pair.ours.startswith("encoder.embed.")]
     tensors = parameters | tables
@@ -77,7 +77,7 @@ def write_torch(directory: Path, target: Path, *, overwrite: bool = False) -> li
         "hparams_name": "kwargs",
         "hyper_parameters": {"args": arguments},
     }
-    with replaced_when_whole(target) as temporary, open(temporary, "wb") as file:
+    with atomic_path(target) as temporary, open(temporary, "wb") as file:
         try:
             torch.save(content, file)
         except RuntimeError as error:  # torch's own writer tells a full disk so

@@ -16,7 +16,7 @@ from selfpab_jax.convert.to_torch import require_torch
 from selfpab_jax.errors import ModelError
 from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.encoder import CALENDAR
-from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.model.functional import make_functional
 from selfpab_jax.model_dir import CONFIG_FILE, read_model
 from selfpab_jax.signal.normalization import Statistics
 
@@ -40,7 +40,7 @@ def torch_trace(
         tensors: a `state_dict`, as torch tensors or as arrays.
         encodings: positional encodings by name, as `hyper_parameters.encodings_of`.
         settings: sizes.
-        x_BxTxX: normalised frames.
+        x_BxTxX: normalized frames.
         timestamps_BxTx5: month, day, weekday, hour, minute; where the calendar is encoded.
         attention: compute the attention weights as well.
 
@@ -99,7 +99,7 @@ class Network:
         kind: `ours` or `torch`.
         settings: sizes.
         features, outputs: of an input and of a reconstructed frame.
-        trace: from normalised frames (and timestamps) to the outputs of every part, by name.
+        trace: from normalized frames (and timestamps) to the outputs of every part, by name.
         statistics: of all sensors, where the model brings them.
     """
 
@@ -152,12 +152,14 @@ def open_network(
         settings = replace(config.model, compute=compute)
         if settings.layers > len(arrays):
             raise ModelError(f"{path}: weights do not fit {CONFIG_FILE}; copy the model directory again")
-        blueprint = draw_blueprint(settings, config.features, config.outputs)
-        if {name: array.shape for name, array in arrays.items()} != {n: s.shape for n, s in blueprint.abstract.items()}:
+        functional = make_functional(settings, config.features, config.outputs)
+        if {name: array.shape for name, array in arrays.items()} != {
+            n: s.shape for n, s in functional.abstract.items()
+        }:
             raise ModelError(f"{path}: weights do not fit {CONFIG_FILE}; copy the model directory again")
 
         def ours(x: np.ndarray, timestamps: np.ndarray | None) -> Arrays:
-            model = blueprint.build({name: jax.numpy.asarray(array) for name, array in arrays.items()})
+            model = functional.build({name: jax.numpy.asarray(array) for name, array in arrays.items()})
             given = (jax.numpy.asarray(each) for each in (x, timestamps) if each is not None)
             traced = model.encoder.trace(*given)
             parts = {"embedding": traced.embedding}
@@ -225,7 +227,7 @@ def _difference(part: str, first: np.ndarray, second: np.ndarray) -> Difference:
 
 
 def random_windows(network: Network, windows: int, frames: int, seed: int) -> Float32[np.ndarray, "B T X"]:
-    """Standard normal frames, which is what normalised ones are in mean and deviation."""
+    """Standard normal frames, which is what normalized ones are in mean and deviation."""
     return np.random.default_rng(seed).standard_normal((windows, frames, network.features), np.float32)
 
 
@@ -241,7 +243,7 @@ def random_timestamps(network: Network, windows: int, frames: int, seed: int) ->
 def real_windows(
     first: Network, second: Network, path: Path, windows: int, frames: int
 ) -> Float32[np.ndarray, "B T X"]:
-    """Windows of records, evenly spaced over their held-out split (or the training one), normalised.
+    """Windows of records, evenly spaced over their held-out split (or the training one), normalized.
 
     With the statistics of whichever model brings them, else of the records. A model of one sensor gets the first's.
 

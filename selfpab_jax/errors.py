@@ -1,12 +1,30 @@
-"""Errors that a person can mend: the command line prints them in a line or two, without a traceback."""
+"""Errors that a person can mend, and the exit codes of the command line.
+
+The command line prints these errors in a line or two, without a traceback.
+"""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What `selfpab-jax` returns to the shell."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    """A mistake in the call or the configuration."""
+    STOPPED = 75
+    """Stopped by a signal with everything saved (EX_TEMPFAIL): start the same command again."""
+    INTERRUPTED = 130
+    """Ctrl-C, with nothing to resume."""
 
 
 class SelfPABError(Exception):
     """What is wrong, in which file or field, and what to do."""
 
 
-class ConfigError(SelfPABError):
-    """A field of the configuration or an argument is wrong."""
+class ConfigError(SelfPABError, ValueError):
+    """A setting or an argument is wrong."""
 
 
 class DataError(SelfPABError):
@@ -18,4 +36,12 @@ class ModelError(SelfPABError):
 
 
 class RunError(SelfPABError):
-    """A training run cannot start or go on."""
+    """A training run cannot start or continue."""
+
+
+class StorageError(SelfPABError):
+    """A file or folder cannot be written: no permission, no space, or something else is in its place."""
+
+
+class LockedError(RunError):
+    """Another process is working in the folder."""

@@ -1,60 +1,142 @@
-"""Files that are there whole or not at all, and the disk space that they need."""
+"""Files that are complete or not there at all, locks between processes, and disk space."""
 
+import errno
+import fcntl
+import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
-from selfpab_jax.errors import ModelError
+from selfpab_jax.errors import LockedError, StorageError
 
 SLACK = 2**20
-"""Bytes for configuration, statistics and the like."""
+"""Bytes for configuration, statistics and other small files."""
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
+"""What file systems without locks answer (some NFS and Lustre mounts)."""
 
-
-def require_folder(target: Path) -> None:
-    """See that `target` can be made where it will be.
-
-    Raises:
-        ModelError: it cannot.
-    """
-    folder = next(parent for parent in target.absolute().parents if parent.exists())
-    if not folder.is_dir():
-        raise ModelError(f"{target} cannot be made: {folder} is a file")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ModelError(f"{target} cannot be made: {folder} cannot be written to")
-
-
-def require_room(target: Path, size: int) -> None:
-    """See that there is room for so many bytes where `target` will be.
-
-    Raises:
-        ModelError: there is not.
-    """
-    folder = next(parent for parent in target.absolute().parents if parent.exists())
-    free = shutil.disk_usage(folder).free
-    if free < size + SLACK:
-        raise ModelError(f"{target} needs {(size + SLACK) / 1e6:,.0f} MB, but its disk has {free / 1e6:,.0f} MB left")
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def replaced_when_whole(target: Path) -> Iterator[Path]:
-    """A temporary path beside `target` that becomes it at the end (in place of a file, never of a folder that
-    holds something), or is gone after any failure.
+def atomic_path(target: Path) -> Iterator[Path]:
+    """A temporary path beside `target` that takes its place when the block ends, and is gone after any failure.
+
+    The block creates a file or a folder there. A file at `target` is replaced; a folder that holds something is not.
 
     Raises:
-        ModelError: it cannot be written.
+        StorageError: it cannot be written.
     """
+    require_parent(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         workshop = Path(mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     except OSError as error:
-        raise ModelError(f"{target} cannot be made: {error}") from None
+        raise StorageError(f"{target} cannot be created: {reason(error)}") from None
+    temporary = workshop / target.name
     try:
-        yield workshop / target.name
-        (workshop / target.name).replace(target)
+        yield temporary
+        if temporary.is_file():
+            _flush_to_disk(temporary)
+        temporary.replace(target)
     except OSError as error:
-        raise ModelError(f"{target} could not be written: {error}") from None
+        raise StorageError(f"{target} could not be written: {reason(error)}") from None
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write a text file completely or not at all.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    with atomic_path(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(target: Path, content: Any) -> None:
+    """Write a JSON file completely or not at all.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    write_text(target, json.dumps(content, indent=2) + "\n")
+
+
+@contextmanager
+def exclusive_lock(path: Path, busy: str) -> Iterator[None]:
+    """Hold a file or folder for this process; a killed process lets go of it by itself.
+
+    On a file system without locks the block runs without one, which is logged.
+
+    Args:
+        path: an existing folder, or a file that is created if it is missing.
+        busy: the error message where another process holds it.
+
+    Raises:
+        LockedError: another process holds it.
+        StorageError: the file cannot be opened.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be opened: {reason(error)}") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            os.close(handle)
+            raise LockedError(busy) from None
+        logger.warning("%s: this file system has no locks; make sure that no other process writes here", path)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def require_parent(target: Path) -> None:
+    """Check that `target` can be created where it is wanted.
+
+    Raises:
+        StorageError: it cannot.
+    """
+    folder = _existing_parent(target)
+    if not folder.is_dir():
+        raise StorageError(f"{target} cannot be created: {folder} is a file")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StorageError(f"{target} cannot be created: no permission to write to {folder}")
+
+
+def require_disk_space(target: Path, size: int) -> None:
+    """Check that the disk of `target` has space for `size` more bytes.
+
+    Raises:
+        StorageError: it has not.
+    """
+    free = shutil.disk_usage(_existing_parent(target)).free
+    if free < size + SLACK:
+        raise StorageError(
+            f"{target} needs {(size + SLACK) / 1e6:,.0f} MB, but its disk has {free / 1e6:,.0f} MB of free space"
+        )
+
+
+def reason(error: OSError) -> str:
+    """Why a file operation failed, in a few words."""
+    return (error.strerror or str(error)).lower()
+
+
+def _existing_parent(target: Path) -> Path:
+    return next(parent for parent in target.absolute().parents if parent.exists())
+
+
+def _flush_to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

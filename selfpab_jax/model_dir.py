@@ -99,7 +99,7 @@ def open_tensors(path: Path) -> dict[str, TensorOnDisk]:
     }
 
 
-# A model for use: weights, configuration, normalisation statistics and a model card in one directory.
+# A model for use: weights, configuration, normalization statistics and a model card in one directory.
 
 FORMAT = 1
 WEIGHTS_FILE, CONFIG_FILE, STATISTICS_FILE, CARD_FILE = (
@@ -148,8 +148,8 @@ def write_model(
     Args:
         directory: to be made; it must not exist unless `overwrite`.
         config: what the model is.
-        parameters: float32 arrays under the names of `Blueprint.abstract`.
-        statistics: that its inputs are normalised with; None for a model that must be given normalised frames.
+        parameters: float32 arrays under the names of `FunctionalModel.abstract`.
+        statistics: that its inputs are normalized with; None for a model that must be given normalized frames.
         overwrite: replace a model directory that is there.
 
     Raises:
@@ -238,10 +238,10 @@ def model_card(config: ModelConfig, parameters: Mapping[str, np.ndarray], statis
     """The directory's README for people."""
     model, spectrogram = config.model, config.spectrogram
     seconds = (spectrogram.fft_window + (config.frames - 1) * spectrogram.fft_hop) / spectrogram.rate_hz
-    normalisation = (
+    normalization = (
         f"`{STATISTICS_FILE}` ({statistics.kind}); `load_encoder` applies it"
         if statistics
-        else "**none in this directory**: frames must be given normalised"
+        else "**none in this directory**: frames must be given normalized"
     )
     known = "\n".join(
         f"- {name.replace('_', ' ')}: {_short(value)}"
@@ -261,7 +261,7 @@ A transformer encoder pre-trained by masked reconstruction of spectrograms (Self
   {config.features} features a frame, {config.frames} frames ({seconds:g} s) a training window
 - encoder: width {model.width}, {model.heads} heads, feed-forward {model.feedforward}, {model.layers} layers;
   {sum(array.size for array in parameters.values()):,} parameters with the reconstruction head
-- normalisation: {normalisation}
+- normalization: {normalization}
 
 ## Use
 

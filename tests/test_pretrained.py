@@ -12,9 +12,9 @@ import selfpab_jax
 from selfpab_jax.cli.main import main
 from selfpab_jax.errors import ModelError
 from selfpab_jax.model.config import ModelSettings
-from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.model.functional import make_functional
 from selfpab_jax.model_dir import ModelConfig, read_model, write_model
-from selfpab_jax.signal.normalization import Statistics, normalise
+from selfpab_jax.signal.normalization import Statistics, normalize
 from selfpab_jax.signal.resample import resample
 from selfpab_jax.signal.stft import SpectrogramSettings, spectrogram
 
@@ -33,8 +33,8 @@ def config(**changes: object) -> ModelConfig:
 def parameters(of: ModelConfig) -> dict[str, np.ndarray]:
     import jax
 
-    blueprint = draw_blueprint(of.model, of.features, of.outputs)
-    return {name: np.asarray(array) for name, array in blueprint.initialise(jax.random.key(1)).items()}
+    functional = make_functional(of.model, of.features, of.outputs)
+    return {name: np.asarray(array) for name, array in functional.initialize(jax.random.key(1)).items()}
 
 
 STATISTICS = Statistics(np.linspace(0, 1, 156).astype(np.float32), np.linspace(1, 2, 156).astype(np.float32), "plain")
@@ -61,14 +61,14 @@ def test_a_directory_reads_back_as_it_was_written(model: Path) -> None:
     np.testing.assert_array_equal(statistics.mean, STATISTICS.mean)
 
 
-def test_encode_is_normalisation_and_encoder(model: Path) -> None:
+def test_encode_is_normalization_and_encoder(model: Path) -> None:
     x = np.random.default_rng(0).random((3, 39, 156)).astype(np.float32)
     encoder = selfpab_jax.load_encoder(model)
-    built = draw_blueprint(SMALL, 156, 156).build({n: jnp.asarray(a) for n, a in parameters(config()).items()})
-    expected = built.encoder(jnp.asarray(normalise(x, STATISTICS)))
+    built = make_functional(SMALL, 156, 156).build({n: jnp.asarray(a) for n, a in parameters(config()).items()})
+    expected = built.encoder(jnp.asarray(normalize(x, STATISTICS)))
     np.testing.assert_allclose(encoder.encode(x, batch_size=2), expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(
-        encoder.encode(normalise(x, STATISTICS), normalised=True), expected, rtol=1e-5, atol=1e-6
+        encoder.encode(normalize(x, STATISTICS), normalized=True), expected, rtol=1e-5, atol=1e-6
     )
 
 
@@ -77,12 +77,12 @@ def test_signals_become_windows_of_the_training_length(model: Path) -> None:
     signal = np.random.default_rng(0).normal(0, 1, (4321, 6)).astype(np.float32)
     features = encoder.encode_signal(signal, rate_hz=100)
     frames = encoder.frame_count(4321, 100)
-    whole = normalise(spectrogram(resample(signal, 100, 50), SpectrogramSettings()), STATISTICS)
+    whole = normalize(spectrogram(resample(signal, 100, 50), SpectrogramSettings()), STATISTICS)
     assert len(whole) == frames == 85
     assert features.shape == (3, 39, 16)
     assert features.dtype == np.float32
     np.testing.assert_allclose(
-        features[1], encoder.encode(whole[None, 39:78], normalised=True)[0], rtol=1e-4, atol=1e-5
+        features[1], encoder.encode(whole[None, 39:78], normalized=True)[0], rtol=1e-4, atol=1e-5
     )
     short = encoder.encode_signal(signal[:300], rate_hz=50)
     assert short.shape == (1, 11, 16)
@@ -117,17 +117,17 @@ def test_a_cross_sensor_model_asks_which_sensor(tmp_path: Path) -> None:
     thigh = selfpab_jax.load_encoder(tmp_path / "mono", sensor="thigh")
     assert thigh.channels == ("thigh_x", "thigh_y", "thigh_z")
     x = np.random.default_rng(0).random((1, 39, 78)).astype(np.float32)
-    expected = thigh.encode((x - STATISTICS.mean[78:]) / STATISTICS.std[78:], normalised=True)
+    expected = thigh.encode((x - STATISTICS.mean[78:]) / STATISTICS.std[78:], normalized=True)
     np.testing.assert_allclose(thigh.encode(x), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.filterwarnings("ignore:.*no normalisation statistics")
-def test_a_model_without_statistics_takes_normalised_frames_only(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:.*no normalization statistics")
+def test_a_model_without_statistics_takes_normalized_frames_only(tmp_path: Path) -> None:
     write_model(tmp_path / "bare", config(), parameters(config()), None)
     encoder = selfpab_jax.load_encoder(tmp_path / "bare")
-    with pytest.raises(ModelError, match="no normalisation statistics"):
+    with pytest.raises(ModelError, match="no normalization statistics"):
         encoder.encode(np.zeros((1, 39, 156)))
-    assert encoder.encode(np.zeros((1, 39, 156)), normalised=True).shape == (1, 39, 16)
+    assert encoder.encode(np.zeros((1, 39, 156)), normalized=True).shape == (1, 39, 16)
 
 
 def test_damaged_directories_are_told(model: Path, tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_run_to_features_through_the_commands(
 ) -> None:
     run, out = tmp_path / "run", tmp_path / "model"
     small = ["--model.width", "16", "--model.heads", "2", "--model.feedforward", "16", "--model.layers", "1"]
-    steps = ["--model.compute", "float32", "--optimiser.batch_size", "8", "--optimiser.steps", "4"]
+    steps = ["--model.compute", "float32", "--optimizer.batch_size", "8", "--optimizer.steps", "4"]
     assert main(["pretrain", "--data.path", str(tiny_records), "--run", str(run), *small, *steps]) == 0
     assert main(["status", str(run)]) == 0
     assert "step 4 of 4" in capsys.readouterr().out

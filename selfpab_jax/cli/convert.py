@@ -25,9 +25,9 @@ def inspect_parser() -> Parser:
 
 def run_inspect(options: Namespace) -> int:
     """Run `convert inspect`; 1 where the file cannot be converted."""
-    from selfpab_jax.convert.inspection import summarise
+    from selfpab_jax.convert.inspection import summarize
 
-    lines, reason = summarise(options.file, options.family)
+    lines, reason = summarize(options.file, options.family)
     print("\n".join(lines))
     print(f"cannot be converted: {reason}" if reason else "can be converted: every name and shape fits")
     return 1 if reason else 0
@@ -42,7 +42,7 @@ def from_torch_parser() -> Parser:
     )
     parser.add_argument("--run", type=Path | None, help="run to write, which `pretrain --resume` continues")
     parser.add_argument("--statistics", type=Path | None, help="folder with mean.csv and std.csv, or one above such")
-    parser.add_argument("--no-statistics", action="store_true", help="write a model that takes normalised frames only")
+    parser.add_argument("--no-statistics", action="store_true", help="write a model that takes normalized frames only")
     parser.add_argument("--family", type=FamilyName | None, help=FAMILY_HELP)
     parser.add_argument("--any-version", action="store_true", help=VERSION_HELP)
     parser.add_argument("--overwrite", action="store_true", help="replace a model directory that is there")
@@ -54,7 +54,7 @@ def run_from_torch(options: Namespace) -> int:
     if options.model is None and options.run is None:
         raise ConfigError("say where to write: MODEL_DIR, --run RUN, or both")
     if options.no_statistics and (options.statistics or options.run):
-        other = "--run, whose records are normalised" if options.run else "--statistics"
+        other = "--run, whose records are normalized" if options.run else "--statistics"
         raise ConfigError(f"--no-statistics does not go with {other}")
     _check_targets(options)
     from selfpab_jax.convert.checkpoint import read_checkpoint
@@ -63,13 +63,13 @@ def run_from_torch(options: Namespace) -> int:
 
     checkpoint = read_checkpoint(options.file, options.family, any_version=options.any_version)
     statistics = None if options.no_statistics else statistics_for(checkpoint, options.statistics)
-    said = f"statistics: {statistics.kind}" if statistics else "WITHOUT statistics: it takes normalised frames only"
+    said = f"statistics: {statistics.kind}" if statistics else "WITHOUT statistics: it takes normalized frames only"
     if options.run is not None and statistics is not None:
         from selfpab_jax.convert.run import write_run
 
         training = write_run(checkpoint, options.run, statistics)
         print(
-            f"{options.run}: {checkpoint.family.name} after step {training.step} of {training.optimiser.steps}, {said}"
+            f"{options.run}: {checkpoint.family.name} after step {training.step} of {training.optimizer.steps}, {said}"
         )
         print(f"continue it: selfpab-jax pretrain --resume --run {options.run} --data.path RECORDS")
     if options.model is not None:
@@ -90,11 +90,11 @@ def _check_targets(options: Namespace) -> None:
 
         check_new(options.run)
     if options.model is not None:
-        from selfpab_jax.io import require_folder
+        from selfpab_jax.io import require_parent
         from selfpab_jax.model_dir import check_writable
 
         check_writable(options.model, overwrite=options.overwrite)
-        require_folder(options.model)
+        require_parent(options.model)
 
 
 def to_torch_parser() -> Parser:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from selfpab_jax.cli.pretrain import STOPPED_AND_SAVED
 from selfpab_jax.config import Parser
 from selfpab_jax.data.sources.synthetic import write_cohort
 from selfpab_jax.errors import ConfigError, DataError, RunError
@@ -38,7 +37,7 @@ def run_demo(options: Namespace) -> int:
     cohort, records, run, model = (str(out / name) for name in ("cohort", "records", "run", "model"))
     pretrain = [
         "pretrain", "--config", "configs/demo.yaml", "--data.path", records, "--run", run,
-        "--optimiser.steps", str(options.steps),
+        "--optimizer.steps", str(options.steps),
     ]  # fmt: skip
     started = time.monotonic()
 
@@ -86,7 +85,7 @@ def _run_until_first_checkpoint(words: list[str], run: Path) -> None:
     finally:
         if process.poll() is None:
             os.kill(process.pid, signal.SIGKILL)
-    if code not in (STOPPED_AND_SAVED, 0):
+    if code not in (ExitCode.STOPPED, ExitCode.OK):
         raise RunError("the demo stopped at the command above")
 
 

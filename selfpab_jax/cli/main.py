@@ -7,8 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from selfpab_jax import __version__
-from selfpab_jax.cli.huge_pages import restart_with_huge_pages
-from selfpab_jax.errors import ConfigError, SelfPABError
+from selfpab_jax.errors import ConfigError, ExitCode, SelfPABError
 
 COMMANDS = {
     # words of the command: (module with <name>_parser and run_<name>, name, what it does)
@@ -19,7 +18,7 @@ COMMANDS = {
     "pretrain": ("pretrain", "pretrain", "pre-train an encoder on records"),
     "status": ("status", "status", "say where runs are"),
     "evaluate": ("evaluate", "evaluate", "held-out loss and pictures of a run"),
-    "probe": ("probe", "probe", "score heads on a frozen encoder on labelled data"),
+    "probe": ("probe", "probe", "score heads on a frozen encoder on labeled data"),
     "export": ("evaluate", "export", "write a run's model for use"),
     "embed": ("embed", "embed", "features of long recordings, a row a frame or a window"),
     "convert inspect": ("convert", "inspect", "say what is in a PyTorch checkpoint"),
@@ -33,11 +32,6 @@ COMMANDS = {
     "demo": ("demo", "demo", "all of the above on a synthetic cohort, in minutes"),
 }
 
-COMPUTING = {"pretrain", "evaluate", "probe", "embed", "sweep run", "demo"}
-"""Commands that are long enough to begin again with huge pages."""
-
-USAGE, FAILED, INTERRUPTED = 2, 1, 130
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
@@ -49,22 +43,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
         print(_help())
-        return 0 if words else USAGE
+        return 0 if words else ExitCode.USAGE
     if words[0] == "--version":
         print(__version__)
         return 0
     try:
         file, name, rest = _find(words)
-        if arguments is None and COMPUTING & {words[0], " ".join(words[:2])} and not {"-h", "--help"} & set(rest):
-            restart_with_huge_pages()
         module = importlib.import_module(f"selfpab_jax.cli.{file}")
         return getattr(module, f"run_{name}")(getattr(module, f"{name}_parser")().parse_args(rest))
     except ConfigError as error:
-        return _tell(error, USAGE)
+        return _tell(error, ExitCode.USAGE)
     except SelfPABError as error:
-        return _tell(error, FAILED)
+        return _tell(error, ExitCode.FAILED)
     except KeyboardInterrupt:
-        return _tell("stopped", INTERRUPTED)
+        return _tell("stopped", ExitCode.INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output went away (`| head`): nothing is wrong, and nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -72,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # a full disk, a file where a folder should be, a folder of somebody else's
         if error.errno is None:
             raise
-        return _tell(f"{error.filename or 'a file'}: {os.strerror(error.errno).lower()}", FAILED)
+        return _tell(f"{error.filename or 'a file'}: {os.strerror(error.errno).lower()}", ExitCode.FAILED)
 
 
 def _find(words: list[str]) -> tuple[str, str, list[str]]:

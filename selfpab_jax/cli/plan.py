@@ -10,7 +10,8 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from selfpab_jax.cli.pretrain import PretrainParser, settings_of
+from selfpab_jax.cli.pretrain import PretrainParser
+from selfpab_jax.config import settings_from
 from selfpab_jax.distributed.hardware import CHIPS, Chip
 from selfpab_jax.errors import ConfigError
 from selfpab_jax.train.config import PretrainSettings
@@ -48,7 +49,7 @@ def plan_parser() -> PlanParser:
 
 def run_plan(parsed: Namespace) -> int:
     """Run the command."""
-    settings = settings_of(plan_parser(), parsed)
+    settings = settings_from(plan_parser(), parsed, PretrainSettings)
     chips = [_chip(name.strip()) for name in parsed.chip.split(",")]
     if not parsed.hours > 0:
         raise ConfigError(f"--hours is {parsed.hours}; it must be greater than 0")

@@ -3,91 +3,66 @@
 import os
 import sys
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 
-from selfpab_jax.config import Parser
-from selfpab_jax.errors import ConfigError
+from selfpab_jax.config import Parser, settings_from
+from selfpab_jax.errors import ConfigError, ExitCode
 from selfpab_jax.train.config import PretrainSettings
 from selfpab_jax.train.run_dir import SETTINGS_FILE
 
-STOPPED_AND_SAVED = 75  # EX_TEMPFAIL: start the same command again with --resume
-
 
 class PretrainParser(Parser):
-    """Knows presets by name, and the settings that a resumed run brings itself."""
+    """Knows that a resumed run brings its own settings."""
 
-    def parse_args(self, args: Sequence[str], **options: Any) -> Namespace:
-        """Parse the command line after filling in `--config`."""
-        return super().parse_args(_with_config(args), **options)
+    def parse_args(self, args: Sequence[str] | None = None, **options: Any) -> Namespace:
+        """Parse the command line, with the settings of the run under what is given."""
+        words = list(sys.argv[1:] if args is None else args)
+        return super().parse_args([*_settings_of_the_run(words), *words], **options)
 
 
 def pretrain_parser() -> PretrainParser:
     """Every field of `PretrainSettings`, and where the run goes."""
     parser = PretrainParser("pretrain", "Pre-train an encoder by masked reconstruction of spectrogram records.")
-    parser.add_argument("--config", action="config", help="YAML preset, e.g. configs/selfpab.yaml")
+    parser.add_argument("--config", action="config", help="YAML file or preset, e.g. configs/selfpab.yaml")
     parser.add_class_arguments(PretrainSettings)
     parser.add_argument("--run", type=Path, help="directory of the run: settings, log, checkpoints")
-    parser.add_argument("--resume", action="store_true", help="go on with RUN, or start it if it is new")
+    parser.add_argument("--resume", action="store_true", help="continue RUN, or start it if it is new")
     parser.add_argument("--overwrite", action="store_true", help="remove an existing RUN first")
     return parser
 
 
 def run_pretrain(parsed: Namespace) -> int:
     """Run the command."""
-    settings = settings_of(pretrain_parser(), parsed)
+    settings = settings_from(pretrain_parser(), parsed, PretrainSettings)
     if parsed.run is None:
-        raise ConfigError("--run is missing: say where the run goes, e.g. --run runs/first")
-    from selfpab_jax.distributed.init import this_process
-    from selfpab_jax.train.loop import pretrain as train
+        raise ConfigError("--run is missing: give the directory of the run, e.g. --run runs/first")
+    import jax
+
+    from selfpab_jax.train.loop import pretrain
 
     try:
-        ending = train(settings, parsed.run, resume=parsed.resume, overwrite=parsed.overwrite)
+        ending = pretrain(settings, parsed.run, resume=parsed.resume, overwrite=parsed.overwrite)
     except Exception as error:
-        if this_process() is None:
+        if not jax.distributed.is_initialized():
             raise
-        # The usual way out waits for the other processes, which wait for this one.
-        print(f"selfpab-jax: process {this_process()}: {error}", file=sys.stderr, flush=True)
-        os._exit(2 if isinstance(error, ConfigError) else 1)
+        # A normal exit would wait for the other processes, which wait for this one.
+        print(f"selfpab-jax: process {jax.process_index()}: {error}", file=sys.stderr, flush=True)
+        os._exit(ExitCode.USAGE if isinstance(error, ConfigError) else ExitCode.FAILED)
     if ending != "interrupted":
-        return 0
-    print(f"selfpab-jax: stopped and saved; --resume goes on: {parsed.run}", file=sys.stderr)
-    return STOPPED_AND_SAVED
+        return ExitCode.OK
+    print(f"selfpab-jax: stopped, everything is saved; --resume continues {parsed.run}", file=sys.stderr)
+    return ExitCode.STOPPED
 
 
-def settings_of(parser: Parser, parsed: Namespace) -> PretrainSettings:
-    """The settings as dataclasses, checked.
-
-    Raises:
-        ConfigError: a value makes no sense.
-    """
-    try:
-        fields = parser.instantiate(parsed).as_dict()
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    names = PretrainSettings.__dataclass_fields__
-    return PretrainSettings(**{name: value for name, value in fields.items() if name in names})
-
-
-def _with_config(arguments: Sequence[str]) -> list[str]:
-    words = []
-    for argument in arguments:
-        words += argument.split("=", 1) if argument.startswith(("--config=", "--run=")) else [argument]
-    if "--config" in words:
-        at = words.index("--config") + 1
-        if at < len(words):
-            words[at] = str(_preset(Path(words[at])))
-        return words
-    if "--resume" in words and "--run" in words[:-1]:
-        settings = Path(words[words.index("--run") + 1]) / SETTINGS_FILE
-        if settings.exists():
-            return ["--config", str(settings), *words]
-    return words
-
-
-def _preset(path: Path) -> Path:
-    shipped = Path(str(resources.files("selfpab_jax.configs"))) / path.with_suffix(".yaml").name
-    return shipped if not path.exists() and shipped.exists() else path
+def _settings_of_the_run(words: list[str]) -> list[str]:
+    """`--config` with the settings of the run that is resumed, where no other is given."""
+    given = [word.split("=", 1)[0] for word in words]
+    if "--resume" not in given or "--config" in given or "--run" not in given:
+        return []
+    place = given.index("--run")
+    run = words[place].split("=", 1)[1] if "=" in words[place] else "".join(words[place + 1 : place + 2])
+    settings = Path(run) / SETTINGS_FILE
+    return ["--config", str(settings)] if settings.is_file() else []

@@ -1,28 +1,18 @@
 """`selfpab-jax probe`."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import Namespace
 
-from selfpab_jax.config import Parser, with_preset
+from selfpab_jax.config import Parser, settings_from
 from selfpab_jax.errors import ConfigError
 from selfpab_jax.probe.config import ProbeSettings
 
 
-class ProbeParser(Parser):
-    """Knows presets by name."""
-
-    def parse_args(self, args: Sequence[str], **options: Any) -> Namespace:
-        """Parse the command line after finding the preset of `--config`."""
-        return super().parse_args(with_preset(args), **options)
-
-
-def probe_parser() -> ProbeParser:
+def probe_parser() -> Parser:
     """Every field of `ProbeSettings`, and what goes in and out."""
-    parser = ProbeParser("probe", "Score heads on a frozen encoder by cross-validation over people.")
+    parser = Parser("probe", "Score heads on a frozen encoder by cross-validation over people.")
     parser.add_argument("--config", action="config", help="YAML preset, e.g. configs/probe/harth.yaml")
     parser.add_class_arguments(ProbeSettings)
     parser.add_argument("--model", type=Path, help="model directory (selfpab-jax export, convert from-torch)")
@@ -47,7 +37,7 @@ def run_probe(parsed: Namespace) -> int:
     from selfpab_jax.probe.report.tables import all_tables, as_text
     from selfpab_jax.probe.run import run_probe as probe
 
-    settings = settings_of(probe_parser(), parsed)
+    settings = settings_from(probe_parser(), parsed, ProbeSettings)
     for name, example in (("model", "models/first"), ("data", "harth/"), ("out", "probes/first")):
         if parsed[name] is None:
             raise ConfigError(f"--{name} is missing: give e.g. --{name} {example}")
@@ -75,17 +65,3 @@ def run_probe(parsed: Namespace) -> int:
             print(f"... and {len(lines) - 10} more, in the report")
     print(f"{report}: pictures and all of this; {RESULT_FILE} and CSV tables beside it")
     return 0
-
-
-def settings_of(parser: Parser, parsed: Namespace) -> ProbeSettings:
-    """The settings as dataclasses, checked.
-
-    Raises:
-        ConfigError: a value makes no sense.
-    """
-    try:
-        fields = parser.instantiate(parsed).as_dict()
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    names = ProbeSettings.__dataclass_fields__
-    return ProbeSettings(**{name: value for name, value in fields.items() if name in names})

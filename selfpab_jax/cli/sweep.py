@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
-from selfpab_jax.config import Parser, preset
+from selfpab_jax.config import Parser, find_preset
 from selfpab_jax.errors import ConfigError
 from selfpab_jax.train.logging import duration
 
@@ -32,7 +32,7 @@ def run_plan(options: Namespace) -> int:
     from selfpab_jax.scaling.sweep.expand import plan_sweep
     from selfpab_jax.scaling.sweep.manifest import write_sweep
 
-    source = preset(options.sweep)
+    source = find_preset(options.sweep)
     sweep = read_sweep(source)
     planned = plan_sweep(sweep, options["data.path"])
     written, remarks = write_sweep(options.out, source, sweep.name, planned.lines)

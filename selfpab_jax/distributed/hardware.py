@@ -28,7 +28,7 @@ class Chip:
         kind: its `jax.Device.device_kind`.
         memory: bytes.
         memory_bandwidth: bytes a second.
-        link_bandwidth: bytes a second that it sends to its neighbours within a domain: NVLink; for TPUs the two ports
+        link_bandwidth: bytes a second that it sends to its neighbors within a domain: NVLink; for TPUs the two ports
             of one axis of the torus, on which one axis of the mesh is laid.
         domain: devices joined by such links: an NVLink server, a TPU pod.
         network_bandwidth: bytes a second, its share of the host's network between domains.

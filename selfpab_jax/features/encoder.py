@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int
 
 from selfpab_jax.errors import ConfigError, ModelError
-from selfpab_jax.model.functional import Blueprint, Parameters, draw_blueprint
+from selfpab_jax.model.functional import FunctionalModel, Parameters, make_functional
 from selfpab_jax.model_dir import ModelConfig, read_model
 from selfpab_jax.signal.normalization import Statistics
 from selfpab_jax.signal.resample import ratio, resample
@@ -24,7 +24,7 @@ from selfpab_jax.signal.stft import spectrogram as make_spectrogram
 Layers = Literal["last", "all"] | int | tuple[int, ...]
 """Which outputs: `last`, `all` (the embedding and every layer), or depths: 0 the embedding, 1 the first layer, -1 the
 last one."""
-RUNNING_ONLY = ("dropout", "rematerialise", "layout", "attention")
+RUNNING_ONLY = ("dropout", "rematerialize", "layout", "attention")
 """Settings of the model that change how it is trained or computed, not what it is."""
 
 
@@ -34,7 +34,7 @@ class PretrainedEncoder:
     Args:
         config: of the model directory.
         parameters: encoder and head.
-        statistics: for normalisation, or None: then only normalised frames are taken.
+        statistics: for normalization, or None: then only normalized frames are taken.
         sensor: the one sensor whose frames come in, for a cross-sensor model.
     """
 
@@ -48,9 +48,9 @@ class PretrainedEncoder:
         self._statistics = None if statistics is None else _of_sensors(statistics, config, self.sensors)
 
     @cached_property
-    def blueprint(self) -> Blueprint:
+    def functional(self) -> FunctionalModel:
         """The network without its arrays."""
-        return draw_blueprint(self.config.model, self.config.features, self.config.outputs)
+        return make_functional(self.config.model, self.config.features, self.config.outputs)
 
     @property
     def width(self) -> int:
@@ -91,7 +91,7 @@ class PretrainedEncoder:
 
     def with_random_weights(self, seed: int) -> "PretrainedEncoder":
         """The same network and statistics with weights that were never trained: what pre-training is compared with."""
-        return self._with(self.config, self.blueprint.initialise(jax.random.key(seed)))
+        return self._with(self.config, self.functional.initialize(jax.random.key(seed)))
 
     def without_calendar(self) -> "PretrainedEncoder":
         """Without calendar positions, as the original uses LTA2V downstream; others as they are."""
@@ -118,22 +118,22 @@ class PretrainedEncoder:
         spectrogram: Float[np.ndarray, "B T X"],
         timestamps: Int[np.ndarray, "B T 5"] | None = None,
         *,
-        normalised: bool = False,
+        normalized: bool = False,
         batch_size: int = 8,
     ) -> Float32[np.ndarray, "B T D"]:
         """Hidden states of the last layer, without dropout.
 
         Args:
-            spectrogram: magnitudes as `selfpab_jax.signal.stft.spectrogram` makes them, not normalised.
-            timestamps: month, day, weekday (Monday 0), hour and minute of each frame's centre; models with calendar
+            spectrogram: magnitudes as `selfpab_jax.signal.stft.spectrogram` makes them, not normalized.
+            timestamps: month, day, weekday (Monday 0), hour and minute of each frame's center; models with calendar
                 positions (LTA2V) need them, others take none.
-            normalised: the frames are normalised already.
+            normalized: the frames are normalized already.
             batch_size: windows at a time; bounds the memory.
 
         Raises:
-            ModelError: the frames do not fit the model, or it has no statistics to normalise them with.
+            ModelError: the frames do not fit the model, or it has no statistics to normalize them with.
         """
-        return self.encode_layers(spectrogram, timestamps, layers="last", normalised=normalised, batch_size=batch_size)[
+        return self.encode_layers(spectrogram, timestamps, layers="last", normalized=normalized, batch_size=batch_size)[
             :, :, 0
         ]
 
@@ -143,13 +143,13 @@ class PretrainedEncoder:
         timestamps: Int[np.ndarray, "B T 5"] | None = None,
         *,
         layers: Layers = "all",
-        normalised: bool = False,
+        normalized: bool = False,
         batch_size: int = 8,
     ) -> Float32[np.ndarray, "B T L D"]:
         """Hidden states of several layers, without dropout.
 
         Args:
-            spectrogram, timestamps, normalised, batch_size: as `encode` takes them.
+            spectrogram, timestamps, normalized, batch_size: as `encode` takes them.
             layers: which; `all` gives the embedding and every layer, L = layers + 1.
 
         Raises:
@@ -167,8 +167,8 @@ class PretrainedEncoder:
             raise ModelError(f"this encoder {needed} timestamps: month, day, weekday, hour, minute of every frame")
         if timestamps is not None and np.shape(timestamps) != (*spectrogram.shape[:2], 5):
             raise ModelError(f"timestamps have shape {np.shape(timestamps)}; it must be {(*spectrogram.shape[:2], 5)}")
-        frames = spectrogram.astype(np.float32) if normalised else self.normalise(spectrogram)
-        return self._encode_normalised(frames, timestamps, batch_size, self.depths(layers))
+        frames = spectrogram.astype(np.float32) if normalized else self.normalize(spectrogram)
+        return self._encode_normalized(frames, timestamps, batch_size, self.depths(layers))
 
     def depths(self, layers: Layers) -> tuple[int, ...]:
         """The layers asked for as depths from 0 (the embedding) to the number of layers.
@@ -193,8 +193,8 @@ class PretrainedEncoder:
         timestamps_BxTx5: Int[Array, "B T 5"] | None,
         depths: tuple[int, ...],
     ) -> Float[Array, "B T L D"]:
-        """Outputs at these depths for normalised frames: pure, to be compiled with other things around it."""
-        outputs = self.blueprint.build(dict(parameters)).encoder.layer_outputs(frames_BxTxX, timestamps_BxTx5)
+        """Outputs at these depths for normalized frames: pure, to be compiled with other things around it."""
+        outputs = self.functional.build(dict(parameters)).encoder.layer_outputs(frames_BxTxX, timestamps_BxTx5)
         return jnp.stack([outputs[depth] for depth in depths], axis=2)
 
     def encode_signal(
@@ -203,7 +203,7 @@ class PretrainedEncoder:
         """Hidden states of a recording: windows of the training length, one after another.
 
         The spectrogram of the whole signal is cut into windows of T frames; what is missing from the last one is 0
-        after normalisation, as in the original's downstream test. `features.reshape(-1, D)[:frame_count(N, rate_hz)]`
+        after normalization, as in the original's downstream test. `features.reshape(-1, D)[:frame_count(N, rate_hz)]`
         is the series of the recording's frames. A signal shorter than one window gives one shorter window.
 
         Args:
@@ -233,15 +233,15 @@ class PretrainedEncoder:
             raise ModelError(
                 f"the signal has {len(signal)} samples at {settings.rate_hz:g} Hz; it must last {seconds:g} s"
             )
-        frames = self.normalise(make_spectrogram(signal, settings))
+        frames = self.normalize(make_spectrogram(signal, settings))
         length = min(self.config.frames, len(frames))
         windows = -(-len(frames) // length)
         padded = np.zeros((windows * length, frames.shape[1]), np.float32)
         padded[: len(frames)] = frames
         shaped = padded.reshape(windows, length, -1)
-        return self._encode_normalised(shaped, None, batch_size, self.depths("last"))[:, :, 0]
+        return self._encode_normalized(shaped, None, batch_size, self.depths("last"))[:, :, 0]
 
-    def normalise(self, spectrogram: Float[np.ndarray, "*B T X"]) -> Float32[np.ndarray, "*B T X"]:
+    def normalize(self, spectrogram: Float[np.ndarray, "*B T X"]) -> Float32[np.ndarray, "*B T X"]:
         """(x - mean) / std per feature, with the statistics that the encoder was trained with.
 
         Raises:
@@ -249,12 +249,12 @@ class PretrainedEncoder:
         """
         if self._statistics is None:
             raise ModelError(
-                "this model has no normalisation statistics: convert it again with --statistics, or normalise the "
-                "frames yourself and call `encode(..., normalised=True)`"
+                "this model has no normalization statistics: convert it again with --statistics, or normalize the "
+                "frames yourself and call `encode(..., normalized=True)`"
             )
         return (spectrogram.astype(np.float32) - self._statistics.mean) / self._statistics.std
 
-    def _encode_normalised(
+    def _encode_normalized(
         self, frames: np.ndarray, timestamps: np.ndarray | None, batch_size: int, depths: tuple[int, ...]
     ) -> Float32[np.ndarray, "B T L D"]:
         if batch_size < 1:
@@ -290,9 +290,9 @@ def load_encoder(
     directory = Path(directory)
     config, arrays, statistics = read_model(directory)
     if statistics is None:
-        warnings.warn(f"{directory} has no normalisation statistics: give it normalised frames", stacklevel=2)
+        warnings.warn(f"{directory} has no normalization statistics: give it normalized frames", stacklevel=2)
     config = replace(config, model=replace(config.model, compute=compute or "float32"))
-    abstract = draw_blueprint(config.model, config.features, config.outputs).abstract
+    abstract = make_functional(config.model, config.features, config.outputs).abstract
     wrong = [
         f"{name} {arrays[name].shape if name in arrays else 'missing'}"
         for name, shape in abstract.items()

@@ -108,7 +108,7 @@ Forward = Callable[[list[Parameters], Shaped[np.ndarray, "B T X"]], Array]
 
 
 def make_forward(branches: tuple[Branch, ...], extraction: Extraction, *, pool: bool = False) -> Forward:
-    """The compiled pass from normalised frames (B, T, X) to features (B, T, L, D), or (B, L, D) with `pool`.
+    """The compiled pass from normalized frames (B, T, X) to features (B, T, L, D), or (B, L, D) with `pool`.
 
     Args:
         branches: as `prepared` gives them.
@@ -170,7 +170,7 @@ def encode_windows(
 
     Frames are made in one thread, the encoder runs from another, and the caller writes meanwhile. Memory: a few
     batches, and the frames of two recordings. Windows that reach beyond their recording see zeros there, after
-    normalisation, as in the original.
+    normalization, as in the original.
 
     Raises:
         ModelError: the corpus was prepared with another spectrogram than the encoder's.
@@ -215,7 +215,7 @@ def _batches(
 
 
 def frames_of(seconds: float, spectrogram: SpectrogramSettings) -> int:
-    """Frames that lie wholly in a stretch of so many seconds around a frame's centre.
+    """Frames that lie wholly in a stretch of so many seconds around a frame's center.
 
     Raises:
         ConfigError: fewer than two.
@@ -242,10 +242,10 @@ def with_surroundings(
     """
     own_TxLxD = features_TxLxD.astype(np.float32)
     # Sums run over the whole window: less its mean, so that squares lose no digits.
-    centred_TxLxD = own_TxLxD.astype(np.float64) - own_TxLxD.mean(axis=0, dtype=np.float64)
+    centered_TxLxD = own_TxLxD.astype(np.float64) - own_TxLxD.mean(axis=0, dtype=np.float64)
     nothing = np.zeros((1, *own_TxLxD.shape[1:]))
-    sums = np.concatenate([nothing, np.cumsum(centred_TxLxD, axis=0)])
-    squares = np.concatenate([nothing, np.cumsum(centred_TxLxD**2, axis=0)])
+    sums = np.concatenate([nothing, np.cumsum(centered_TxLxD, axis=0)])
+    squares = np.concatenate([nothing, np.cumsum(centered_TxLxD**2, axis=0)])
     places_T = np.arange(len(own_TxLxD))
     parts = [own_TxLxD]
     for length in lengths:

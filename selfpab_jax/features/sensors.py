@@ -47,7 +47,7 @@ def open_branches(
     config, statistics = read_config(Path(directory))
     if statistics is None:
         raise ModelError(
-            f"{directory} has no normalisation statistics, so that no frames can be made for it: convert it again with "
+            f"{directory} has no normalization statistics, so that no frames can be made for it: convert it again with "
             "--statistics (selfpab-jax convert from-torch)"
         )
     sensor = config.sensors[0] if config.family == "monoselfpab" else None
@@ -114,7 +114,7 @@ def _how_to_say(sensor: str, role: str) -> str:
 def frames_of(
     signal_NxC: Float[np.ndarray, "N C"], encoder: PretrainedEncoder, *, pad: bool = True
 ) -> Float32[np.ndarray, "T X"]:
-    """Normalised frames of a recording.
+    """Normalized frames of a recording.
 
     Args:
         signal_NxC: in g, at the encoder's rate, with its channels.
@@ -126,7 +126,7 @@ def frames_of(
     if pad and len(signal_NxC):
         samples = (len(signal_NxC) - 1) // settings.fft_hop * settings.fft_hop + settings.fft_window
         signal_NxC = np.pad(signal_NxC, ((0, samples - len(signal_NxC)), (0, 0)))
-    return encoder.normalise(spectrogram(signal_NxC, settings))
+    return encoder.normalize(spectrogram(signal_NxC, settings))
 
 
 def branch_frames(

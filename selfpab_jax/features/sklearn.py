@@ -28,7 +28,7 @@ class SelfPABFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     """Frozen features of accelerometer signals, for Pipeline, GroupKFold, GridSearchCV and the like.
 
     X is (n, N, C), a list of n signals (N_i, C), or their flat form (n, N * C) as `X.reshape(n, -1)` makes it; signals
-    in g, channels as `load_encoder(model).channels`. Nothing is learnt in `fit`, so that no test subject can leak.
+    in g, channels as `load_encoder(model).channels`. Nothing is learned in `fit`, so that no test subject can leak.
 
     Args:
         model: model directory.
@@ -143,7 +143,7 @@ class SelfPABFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def _frames(self, signal_NxC: np.ndarray, encoder: PretrainedEncoder) -> Float32[np.ndarray, "T X"]:
         settings = encoder.config.spectrogram
         at_rate = resample(signal_NxC.astype(np.float32), self.rate_hz, settings.rate_hz)
-        return encoder.normalise(spectrogram(at_rate, settings))
+        return encoder.normalize(spectrogram(at_rate, settings))
 
     def _pooled(self, frames: list[np.ndarray], encoder: PretrainedEncoder) -> Float32[np.ndarray, "n D"]:
         """Windows of equal length, over all signals, go through the encoder together."""
@@ -159,7 +159,7 @@ class SelfPABFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                 for place, (number, first) in enumerate(batch):
                     x_BxTxX[place] = frames[number][first : first + length]
                 encoded = encoder.encode_layers(
-                    x_BxTxX, layers=self.layers, normalised=True, batch_size=self.batch_size
+                    x_BxTxX, layers=self.layers, normalized=True, batch_size=self.batch_size
                 )
                 for (number, first), h_TxLxD in zip(batch, encoded, strict=False):
                     outputs[number][first : first + length] = h_TxLxD.reshape(length, -1)

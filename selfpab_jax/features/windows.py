@@ -73,12 +73,12 @@ def _fitting(count: int, shift: int, buckets_b: np.ndarray) -> tuple[int, np.nda
     return length, np.unique(np.append(np.arange(0, last, step), last))
 
 
-# Recordings that come in parts, cut into windows of normalised frames.
+# Recordings that come in parts, cut into windows of normalized frames.
 
 
 @dataclass(frozen=True)
 class FrameWindow:
-    """Normalised frames of a recording, and where they lie in it.
+    """Normalized frames of a recording, and where they lie in it.
 
     Attributes:
         file, recording, start: whose, and when the recording began.

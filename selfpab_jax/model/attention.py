@@ -23,10 +23,14 @@ class SelfAttention(nnx.Module):
 
     def __init__(self, settings: ModelSettings, rngs: nnx.Rngs):
         d, h, k = settings.width, settings.heads, settings.head_size
-        self.qkv_kernel = parameter(
-            uniform(rngs, (d, 3, h, k), math.sqrt(6 / (d + 3 * d))), "width", None, "heads", None
-        )
-        self.qkv_bias = parameter(jnp.zeros((3, h, k)), None, "heads", None)
+        # Drawn in one piece, as torch draws its packed weight, so that its bound and an older version's draws hold.
+        packed = uniform(rngs, (d, 3, h, k), math.sqrt(6 / (d + 3 * d)))
+        self.query_kernel = parameter(packed[:, 0], "width", "heads", None)
+        self.query_bias = parameter(jnp.zeros((h, k)), "heads", None)
+        self.key_kernel = parameter(packed[:, 1], "width", "heads", None)
+        self.key_bias = parameter(jnp.zeros((h, k)), "heads", None)
+        self.value_kernel = parameter(packed[:, 2], "width", "heads", None)
+        self.value_bias = parameter(jnp.zeros((h, k)), "heads", None)
         self.out_kernel = parameter(uniform(rngs, (h, k, d), 1 / math.sqrt(d)), "heads", None, "width")
         self.out_bias = parameter(jnp.zeros(d), None)
         self.settings = settings
@@ -42,7 +46,7 @@ class SelfAttention(nnx.Module):
             mixed_BxTxHxK = _cudnn(q, k, v, frames)
         else:
             mix = _by_blocks if way == "blocks" else mix_values
-            if self.settings.rematerialise == "attention":
+            if self.settings.rematerialize == "attention":
                 mix = jax.checkpoint(mix, static_argnums=(4, 5))
             mixed_BxTxHxK = mix(q, k, v, keys_B, frames, rate)
         compute = self.settings.compute
@@ -57,21 +61,18 @@ class SelfAttention(nnx.Module):
 
     def _projected(self, h_BxTxD: Array) -> tuple[Array, Array, Array]:
         """Queries, keys and values; the queries are scaled."""
-        settings, compute = self.settings, self.settings.compute
-        size = laid_out(settings.head_size, "head", settings.layout)
-        kernel = zero_padded(self.qkv_kernel[...].astype(compute), h_BxTxD.shape[-1], None, None, size)
-        bias = zero_padded(self.qkv_bias[...].astype(compute), None, None, size)
-        if _is_lone_cpu():
-            q, k, v = (multiply("btd,dhk->bthk", h_BxTxD, kernel[:, part], compute) + bias[part] for part in range(3))
-        else:
-            q, k, v = multiply("btd,dshk->sbthk", h_BxTxD, kernel, compute) + bias[:, None, None]
+        settings = self.settings
+        q = self._project(h_BxTxD, self.query_kernel, self.query_bias)
+        k = self._project(h_BxTxD, self.key_kernel, self.key_bias)
+        v = self._project(h_BxTxD, self.value_kernel, self.value_bias)
         return q * (1 / math.sqrt(settings.head_size)), k, v
 
-
-def _is_lone_cpu() -> bool:
-    """Queries, keys and values are three products then: out of one, they have to be sorted apart, which takes a CPU a
-    tenth of a step. Elsewhere one product is as fast, and FSDP gathers its kernel once."""
-    return jax.default_backend() == "cpu" and jax.device_count() == 1
+    def _project(self, h_BxTxD: Array, kernel: nnx.Param, bias: nnx.Param) -> Array:
+        settings, compute = self.settings, self.settings.compute
+        size = laid_out(settings.head_size, "head", settings.layout)
+        kernel_DxHxK = zero_padded(kernel[...].astype(compute), h_BxTxD.shape[-1], None, size)
+        bias_HxK = zero_padded(bias[...].astype(compute), None, size)
+        return multiply("btd,dhk->bthk", h_BxTxD, kernel_DxHxK, compute) + bias_HxK
 
 
 def way_of_attention(settings: ModelSettings, frames: int, rate: float) -> str:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from selfpab_jax.errors import ConfigError
 from selfpab_jax.model.parameters import LayoutName
 
 
@@ -17,7 +18,7 @@ class ModelSettings:
         layers: number of encoder layers L.
         dropout: rate on attention weights, after attention, inside and after the feed-forward; 0 turns it off.
         compute: dtype of matrix products; parameters, softmax, LayerNorm and loss stay in float32.
-        rematerialise: what the backward pass computes again instead of keeping it: `nothing`, the `attention` weights
+        rematerialize: what the backward pass computes again instead of keeping it: `nothing`, the `attention` weights
             (the largest of what is kept, and the cheapest to make), or whole `layers`.
         layout: `exact`, or `padded`: the same function with sizes rounded up for matrix units (`model/layout.py`).
         attention: how attention is computed (`model/attention.py`); `auto` takes what is best where it runs.
@@ -30,7 +31,7 @@ class ModelSettings:
     layers: int = 4
     dropout: float = 0.1
     compute: Literal["bfloat16", "float32"] = "bfloat16"
-    rematerialise: Literal["nothing", "attention", "layers"] = "nothing"
+    rematerialize: Literal["nothing", "attention", "layers"] = "nothing"
     layout: LayoutName = "exact"
     attention: Literal["auto", "full", "blocks", "cudnn"] = "auto"
     temporal_positions: bool = False
@@ -38,15 +39,15 @@ class ModelSettings:
     def __post_init__(self) -> None:
         for name in ("width", "heads", "feedforward", "layers"):
             if getattr(self, name) < 1:
-                raise ValueError(f"model.{name} is {getattr(self, name)}; it must be at least 1")
+                raise ConfigError(f"model.{name} is {getattr(self, name)}; it must be at least 1")
         if self.width % self.heads:
-            raise ValueError(f"model.width {self.width} is no multiple of model.heads {self.heads}")
+            raise ConfigError(f"model.width {self.width} is no multiple of model.heads {self.heads}")
         if self.width % 2:
-            raise ValueError(f"model.width {self.width} is odd; sinusoidal positions need pairs of features")
+            raise ConfigError(f"model.width {self.width} is odd; sinusoidal positions need pairs of features")
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"model.dropout is {self.dropout}; it must lie in [0, 1)")
+            raise ConfigError(f"model.dropout is {self.dropout}; it must lie in [0, 1)")
         if self.attention == "cudnn" and (self.dropout or self.compute != "bfloat16"):
-            raise ValueError(
+            raise ConfigError(
                 "model.attention cudnn needs model.compute bfloat16 and knows no dropout on the weights: "
                 "set model.dropout 0, or model.attention auto"
             )

@@ -51,7 +51,7 @@ LAYER_NORM_EPSILON = 1e-5  # torch.nn.LayerNorm's default, which the original us
 
 
 class Dense(nnx.Module):
-    """x W + b over the last axis, initialised as torch.nn.Linear; `columns` of the result, those beyond outputs 0."""
+    """x W + b over the last axis, initialized as torch.nn.Linear; `columns` of the result, those beyond outputs 0."""
 
     def __init__(
         self,
@@ -84,14 +84,14 @@ class LayerNorm(nnx.Module):
         self.width = width
 
     def __call__(self, h_BxTxD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        """Normalise each frame; the variance is the biased one."""
+        """Normalize each frame; the variance is the biased one."""
         h = h_BxTxD.astype(jnp.float32)
         columns = h.shape[-1]
-        centred = h - h.sum(-1, keepdims=True) / self.width
+        centered = h - h.sum(-1, keepdims=True) / self.width
         if columns > self.width:
-            centred = jnp.where(jax.lax.broadcasted_iota(jnp.int32, h.shape, h.ndim - 1) < self.width, centred, 0)
-        variance = jnp.square(centred).sum(-1, keepdims=True) / self.width
-        normal = centred * jax.lax.rsqrt(variance + LAYER_NORM_EPSILON)
+            centered = jnp.where(jax.lax.broadcasted_iota(jnp.int32, h.shape, h.ndim - 1) < self.width, centered, 0)
+        variance = jnp.square(centered).sum(-1, keepdims=True) / self.width
+        normal = centered * jax.lax.rsqrt(variance + LAYER_NORM_EPSILON)
         return normal * zero_padded(self.scale[...], columns) + zero_padded(self.bias[...], columns)
 
 
@@ -168,10 +168,10 @@ class Encoder(nnx.Module):
         timestamps_BxTx5: Int[Array, "B T 5"] | None = None,
         keys_B: Key[Array, " B"] | None = None,
     ) -> Float[Array, "B T D"]:
-        """Encode normalised frames; with keys, dropout is on.
+        """Encode normalized frames; with keys, dropout is on.
 
         Args:
-            x_BxTxX: normalised spectrogram frames.
+            x_BxTxX: normalized spectrogram frames.
             timestamps_BxTx5: month, day, weekday, hour, minute of each frame; only for `temporal_positions`.
             keys_B: one key a sample for dropout, or None for evaluation.
         """
@@ -183,7 +183,7 @@ class Encoder(nnx.Module):
         """As a call, with the layout's padding behind the last frame (anything) and the last feature (zeros)."""
         frames = x_BxTxX.shape[1]
         h_BxTxD = self._embedded(x_BxTxX, timestamps_BxTx5)
-        run = nnx.remat(_run, static_argnums=(3,)) if self.settings.rematerialise == "layers" else _run
+        run = nnx.remat(_run, static_argnums=(3,)) if self.settings.rematerialize == "layers" else _run
         for depth, layer in enumerate(self.layers):
             h_BxTxD = run(layer, h_BxTxD, None if keys_B is None else fold_each(keys_B, depth), frames)
         return h_BxTxD
@@ -252,6 +252,6 @@ class ReconstructionModel(nnx.Module):
         timestamps_BxTx5: Int[Array, "B T 5"] | None = None,
         keys_B: Key[Array, " B"] | None = None,
     ) -> Float[Array, "B T O"]:
-        """Reconstructed normalised frames (float32)."""
+        """Reconstructed normalized frames (float32)."""
         h_BxTxD = self.encoder.laid_out(x_BxTxX, timestamps_BxTx5, keys_B)
         return self.head(h_BxTxD)[:, : x_BxTxX.shape[1], : self.outputs].astype(jnp.float32)

@@ -12,5 +12,5 @@ def forward_flops(settings: ModelSettings, features: int, outputs: int, frames: 
 
 
 def training_flops(settings: ModelSettings, features: int, outputs: int, frames: int) -> int:
-    """One sample's forward and backward pass: three forward passes, rematerialisation not counted."""
+    """One sample's forward and backward pass: three forward passes, rematerialization not counted."""
     return 3 * forward_flops(settings, features, outputs, frames)

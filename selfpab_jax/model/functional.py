@@ -1,5 +1,6 @@
 """A network as a function of flat parameters: names, shapes and axes without any array."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ Parameters = dict[str, Float[Array, "..."]]
 
 
 @dataclass(frozen=True)
-class Blueprint:
+class FunctionalModel:
     """A reconstruction model without its arrays.
 
     Args:
@@ -34,7 +35,7 @@ class Blueprint:
     _graph: Any
     _tree: Any
 
-    def initialise(self, key: Key[Array, ""]) -> Parameters:
+    def initialize(self, key: Key[Array, ""]) -> Parameters:
         """Fresh parameters as torch.nn draws them, but each layer its own (the original copies the first)."""
         state = nnx.state(_model(self.settings, self.features, self.outputs, nnx.Rngs(params=key)), nnx.Param)
         return dict(zip(self.abstract, jax.tree.leaves(state), strict=True))
@@ -50,14 +51,14 @@ class Blueprint:
         return sum(shape.size for shape in self.abstract.values())
 
 
-def draw_blueprint(settings: ModelSettings, features: int, outputs: int) -> Blueprint:
-    """The blueprint of a model; allocates nothing."""
+def make_functional(settings: ModelSettings, features: int, outputs: int) -> FunctionalModel:
+    """The functional of a model; allocates nothing."""
     abstract = nnx.eval_shape(lambda: _model(settings, features, outputs, nnx.Rngs(params=0)))
     graph, state = nnx.split(abstract, nnx.Param)
     leaves, tree = jax.tree.flatten(state)
     variables = jax.tree.leaves(state, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
     names = [".".join(str(part) for part in path) for path, _ in nnx.to_flat_state(state)]
-    return Blueprint(
+    return FunctionalModel(
         settings=settings,
         features=features,
         outputs=outputs,
@@ -70,3 +71,50 @@ def draw_blueprint(settings: ModelSettings, features: int, outputs: int) -> Blue
 
 def _model(settings: ModelSettings, features: int, outputs: int, rngs: nnx.Rngs) -> ReconstructionModel:
     return ReconstructionModel(features, outputs, settings, rngs)
+
+
+PACKED = {
+    "attention.qkv_kernel": ("attention.query_kernel", "attention.key_kernel", "attention.value_kernel", 1),
+    "attention.qkv_bias": ("attention.query_bias", "attention.key_bias", "attention.value_bias", 0),
+}
+"""Entries that version 0.1 kept in one array: the names of their three parts, and the axis that counts them."""
+
+
+def split_packed(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as this version names them, from those that version 0.1 wrote; others pass unchanged.
+
+    Args:
+        parameters: NumPy or JAX arrays under dotted names; the names of AdamW's moments are the same.
+    """
+    split: dict[str, Any] = {}
+    for name, array in parameters.items():
+        layer, _, kind = name.rpartition("attention.")
+        if f"attention.{kind}" not in PACKED:
+            split[name] = array
+            continue
+        *parts, axis = PACKED[f"attention.{kind}"]
+        for place, part in enumerate(parts):
+            split[f"{layer}{part}"] = array[(slice(None),) * axis + (place,)]
+    return split
+
+
+def packed_shapes(abstract: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes as version 0.1 stored them: what `split_packed` takes apart, put together again.
+
+    Args:
+        abstract: this version's shapes, dtypes and, where they have any, shardings.
+    """
+    packed = dict(abstract)
+    for old, (*parts, axis) in PACKED.items():
+        for name in [name for name in abstract if name.endswith(parts[0])]:
+            layer = name.removesuffix(parts[0])
+            one = packed[name]
+            for part in parts:
+                del packed[f"{layer}{part}"]
+            shape = (*one.shape[:axis], len(parts), *one.shape[axis:])
+            sharding = one.sharding
+            if isinstance(sharding, jax.sharding.NamedSharding):
+                spec = (*sharding.spec, *(None,) * (len(one.shape) - len(sharding.spec)))
+                sharding = sharding.update(spec=jax.sharding.PartitionSpec(*spec[:axis], None, *spec[axis:]))
+            packed[f"{layer}{old}"] = jax.ShapeDtypeStruct(shape, one.dtype, sharding=sharding)
+    return packed

@@ -22,5 +22,5 @@ def masked_errors(
 def masked_loss(
     output: Float[Array, "B T X"], target: Float[Array, "B T X"], mask: Bool[Array, "B T X"], loss: LossName
 ) -> Float[Array, ""]:
-    """Mean of `masked_errors` over the batch: what the original minimises."""
+    """Mean of `masked_errors` over the batch: what the original minimizes."""
     return masked_errors(output, target, mask, loss).mean()

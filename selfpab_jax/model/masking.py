@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from selfpab_jax.errors import ConfigError
 from selfpab_jax.model.losses import LossName
 
 # The pretext task: frames masked or swapped and bins masked, one sample at a time, with static shapes.
 
 
 @dataclass(frozen=True)
-class AlterationSettings:
+class MaskingSettings:
     """How much is hidden; the defaults are SelfPAB's. A share or width of 0 turns that axis off.
 
     Args:
@@ -39,28 +40,28 @@ class AlterationSettings:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if name.endswith(("_share", "_probability")) and not 0 <= value <= 1:
-                raise ValueError(f"alteration.{name} is {value}; it must lie in [0, 1]")
+                raise ConfigError(f"task.masking.{name} is {value}; it must lie in [0, 1]")
             if name.endswith("_width") and value < 0:
-                raise ValueError(f"alteration.{name} is {value}; it must not be negative")
+                raise ConfigError(f"task.masking.{name} is {value}; it must not be negative")
         if self.mask_probability + self.swap_probability > 1:
-            raise ValueError("alteration.mask_probability and alteration.swap_probability add up to more than 1")
+            raise ConfigError("task.masking.mask_probability and task.masking.swap_probability add up to more than 1")
 
 
-class Altered(NamedTuple):
+class MaskedSample(NamedTuple):
     """An altered sample and where it was altered, which is where the loss counts."""
 
     frames: Float[Array, "T X"]
     mask: Bool[Array, "T X"]
 
 
-def stretch_count(length: int, share: float, width: int) -> int:
+def segment_count(length: int, share: float, width: int) -> int:
     """Stretches drawn along an axis of `length`: 29 of 3 frames in 599, 1 of 3 bins in 26."""
     if share == 0 or width == 0:
         return 0
     return min(int(share * (length / width)), max(length - width, 0))
 
 
-def draw_stretches(key: Key[Array, ""], length: int, count: int, width: int) -> Int[Array, "count width"]:
+def draw_segments(key: Key[Array, ""], length: int, count: int, width: int) -> Int[Array, "count width"]:
     """Positions covered by `count` distinct starts from [0, length - width): the last position never is.
 
     The original draws from the same half-open range, so its last frame and last bin are never altered either.
@@ -87,8 +88,10 @@ def swap_frames(
     return jnp.where(is_target[:, None], frames[source[last - 1]], frames), is_target
 
 
-def alter(frames: Float[Array, "T X"], key: Key[Array, ""], channels: int, settings: AlterationSettings) -> Altered:
-    """Alter one normalised sample; 0 is then each feature's mean (reference: the original's masked data set).
+def mask_sample(
+    frames: Float[Array, "T X"], key: Key[Array, ""], channels: int, settings: MaskingSettings
+) -> MaskedSample:
+    """Alter one normalized sample; 0 is then each feature's mean (reference: the original's masked data set).
 
     Args:
         frames: T frames of X = channels * bins features, channel-major.
@@ -98,32 +101,32 @@ def alter(frames: Float[Array, "T X"], key: Key[Array, ""], channels: int, setti
     """
     bins = frames.shape[1] // channels
     frames_key, bands_key = jax.random.split(key)
-    altered, in_time = _alter_time(frames, frames_key, settings)
+    altered, in_time = _mask_time(frames, frames_key, settings)
 
-    count = stretch_count(bins, settings.frequency_share, settings.frequency_width)
+    count = segment_count(bins, settings.frequency_share, settings.frequency_width)
     in_band = jnp.zeros(bins, bool)
     if count:
         chance_key, start_key = jax.random.split(bands_key)
-        bands = covered(draw_stretches(start_key, bins, count, settings.frequency_width), bins)
+        bands = covered(draw_segments(start_key, bins, count, settings.frequency_width), bins)
         in_band = bands & (jax.random.uniform(chance_key) < settings.frequency_probability)
     in_band_X = jnp.tile(in_band, channels)
-    return Altered(jnp.where(in_band_X, 0, altered), in_time[:, None] | in_band_X)
+    return MaskedSample(jnp.where(in_band_X, 0, altered), in_time[:, None] | in_band_X)
 
 
-def _alter_time(frames: Array, key: Array, settings: AlterationSettings) -> tuple[Array, Array]:
+def _mask_time(frames: Array, key: Array, settings: MaskingSettings) -> tuple[Array, Array]:
     length = frames.shape[0]
-    count = stretch_count(length, settings.time_share, settings.time_width)
+    count = segment_count(length, settings.time_share, settings.time_width)
     if not count:
         return frames, jnp.zeros(length, bool)
     kind_key, mask_key, reverse_key, source_key, target_key = jax.random.split(key, 5)
     width = settings.time_width
 
-    hidden = covered(draw_stretches(mask_key, length, count, width), length)
+    hidden = covered(draw_segments(mask_key, length, count, width), length)
     if settings.reverse_probability:
         mirrored = jax.random.uniform(reverse_key) < settings.reverse_probability
         hidden = jnp.where(mirrored, hidden[::-1], hidden)
-    source = draw_stretches(source_key, length, count, width).reshape(-1)
-    target = draw_stretches(target_key, length, count, width).reshape(-1)
+    source = draw_segments(source_key, length, count, width).reshape(-1)
+    target = draw_segments(target_key, length, count, width).reshape(-1)
     swapped, is_target = swap_frames(frames, source, target)
 
     u = jax.random.uniform(kind_key)
@@ -146,21 +149,21 @@ class TaskSettings:
         input_sensor: the sensor that goes in, for `cross_sensor`; the other is the target.
         switch_probability: probability, for each sample, that the two change places.
         loss: `masked_l1` as published, or `masked_l2`.
-        alteration: what is hidden.
+        masking: what is hidden.
     """
 
     kind: Literal["masked", "cross_sensor"] = "masked"
     input_sensor: str = ""
     switch_probability: float = 0.5
     loss: LossName = "masked_l1"
-    alteration: AlterationSettings = field(default_factory=AlterationSettings)
+    masking: MaskingSettings = field(default_factory=MaskingSettings)
 
     def __post_init__(self) -> None:
         if not 0 <= self.switch_probability <= 1:
-            raise ValueError(f"task.switch_probability is {self.switch_probability}; it must lie in [0, 1]")
+            raise ConfigError(f"task.switch_probability is {self.switch_probability}; it must lie in [0, 1]")
 
 
-class Puzzle(NamedTuple):
+class MaskedBatch(NamedTuple):
     """A batch as the model sees it: altered input, target, and where the loss counts."""
 
     input: Float[Array, "B T X"]
@@ -191,36 +194,36 @@ def features_of(task: TaskSettings, features: int, sensors: tuple[str, ...], cha
     return features // 2
 
 
-def pose(
+def mask_batch(
     frames_BxTxX: Float[Array, "B T X"],
     keys_B: Key[Array, " B"],
     task: TaskSettings,
     *,
     channels: int,
     sensors: tuple[str, ...],
-) -> Puzzle:
-    """Make the puzzle of a normalised batch.
+) -> MaskedBatch:
+    """Make the masked of a normalized batch.
 
     Args:
-        frames_BxTxX: normalised frames, channel-major features, sensor after sensor.
+        frames_BxTxX: normalized frames, channel-major features, sensor after sensor.
         keys_B: one key a sample.
         task: the pretext task.
         channels: channels C of all sensors together.
         sensors: names of the sensors in the order of the features.
     """
     if task.kind == "masked":
-        altered = jax.vmap(lambda x, key: alter(x, key, channels, task.alteration))(frames_BxTxX, keys_B)
-        return Puzzle(altered.frames, frames_BxTxX, altered.mask)
+        altered = jax.vmap(lambda x, key: mask_sample(x, key, channels, task.masking))(frames_BxTxX, keys_B)
+        return MaskedBatch(altered.frames, frames_BxTxX, altered.mask)
 
     half = frames_BxTxX.shape[-1] // 2
     input_first = task.input_sensor in ("", sensors[0])
 
-    def one(frames: Array, key: Array) -> Puzzle:
+    def one(frames: Array, key: Array) -> MaskedBatch:
         switch_key, alter_key = jax.random.split(key)
         sides = (frames[:, :half], frames[:, half:]) if input_first else (frames[:, half:], frames[:, :half])
         switched = jax.random.uniform(switch_key) < task.switch_probability
         source, target = (jnp.where(switched, a, b) for a, b in (sides[::-1], sides))
-        altered = alter(source, alter_key, channels // 2, task.alteration)
-        return Puzzle(altered.frames, target, altered.mask)
+        altered = mask_sample(source, alter_key, channels // 2, task.masking)
+        return MaskedBatch(altered.frames, target, altered.mask)
 
     return jax.vmap(one)(frames_BxTxX, keys_B)

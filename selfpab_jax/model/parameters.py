@@ -41,7 +41,7 @@ def parameter(value: Array, *axes: str | None) -> nnx.Param:
 
 
 def uniform(rngs: nnx.Rngs, shape: tuple[int, ...], bound: float) -> Array:
-    """Uniform in [-bound, bound), as torch.nn initialises."""
+    """Uniform in [-bound, bound), as torch.nn initializes."""
     return jax.random.uniform(rngs.params(), shape, jnp.float32, -bound, bound)
 
 

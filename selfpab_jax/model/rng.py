@@ -47,7 +47,7 @@ def random_words(
 ) -> UInt32[Array, "B ..."]:
     """32 random bits for every entry of every sample: the entry's number, hashed with the sample's key.
 
-    Two rounds of MurmurHash3's finaliser, a tenth of Threefry's work, fused into whatever reads it: with
+    Two rounds of MurmurHash3's finalizer, a tenth of Threefry's work, fused into whatever reads it: with
     `jax.random.bits` dropout took a sixth of a training step on CPUs.
     """
     number = jnp.zeros(shape, jnp.uint32)

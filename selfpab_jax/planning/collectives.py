@@ -65,7 +65,7 @@ def _arranged(sizes: list[int], order: list[int]) -> np.ndarray:
 # Collectives of a partitioned program: what each moves, between which devices, and what for.
 
 KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
-Role = Literal["parameters", "gradients", "activations", "alteration", "scalars"]
+Role = Literal["parameters", "gradients", "activations", "masking", "scalars"]
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def _concern(instruction: Instruction, tensors: Tensors, place: Place) -> tuple[
         if name := tensors.parameter_behind(place):
             return "parameters", name
         if instruction.source.endswith("top_k"):
-            return "alteration", instruction.source
+            return "masking", instruction.source
     elif name := tensors.new_state_from(place):
         return "gradients", name
     return "activations", instruction.source

@@ -12,7 +12,7 @@ import numpy as np
 
 from selfpab_jax.data.records.format import read_info, records_folder
 from selfpab_jax.errors import ConfigError
-from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.model.functional import make_functional
 from selfpab_jax.model.masking import features_of
 from selfpab_jax.planning.hlo import Program, parse
 from selfpab_jax.signal.normalization import Statistics
@@ -149,24 +149,24 @@ def lower(settings: PretrainSettings, windows: Windows, devices: Sequence[Any]) 
         features = features_of(settings.task, windows.features, windows.sensors, windows.channels)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    blueprint = draw_blueprint(settings.model, features, features)
+    functional = make_functional(settings.model, features, features)
     mesh = make_mesh(settings.mesh, devices)
-    parameter_shardings(blueprint, mesh)
-    optimiser = settings.optimiser
-    check_batch(optimiser.batch_size, optimiser.accumulate, mesh)
+    parameter_shardings(functional, mesh)
+    optimizer = settings.optimizer
+    check_batch(optimizer.batch_size, optimizer.accumulate, mesh)
     of_features = np.ones(windows.features, np.float32)
     objective = Objective(
-        blueprint,
+        functional,
         settings.task,
         Statistics(0 * of_features, of_features, "plain"),
         windows.sensors,
         len(windows.channels),
     )
-    schedule = learning_rate(optimiser, optimiser.steps or 100_000, settings.model.width)  # a constant of the program
-    update = adamw(optimiser, schedule)
-    step = jitted_train_step(objective, update, schedule, mesh, seed=settings.seed, accumulate=optimiser.accumulate)
-    state = abstract_state(blueprint, update, mesh)
-    shape = (optimiser.batch_size, windows.frames, windows.features)
+    schedule = learning_rate(optimizer, optimizer.steps or 100_000, settings.model.width)  # a constant of the program
+    update = adamw(optimizer, schedule)
+    step = jitted_train_step(objective, update, schedule, mesh, seed=settings.seed, accumulate=optimizer.accumulate)
+    state = abstract_state(functional, update, mesh)
+    shape = (optimizer.batch_size, windows.frames, windows.features)
     batch = jax.ShapeDtypeStruct(shape, jnp.float16, sharding=batch_sharding(mesh))
     stop = jax.ShapeDtypeStruct((mesh.size,), bool, sharding=on_every_device(mesh))
     with jax.set_mesh(mesh):

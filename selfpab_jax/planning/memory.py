@@ -21,7 +21,7 @@ class Memory:
     """Bytes a device.
 
     Args:
-        parameters, optimiser: exact; the second are AdamW's two moments and its counts.
+        parameters, optimizer: exact; the second are AdamW's two moments and its counts.
         batch: the device's part of a batch of float16 spectrograms, and the flags that stop a run.
         gradients: of all its parameters in float32.
         kept: what the reverse pass's matrix products read of the forward pass, in the dtypes that JAX asked for.
@@ -30,7 +30,7 @@ class Memory:
     """
 
     parameters: int
-    optimiser: int
+    optimizer: int
     batch: int
     gradients: int
     kept: int
@@ -39,7 +39,7 @@ class Memory:
     @property
     def state(self) -> int:
         """What is there between two steps."""
-        return self.parameters + self.optimiser + self.batch
+        return self.parameters + self.optimizer + self.batch
 
     @property
     def least(self) -> int:
@@ -56,11 +56,11 @@ def memory_of(ahead: Ahead, compiled: Compiled) -> Memory:
     """A step's bytes on one device."""
     parameters = device_bytes(ahead.state.parameters)
     analysis = compiled.memory
-    optimiser = device_bytes((ahead.state.optimiser, ahead.state.step))
+    optimizer = device_bytes((ahead.state.optimizer, ahead.state.step))
     return Memory(
         parameters=parameters,
-        optimiser=optimiser,
-        batch=analysis.argument_size_in_bytes - parameters - optimiser,
+        optimizer=optimizer,
+        batch=analysis.argument_size_in_bytes - parameters - optimizer,
         gradients=parameters,
         kept=kept_bytes(compiled.program),
         temporaries=analysis.temp_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes,

@@ -33,24 +33,24 @@ def advice(plan: ChipPlan) -> str:
             f"over more devices, --mesh fsdp={least} (it must divide width {settings.model.width})"
         )
     again, remedies = "", []
-    if settings.model.rematerialise != "layers":
-        again = "--model.rematerialise layers (a third more arithmetic"
+    if settings.model.rematerialize != "layers":
+        again = "--model.rematerialize layers (a third more arithmetic"
         # XLA's CPU compiler does not wait with what is computed again, so its upper bound stays where it is.
         again += ", and the upper bound will not show it)" if plan.fits is None else ")"
         if plan.fits is False:
             remedies.append(again)
-    per_device = settings.optimiser.batch_size // (mesh.data * mesh.fsdp)
-    micro = per_device // settings.optimiser.accumulate
+    per_device = settings.optimizer.batch_size // (mesh.data * mesh.fsdp)
+    micro = per_device // settings.optimizer.accumulate
     if micro > 1:
         beside = memory.temporaries if plan.fits is None else memory.kept
         spare = room - memory.state - memory.gradients
         parts = next((parts for parts in range(2, micro + 1) if micro % parts == 0 and beside / parts <= spare), micro)
         remedies.append(
-            f"--optimiser.accumulate {settings.optimiser.accumulate * parts} "
+            f"--optimizer.accumulate {settings.optimizer.accumulate * parts} "
             f"(micro-batches of {micro // parts} a device)"
         )
         remedies.append(
-            f"a batch of {max(1, math.floor(settings.optimiser.batch_size / parts))}, or more devices for this one"
+            f"a batch of {max(1, math.floor(settings.optimizer.batch_size / parts))}, or more devices for this one"
         )
     if again and plan.fits is None:
         remedies.append(again)
@@ -63,7 +63,7 @@ def advice(plan: ChipPlan) -> str:
 
 NOTES = (
     "What carries over from this compilation to a chip, and what does not:",
-    "  Shapes, shardings, FLOPs, parameters, optimiser and batch are exact. Collectives are as XLA's partitioner left",
+    "  Shapes, shardings, FLOPs, parameters, optimizer and batch are exact. Collectives are as XLA's partitioner left",
     "  them, the same for all chips, in JAX's dtypes, sums that are cut afterwards as reduce-scatters; a chip's",
     "  compiler merges and overlaps them, and may gather a parameter again instead of keeping it.",
     "  Temporaries are an upper bound: XLA for CPUs fuses less and makes bf16 products in float32. The lower bound has",
@@ -76,9 +76,9 @@ def describe(step: StepPlan, plans: Sequence[ChipPlan]) -> str:
     """A mesh: memory, traffic, arithmetic, and each chip's times."""
     settings = step.settings
     mesh = " x ".join(f"{axis} {getattr(settings.mesh, axis)}" for axis in ("data", "fsdp", "tensor"))
-    micro = f" in {settings.optimiser.accumulate} micro-batches" if settings.optimiser.accumulate > 1 else ""
+    micro = f" in {settings.optimizer.accumulate} micro-batches" if settings.optimizer.accumulate > 1 else ""
     lines = [
-        f"{step.parameters:,} parameters, batch {settings.optimiser.batch_size}{micro}, "
+        f"{step.parameters:,} parameters, batch {settings.optimizer.batch_size}{micro}, "
         f"{mesh}: {_devices(step.devices)}",
         "",
         *_memory(step),
@@ -105,7 +105,7 @@ def table(plans: Sequence[ChipPlan]) -> str:
         cells = [
             f"{step.devices} {plan.chip.name}",
             mesh or "one device",
-            str(step.settings.optimiser.batch_size),
+            str(step.settings.optimizer.batch_size),
             f"{step.memory.least / 1e9:.3g} to {step.memory.most / 1e9:.3g} of {plan.chip.memory / 1e9:.0f}",
             {True: "yes", False: "no", None: "perhaps"}[plan.fits],
             _ms(roof.bound),
@@ -125,7 +125,7 @@ def _memory(step: StepPlan) -> list[str]:
     return [
         "memory of one device                              MB",
         f"  parameters (float32)                  {memory.parameters / 1e6:12,.1f}",
-        f"  optimiser (two moments)               {memory.optimiser / 1e6:12,.1f}",
+        f"  optimizer (two moments)               {memory.optimizer / 1e6:12,.1f}",
         f"  batch (float16)                       {memory.batch / 1e6:12,.1f}",
         f"  gradients (float32, while they last)  {memory.gradients / 1e6:12,.1f}",
         f"  kept activations, at least            {memory.kept / 1e6:12,.1f}",
@@ -207,9 +207,9 @@ def _remarks(step: StepPlan) -> list[str]:
         remarks.append(
             "A GPU may take cuDNN's attention here, which keeps no attention weights: less memory than said."
         )
-    if model.rematerialise != "nothing":
+    if model.rematerialize != "nothing":
         remarks.append(
-            "The upper bound knows nothing of model.rematerialise: the CPU's compiler computes again too early."
+            "The upper bound knows nothing of model.rematerialize: the CPU's compiler computes again too early."
         )
     return [*remarks, ""] if remarks else []
 

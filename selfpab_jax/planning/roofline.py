@@ -19,7 +19,7 @@ from selfpab_jax.train.state import MeshSettings
 
 # How long a step takes at least on a chip: its arithmetic, its memory and its links, each at the chip's best.
 
-OPTIMISER_PASSES = 7  # AdamW reads gradient, parameter and two moments, and writes the last three: float32 each
+OPTIMIZER_PASSES = 7  # AdamW reads gradient, parameter and two moments, and writes the last three: float32 each
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Roofline:
 
     Args:
         compute: matrix products at the bf16 peak.
-        memory: operands and results of matrix products, each read or written once, and the optimiser's passes; what
+        memory: operands and results of matrix products, each read or written once, and the optimizer's passes; what
             lies between products counts as fused into them.
         interconnect: collectives by rings, one after the other, each over the slowest link on its way.
     """
@@ -57,7 +57,7 @@ def roofline_of(products: Products, memory: Memory, collectives: Iterable[Collec
     """The bounds of a step on a chip."""
     return Roofline(
         compute=products.total_flops / chip.peak_flops,
-        memory=(products.bytes + OPTIMISER_PASSES * memory.parameters) / chip.memory_bandwidth,
+        memory=(products.bytes + OPTIMIZER_PASSES * memory.parameters) / chip.memory_bandwidth,
         interconnect=sum(each.times * each.sent / bandwidth(chip, each.groups) for each in collectives),
     )
 
@@ -129,7 +129,7 @@ class ChipPlan:
     def epoch_seconds(self) -> float:
         """At the bound."""
         windows = self.hours * 3600 / self.step.windows.seconds
-        return math.ceil(windows / self.step.settings.optimiser.batch_size) * self.roofline.bound
+        return math.ceil(windows / self.step.settings.optimizer.batch_size) * self.roofline.bound
 
     @property
     def device_hours(self) -> float:
@@ -140,7 +140,7 @@ class ChipPlan:
     def loader_bytes(self) -> float:
         """Bytes of float16 spectrograms that a host must deliver in a second, at the bound."""
         mesh, windows = self.step.settings.mesh, self.step.windows
-        share = self.step.settings.optimiser.batch_size / (mesh.data * mesh.fsdp)  # windows of a device in a step
+        share = self.step.settings.optimizer.batch_size / (mesh.data * mesh.fsdp)  # windows of a device in a step
         at_host = max(1, min(self.chip.a_host, self.step.devices) // mesh.tensor)  # devices with windows of their own
         return share * at_host * windows.frames * windows.features * 2 / self.roofline.bound
 
@@ -157,7 +157,7 @@ class ChipPlan:
         return {
             "chip": self.chip.kind,
             "mesh": asdict(step.settings.mesh),
-            "batch_size": step.settings.optimiser.batch_size,
+            "batch_size": step.settings.optimizer.batch_size,
             "parameters": step.parameters,
             "model_flops": step.model_flops,
             "device_flops": step.products.flops,
@@ -185,13 +185,13 @@ def plan_step(settings: PretrainSettings, windows: Windows) -> StepPlan:
     """
     ahead = lower(settings, windows, host_devices(devices_of(settings.mesh)))
     compiled = compile_step(ahead)
-    blueprint = ahead.objective.blueprint
-    flops = training_flops(settings.model, blueprint.features, blueprint.outputs, windows.frames)
+    functional = ahead.objective.functional
+    flops = training_flops(settings.model, functional.features, functional.outputs, windows.frames)
     return StepPlan(
         settings=settings,
         windows=windows,
-        parameters=blueprint.parameter_count,
-        model_flops=flops * settings.optimiser.batch_size,
+        parameters=functional.parameter_count,
+        model_flops=flops * settings.optimizer.batch_size,
         memory=memory_of(ahead, compiled),
         products=products_of(compiled.program),
         collectives=tuple(collectives_of(compiled.program, ahead.mesh, ahead.outputs)),

@@ -1,1 +1,1 @@
-"""Labelled recordings, frozen features, heads, scores: what an encoder is worth downstream."""
+"""Labeled recordings, frozen features, heads, scores: what an encoder is worth downstream."""

@@ -36,7 +36,7 @@ def frame_labels(
     columns = classes + 1
     block_N = np.arange(len(used_N), dtype=np.int64) // hop
     cell_N = block_N * columns + used_N + 1
-    counts_TxY = _sum_of_neighbours(_counts(cell_N, blocks, columns), frames, whole)
+    counts_TxY = _sum_of_neighbors(_counts(cell_N, blocks, columns), frames, whole)
     if rest:
         within_N = np.arange(len(used_N)) - block_N * hop < rest
         counts_TxY += _counts(cell_N[within_N], blocks, columns)[whole : whole + frames]
@@ -47,7 +47,7 @@ def _counts(cell_N: np.ndarray, blocks: int, columns: int) -> np.ndarray:
     return np.bincount(cell_N, minlength=blocks * columns).reshape(blocks, columns)
 
 
-def _sum_of_neighbours(blocks_BxY: np.ndarray, frames: int, whole: int) -> np.ndarray:
+def _sum_of_neighbors(blocks_BxY: np.ndarray, frames: int, whole: int) -> np.ndarray:
     """Row t is the sum of rows t to t + whole - 1, added in this order."""
     total_TxY = np.zeros((frames, blocks_BxY.shape[1]), blocks_BxY.dtype)
     for later in range(whole):
@@ -134,8 +134,8 @@ def _runs(
 
 
 def _block_mean(padded_BxY: np.ndarray, present_Bx1: np.ndarray, first: int, whole: int, blocks: int) -> np.ndarray:
-    sums_BxY = _sum_of_neighbours(padded_BxY[first:], blocks, whole)
-    counts_Bx1 = _sum_of_neighbours(present_Bx1[first:], blocks, whole)
+    sums_BxY = _sum_of_neighbors(padded_BxY[first:], blocks, whole)
+    counts_Bx1 = _sum_of_neighbors(present_Bx1[first:], blocks, whole)
     return sums_BxY / np.maximum(counts_Bx1, 1)
 
 

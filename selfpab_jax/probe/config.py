@@ -46,7 +46,7 @@ class ProtocolSettings:
     Args:
         window_seconds: of a window; the encoder's training window where not set.
         shift_seconds: from window to window, rounded to frames; side by side where not set. The original's is 6 s.
-        short: `pad` fills windows up with zeros after normalisation, as the original; `fit` never leaves a recording.
+        short: `pad` fills windows up with zeros after normalization, as the original; `fit` never leaves a recording.
         cut_at_activity: end recordings at each change of label; as the data set's card says where not set.
         resampling: `polyphase`, or `fourier` as the original.
         folds: number of folds of whole subjects; leave-one-subject-out where 0.

@@ -1,4 +1,4 @@
-"""A labelled data set at the encoder's rate: recordings, and the windows over their frames."""
+"""A labeled data set at the encoder's rate: recordings, and the windows over their frames."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +10,7 @@ from selfpab_jax.signal.stft import SpectrogramSettings
 
 
 @dataclass(frozen=True)
-class LabelledSignal:
+class LabeledSignal:
     """One continuous recording at the encoder's rate.
 
     Attributes:
@@ -32,7 +32,7 @@ class LabelledSignal:
 class Windows:
     """Where windows lie: window w feeds `length_W[w]` frames of recording `recording_W[w]`, from `first_W[w]` on.
 
-    Frames beyond the recording's last are zeros after normalisation, and no rows.
+    Frames beyond the recording's last are zeros after normalization, and no rows.
     """
 
     recording_W: Int32[np.ndarray, " W"]
@@ -68,7 +68,7 @@ class Corpus:
     classes: tuple[str, ...]
     channels: tuple[str, ...]
     spectrogram: SpectrogramSettings
-    recordings: tuple[LabelledSignal, ...]
+    recordings: tuple[LabeledSignal, ...]
     windows: Windows
     frame_labels: tuple[Int16[np.ndarray, " T"], ...]
     set_aside: tuple[SetAside, ...] = ()

@@ -17,7 +17,7 @@ from selfpab_jax.probe.baselines.rows import Series, once_per_corpus, rows_of, t
 from selfpab_jax.probe.baselines.training import (
     CompiledNetwork,
     Rates,
-    Standardised,
+    Standardized,
     TrainingState,
     compiled,
     predict_windows,
@@ -75,7 +75,7 @@ class FinetuneSettings:
             raise ConfigError(f"finetune.frozen_share is {self.frozen_share}; it must lie in [0, 1]")
 
     def rates(self, number: int) -> Rates:
-        """The optimiser's numbers at a step, counted from 0."""
+        """The optimizer's numbers at a step, counted from 0."""
         rate = self.learning_rate * self.decay ** (number / self.decay_steps)
         return Rates(*(jnp.float32(value) for value in (rate, self.weight_decay, jnp.inf, 0.0)))
 
@@ -95,7 +95,7 @@ class FinetunedEncoder:
     corpus: Corpus
     network: CompiledNetwork
     parameters: Parameters
-    inputs: Standardised
+    inputs: Standardized
     description: dict[str, Any]
 
     def evaluate(self, subjects: Iterable[str]) -> Float32[np.ndarray, "R Y"]:
@@ -195,7 +195,7 @@ def _architecture(corpus: Corpus, branches: tuple[Branch, ...], settings: Finetu
 
 
 def _start(network: CompiledNetwork, branches: tuple[Branch, ...], seed: int, random_weights: bool) -> TrainingState:
-    drawn = network.initialise(seed)
+    drawn = network.initialize(seed)
     if random_weights:
         return drawn
     # Copies: the step takes its state over, and the encoder is to be used again.
@@ -209,9 +209,9 @@ def _start(network: CompiledNetwork, branches: tuple[Branch, ...], seed: int, ra
 
 
 @once_per_corpus
-def _inputs(corpus: Corpus, branches: tuple[Branch, ...]) -> Standardised:
-    """The frames, normalised with the encoder's own statistics."""
+def _inputs(corpus: Corpus, branches: tuple[Branch, ...]) -> Standardized:
+    """The frames, normalized with the encoder's own statistics."""
     frames = [branch_frames(recording.signal_NxC, branches) for recording in corpus.recordings]
     series = Series(np.concatenate(frames), corpus.frame_counts.astype(np.int64), 1, 1)
     width = series.values_NxX.shape[1]
-    return Standardised(series, np.zeros(width, np.float32), np.ones(width, np.float32))
+    return Standardized(series, np.zeros(width, np.float32), np.ones(width, np.float32))

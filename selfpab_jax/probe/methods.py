@@ -87,7 +87,7 @@ def _rows_within(budget: Budget, corpus: Corpus, fold: Fold, seed: int) -> tuple
 # What is finished of a long probe, fold by fold, so that a killed one goes on where it was.
 
 
-def labelled_digest(corpus: Corpus) -> str:
+def labeled_digest(corpus: Corpus) -> str:
     """A hash of signals, windows, labels and classes."""
     digest = hashlib.sha256(json.dumps([corpus_digest(corpus), corpus.classes]).encode())
     for recording in corpus.recordings:
@@ -160,7 +160,7 @@ def make_arms(
         }
         for budget in budgets:
             yield from _head_arms(settings, corpus, budget, tables, tell, trained=False)
-    digest = labelled_digest(corpus) if settings.finetuned or settings.baselines else ""
+    digest = labeled_digest(corpus) if settings.finetuned or settings.baselines else ""
     if settings.finetuned:
         finetune = settings.finetune
         if finetune.merge == "together":

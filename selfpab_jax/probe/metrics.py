@@ -159,7 +159,7 @@ def score_subjects(
     """All scores of a set of subjects.
 
     Args:
-        confusions: each subject's matrix; a subject without labelled samples counts in no mean.
+        confusions: each subject's matrix; a subject without labeled samples counts in no mean.
         classes: names by index.
         seed: of the bootstrap.
         draws: of the bootstrap: so many sets of as many subjects, with replacement.

@@ -1,4 +1,4 @@
-"""A labelled source made into a corpus: read, checked, resampled, cut, framed."""
+"""A labeled source made into a corpus: read, checked, resampled, cut, framed."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -9,17 +9,17 @@ from typing import Literal
 
 import numpy as np
 
-from selfpab_jax.data.har.card import DatasetCard, LabelledSource
+from selfpab_jax.data.har.card import DatasetCard, LabeledSource
 from selfpab_jax.data.sources.base import Recording, Rejected, SourceFile, milliseconds
 from selfpab_jax.data.sources.segments import RATE_TOLERANCE, bridge_gaps
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.features.windows import Short, make_windows
 from selfpab_jax.probe.alignment import frame_labels, padded_frame_count
-from selfpab_jax.probe.dataset import Corpus, LabelledSignal, SetAside
+from selfpab_jax.probe.dataset import Corpus, LabeledSignal, SetAside
 from selfpab_jax.signal.resample import fourier_resample, fourier_resample_labels, resample, resample_labels
 from selfpab_jax.signal.stft import SpectrogramSettings
 
-# A labelled source made into a corpus: read, checked, resampled, cut, framed.
+# A labeled source made into a corpus: read, checked, resampled, cut, framed.
 
 Resampling = Literal["polyphase", "fourier"]
 Progress = Callable[[int, int, str], None]
@@ -28,7 +28,7 @@ RESAMPLERS = {"polyphase": (resample, resample_labels), "fourier": (fourier_resa
 
 
 def prepare_corpus(
-    source: LabelledSource,
+    source: LabeledSource,
     *,
     spectrogram: SpectrogramSettings,
     frames: int,
@@ -66,7 +66,7 @@ def prepare_corpus(
     if resampling not in RESAMPLERS:
         raise ConfigError(f"resampling is {resampling!r}: give polyphase or fourier")
     ledger = Ledger(strict)
-    recordings: list[LabelledSignal] = []
+    recordings: list[LabeledSignal] = []
     files = list(source.files())
     for done, file in enumerate(files, 1):
         for recording in _read(source, file, ledger):
@@ -111,7 +111,7 @@ class Ledger:
     strict: bool
     entries: list[SetAside] = field(default_factory=list)
     samples: Counter[str] = field(default_factory=Counter)
-    labelled: Counter[str] = field(default_factory=Counter)
+    labeled: Counter[str] = field(default_factory=Counter)
     short: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, what: str, reason: str) -> None:
@@ -127,16 +127,16 @@ class Ledger:
     def tell_subjects(self, usable: set[str], min_seconds: float) -> None:
         """A line for each subject without a label that can be used, and for each that had recordings too short."""
         for subject, samples in sorted(self.samples.items()):
-            if not self.labelled[subject]:
+            if not self.labeled[subject]:
                 self.add(subject, f"none of its {samples} samples has a label")
             elif subject not in usable:
-                self.add(subject, f"none of its {self.labelled[subject]} labelled samples is in a usable recording")
+                self.add(subject, f"none of its {self.labeled[subject]} labeled samples is in a usable recording")
         for subject, seconds in sorted(self.short.items()):
             plural = "a recording" if len(seconds) == 1 else f"{len(seconds)} recordings"
             self.add(subject, f"{plural} shorter than {min_seconds:g} s, {sum(seconds):.3g} s in all")
 
 
-def _read(source: LabelledSource, file: SourceFile, ledger: Ledger) -> Iterator[Recording]:
+def _read(source: LabeledSource, file: SourceFile, ledger: Ledger) -> Iterator[Recording]:
     """The file's recordings that have what the card declares."""
     what = f"{file.subject}, {file.name}" if file.name != file.subject else file.subject
     try:
@@ -162,7 +162,7 @@ def _read(source: LabelledSource, file: SourceFile, ledger: Ledger) -> Iterator[
         else:
             known_N = _known(labels_N, recording, len(source.card.classes), what, ledger)
             ledger.samples[recording.subject] += len(known_N)
-            ledger.labelled[recording.subject] += int((known_N >= 0).sum())
+            ledger.labeled[recording.subject] += int((known_N >= 0).sum())
             yield replace(recording, labels_N=known_N)
 
 
@@ -176,7 +176,7 @@ def _known(labels_N: np.ndarray | None, recording: Recording, classes: int, what
     seen = ", ".join(str(label) for label in np.unique(labels_N[unknown_N])[:5])
     ledger.add(
         what,
-        f"{recording.name}: {int(unknown_N.sum())} samples of label {seen}, which is no class; taken as unlabelled",
+        f"{recording.name}: {int(unknown_N.sum())} samples of label {seen}, which is no class; taken as unlabeled",
     )
     return np.where(unknown_N, -1, labels_N)
 
@@ -212,7 +212,7 @@ def _cut(recording: Recording) -> list[Recording]:
     ]
 
 
-def _kept(recording: Recording, min_seconds: float, ledger: Ledger) -> list[LabelledSignal]:
+def _kept(recording: Recording, min_seconds: float, ledger: Ledger) -> list[LabeledSignal]:
     """As the corpus holds it; nothing where it is too short."""
     labels_N = recording.labels_N
     assert labels_N is not None
@@ -221,7 +221,7 @@ def _kept(recording: Recording, min_seconds: float, ledger: Ledger) -> list[Labe
         ledger.short[recording.subject].append(seconds)
         return []
     return [
-        LabelledSignal(
+        LabeledSignal(
             subject=recording.subject,
             name=recording.name,
             start_ms=milliseconds(recording.start),
@@ -231,7 +231,7 @@ def _kept(recording: Recording, min_seconds: float, ledger: Ledger) -> list[Labe
     ]
 
 
-def _in_order(recordings: Iterable[LabelledSignal]) -> list[LabelledSignal]:
+def _in_order(recordings: Iterable[LabeledSignal]) -> list[LabeledSignal]:
     """By subject, else as they came (by file, then time), with names that are one recording's only."""
     ordered, seen = [], Counter[tuple[str, str]]()
     for recording in sorted(recordings, key=lambda recording: recording.subject):
@@ -253,7 +253,7 @@ class SubjectSource:
         subjects: theirs.
     """
 
-    dataset: LabelledSource
+    dataset: LabeledSource
     subjects: frozenset[str]
 
     @property
@@ -280,7 +280,7 @@ class SubjectSource:
         return self.dataset.read(file)
 
 
-def choose_people(dataset: LabelledSource, only: tuple[str, ...], without: tuple[str, ...]) -> LabelledSource:
+def choose_people(dataset: LabeledSource, only: tuple[str, ...], without: tuple[str, ...]) -> LabeledSource:
     """The data set with these people only.
 
     Raises:

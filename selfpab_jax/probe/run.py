@@ -232,7 +232,7 @@ def _embedding(corpus: Corpus, table: FeatureTable) -> EmbeddingMap | None:
 
 
 def _class_list(corpus: Corpus) -> str:
-    """Minutes and people of each class: a misspelt label is one of its own, of one person."""
+    """Minutes and people of each class: a misspelled label is one of its own, of one person."""
     minutes = np.zeros(len(corpus.classes))
     people: list[set[str]] = [set() for _ in corpus.classes]
     for recording in corpus.recordings:

@@ -18,7 +18,7 @@ LAST_SHIFT = np.uint64(31)
 
 
 def number_keys(text_keys: UInt64[np.ndarray, " n"], numbers: Int[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
-    """64 bits for each pair of a text's key and a number (SplitMix64's finaliser, Steele et al. 2014)."""
+    """64 bits for each pair of a text's key and a number (SplitMix64's finalizer, Steele et al. 2014)."""
     with np.errstate(over="ignore"):
         mixed = text_keys + (numbers.astype(np.uint64) + np.uint64(1)) * GOLDEN_RATIO
         for shift, factor in MIXERS:
@@ -137,7 +137,7 @@ def check_folds(folds: Folds, corpus: Corpus, training_R: np.ndarray | None = No
             continue
         if missed := _names(corpus, tested_Y & ~trained_Y):
             notes.append(
-                f"{fold.name}: {', '.join(missed)} of the test subjects is in no training row and cannot be learnt"
+                f"{fold.name}: {', '.join(missed)} of the test subjects is in no training row and cannot be learned"
             )
         kept.append(fold)
     if not kept:
@@ -155,7 +155,7 @@ def _names(corpus: Corpus, there_Y: np.ndarray) -> list[str]:
     return [name for name, there in zip(corpus.classes, there_Y, strict=True) if there]
 
 
-# Label budgets: what a head would have to learn from if less had been labelled.
+# Label budgets: what a head would have to learn from if less had been labeled.
 
 
 def choose_windows(
@@ -163,7 +163,7 @@ def choose_windows(
 ) -> tuple[Bool[np.ndarray, " R"], tuple[str, ...]]:
     """The training rows of so many windows an activity, out of some subjects' windows.
 
-    A window's activity is the most frequent label of its training rows (labelled, in the unpadded signal), ties to the
+    A window's activity is the most frequent label of its training rows (labeled, in the unpadded signal), ties to the
     smallest index; all of its training rows are chosen with it. For one seed a larger budget holds the smaller ones'
     windows, and a subject's windows keep their order whoever else is there.
 

@@ -64,18 +64,16 @@ def draw_joint(finding: Finding, path: Path) -> None:
     amounts = finding.series.values()
     figure, above, below = _panels()
     size = levels(amounts[:, 0])
-    for i, colour in zip(
+    for i, color in zip(
         range(size.max() + 1), plt.colormaps["viridis"](np.linspace(0, 0.9, size.max() + 1)), strict=True
     ):
         at = amounts[size == i]
         parameters = float(np.exp(np.log(at[:, 0]).mean()))
-        above.plot(
-            at[:, 1], finding.values[size == i], "o", color=colour, ms=4, label=f"{short(parameters)} parameters"
-        )
+        above.plot(at[:, 1], finding.values[size == i], "o", color=color, ms=4, label=f"{short(parameters)} parameters")
         if isinstance(finding.result, Estimate):
             along = np.geomspace(at[:, 1].min(), at[:, 1].max(), STEPS)
-            above.plot(along, finding.result.fit.curve.loss([(parameters, x) for x in along]), color=colour, lw=1.2)
-            below.plot(at[:, 1], 100 * np.expm1(finding.result.fit.residuals[size == i]), "o", color=colour, ms=4)
+            above.plot(along, finding.result.fit.curve.loss([(parameters, x) for x in along]), color=color, lw=1.2)
+            below.plot(at[:, 1], 100 * np.expm1(finding.result.fit.residuals[size == i]), "o", color=color, ms=4)
     result = finding.result
     if isinstance(result, Refusal):
         _no_residuals(below)
@@ -89,13 +87,13 @@ def draw_joint(finding: Finding, path: Path) -> None:
 def draw_iso_flop(series: Sequence[Series], path: Path) -> None:
     """Loss against parameters, a line for each compute, with the lowest mean marked."""
     figure, axis = plt.subplots(figsize=(7.5, 4.6), layout="constrained")
-    for one, colour in zip(series, plt.colormaps["viridis"](np.linspace(0, 0.9, len(series))), strict=True):
+    for one, color in zip(series, plt.colormaps["viridis"](np.linspace(0, 0.9, len(series))), strict=True):
         sizes, losses = one.values()[:, 0], np.array([point.loss for point in one.points])
         distinct = np.unique(sizes)
         means = np.array([losses[sizes == size].mean() for size in distinct])
-        axis.plot(sizes, losses, "o", color=colour, ms=4, alpha=0.6)
-        axis.plot(distinct, means, color=colour, lw=1.2, label=one.held)
-        axis.plot(distinct[means.argmin()], means.min(), "*", color=colour, ms=13)
+        axis.plot(sizes, losses, "o", color=color, ms=4, alpha=0.6)
+        axis.plot(distinct, means, color=color, lw=1.2, label=one.held)
+        axis.plot(distinct[means.argmin()], means.min(), "*", color=color, ms=13)
     axis.set(xscale="log", yscale="log", xlabel="parameters", ylabel="held-out loss")
     every = np.unique([point.parameters for one in series for point in one.points])
     axis.set_xticks(every, [short(size) for size in every])

@@ -1,4 +1,4 @@
-"""Normalisation statistics of spectrogram features, accumulated in float64 while records are built."""
+"""Normalization statistics of spectrogram features, accumulated in float64 while records are built."""
 
 import zipfile
 from collections.abc import Iterable
@@ -97,7 +97,7 @@ class Statistics:
         return cls(mean, std, kind)
 
 
-def normalise(spectrogram: Float32[np.ndarray, "*B T X"], statistics: Statistics) -> Float32[np.ndarray, "*B T X"]:
+def normalize(spectrogram: Float32[np.ndarray, "*B T X"], statistics: Statistics) -> Float32[np.ndarray, "*B T X"]:
     """(x - mean) / std per feature.
 
     Raises:

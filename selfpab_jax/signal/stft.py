@@ -54,7 +54,7 @@ def periodic_hann(window: int) -> Float32[np.ndarray, " W"]:
 def spectrogram(signal_NxC: Shaped[np.ndarray, "N C"], settings: SpectrogramSettings) -> Float32[np.ndarray, "T X"]:
     """Short-time Fourier magnitudes of a signal.
 
-    Per channel: periodic Hann window, no centring, no padding, one-sided, unnormalised magnitude. Feature
+    Per channel: periodic Hann window, no centring, no padding, one-sided, unnormalized magnitude. Feature
     ``c * F + f`` is bin f of channel c. A real FFT over strided frames: on the windows in use (50 and 3,000
     samples) it is as fast as, and 15 times faster than, a matrix product with the windowed cosines and sines.
 

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from selfpab_jax.errors import RunError
+from selfpab_jax.errors import ConfigError, RunError
 from selfpab_jax.model.functional import Parameters
 from selfpab_jax.signal.normalization import Statistics
 from selfpab_jax.train.state import TrainState
@@ -42,7 +42,7 @@ class CheckpointSettings:
     def __post_init__(self) -> None:
         for name in ("every_steps", "keep"):
             if getattr(self, name) < 1:
-                raise ValueError(f"checkpoint.{name} is {getattr(self, name)}; it must be at least 1")
+                raise ConfigError(f"checkpoint.{name} is {getattr(self, name)}; it must be at least 1")
 
 
 def _manager(directory: Path, keep: int) -> ocp.CheckpointManager:
@@ -94,7 +94,7 @@ class Checkpoints:
         """
         items = ocp.args.Composite(
             parameters=ocp.args.StandardSave(state.parameters),
-            optimiser=ocp.args.StandardSave(state.optimiser),
+            optimizer=ocp.args.StandardSave(state.optimizer),
             facts=ocp.args.JsonSave({**facts, "step": step}),
         )
         with self._told_in_short():
@@ -118,12 +118,12 @@ class Checkpoints:
                 step,
                 args=ocp.args.Composite(
                     parameters=ocp.args.StandardRestore(abstract.parameters),
-                    optimiser=ocp.args.StandardRestore(abstract.optimiser),
+                    optimizer=ocp.args.StandardRestore(abstract.optimizer),
                     facts=ocp.args.JsonRestore(),
                 ),
             )
         counter = jax.device_put(jax.numpy.asarray(step, "int32"), abstract.step.sharding)
-        return TrainState(counter, restored["parameters"], restored["optimiser"]), restored["facts"]
+        return TrainState(counter, restored["parameters"], restored["optimizer"]), restored["facts"]
 
     def finish(self) -> None:
         """Wait until everything started is written.
@@ -188,7 +188,7 @@ def read_parameters(run: Path, which: str, abstract_of: Any) -> tuple[Parameters
 
 
 def statistics_of(facts: dict[str, Any]) -> Statistics:
-    """The normalisation statistics that a checkpoint was trained with."""
+    """The normalization statistics that a checkpoint was trained with."""
     stored = facts["statistics"]
     return Statistics(np.asarray(stored["mean"], np.float32), np.asarray(stored["std"], np.float32), stored["kind"])
 
@@ -230,7 +230,7 @@ def facts_of(
 
     Args:
         settings: of the run, as JSON.
-        statistics: that its inputs are normalised with.
+        statistics: that its inputs are normalized with.
         records: `asdict` of their info; what is not in `RECORDS` is left out.
         features, outputs: of an input and of a reconstructed frame.
         hours: of signal in the training split, where known.

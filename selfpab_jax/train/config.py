@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Literal
 
 from selfpab_jax.distributed.init import DistributedSettings
+from selfpab_jax.errors import ConfigError
 from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.masking import TaskSettings
 from selfpab_jax.train.checkpoint import CheckpointSettings
 from selfpab_jax.train.logging import LogSettings
-from selfpab_jax.train.optimizer import OptimiserSettings
+from selfpab_jax.train.optimizer import OptimizerSettings
 from selfpab_jax.train.state import MeshSettings
 
 
@@ -40,7 +41,7 @@ class DataSettings:
         for name, least in (("hours", 0), ("subjects", 1), ("workers", 0), ("threads", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
-                raise ValueError(f"data.{name} is {value}; it must be at least {least}")
+                raise ConfigError(f"data.{name} is {value}; it must be at least {least}")
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,13 @@ class ValidationSettings:
 
     def __post_init__(self) -> None:
         if self.per_epoch < 1:
-            raise ValueError(f"validation.per_epoch is {self.per_epoch}; it must be at least 1")
+            raise ConfigError(f"validation.per_epoch is {self.per_epoch}; it must be at least 1")
         if self.every_steps is not None and self.every_steps < 1:
-            raise ValueError(f"validation.every_steps is {self.every_steps}; it must be at least 1")
+            raise ConfigError(f"validation.every_steps is {self.every_steps}; it must be at least 1")
         if self.windows is not None and self.windows < 1:
-            raise ValueError(f"validation.windows is {self.windows}; it must be at least 1")
+            raise ConfigError(f"validation.windows is {self.windows}; it must be at least 1")
         if not 0 <= self.patience <= 1:
-            raise ValueError(f"validation.patience is {self.patience}; it must lie in [0, 1]")
+            raise ConfigError(f"validation.patience is {self.patience}; it must lie in [0, 1]")
 
     def interval(self, windows: int, batch_size: int) -> int:
         """Steps between two measurements."""
@@ -87,7 +88,7 @@ class PretrainSettings:
         data: which records.
         model: sizes and numerics.
         task: what is hidden and reconstructed.
-        optimiser: AdamW, its schedule, batch and length of the run.
+        optimizer: AdamW, its schedule, batch and length of the run.
         validation: held-out loss and early stop.
         mesh: how devices are used.
         checkpoint: when to save.
@@ -99,7 +100,7 @@ class PretrainSettings:
     data: DataSettings = field(default_factory=DataSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     task: TaskSettings = field(default_factory=TaskSettings)
-    optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     validation: ValidationSettings = field(default_factory=ValidationSettings)
     mesh: MeshSettings = field(default_factory=MeshSettings)
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)

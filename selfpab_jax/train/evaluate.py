@@ -142,22 +142,22 @@ def evaluate(
     index = records.index(split)
 
     @jax.jit
-    def solve(parameters: Parameters, spectrogram: jax.Array, rows: jax.Array) -> tuple:
-        return objective.solve(parameters, spectrogram, held_out_keys(seed, rows), training=False)
+    def reconstruct(parameters: Parameters, spectrogram: jax.Array, rows: jax.Array) -> tuple:
+        return objective.reconstruct(parameters, spectrogram, held_out_keys(seed, rows), training=False)
 
     power = 1 if objective.task.loss == "masked_l1" else 2
-    channels = objective.channels * objective.blueprint.outputs // records.info.features
+    channels = objective.channels * objective.functional.outputs // records.info.features
     totals = np.zeros(3)
     kept: list[Example] = []
     seen = 0
     for batch in in_order(records.source(split), rows, batch_size=batch_size):
         with jax.set_mesh(mesh):
-            puzzle, output = solve(
+            masked, output = solve(
                 parameters,
                 to_devices(mesh, batch["spectrogram"], batch_size),
                 to_devices(mesh, batch["row"].astype(np.int32), batch_size),
             )
-        target, mask, output, altered = (np.asarray(x) for x in (puzzle.target, puzzle.mask, output, puzzle.input))
+        target, mask, output, altered = (np.asarray(x) for x in (masked.target, masked.mask, output, masked.input))
         for i in range(min(batch_size, len(rows) - seen)):
             guesses = (output[i], np.zeros_like(target[i]), interpolate(target[i], mask[i], channels))
             hidden = max(int(mask[i].sum()), 1)

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from selfpab_jax.model.config import ModelSettings
-from selfpab_jax.model.functional import Blueprint, Parameters, draw_blueprint
-from selfpab_jax.model.masking import AlterationSettings, TaskSettings
+from selfpab_jax.model.functional import FunctionalModel, Parameters, make_functional
+from selfpab_jax.model.masking import MaskingSettings, TaskSettings
 from selfpab_jax.model_dir import ModelConfig, write_model
 from selfpab_jax.signal.stft import SpectrogramSettings
 from selfpab_jax.train.checkpoint import read_parameters, statistics_of
@@ -36,15 +36,15 @@ def read_checkpoint(run: Path, which: str, compute: str | None = None) -> tuple[
     def abstract(facts: dict[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
         return {
             name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
-            for name, leaf in blueprint_of(facts).abstract.items()
+            for name, leaf in functional_of(facts).abstract.items()
         }
 
     parameters, facts = read_parameters(run, which, abstract)
-    blueprint = blueprint_of(facts, compute)
+    functional = functional_of(facts, compute)
     task = facts["settings"]["task"]
     objective = Objective(
-        blueprint,
-        TaskSettings(**{**task, "alteration": AlterationSettings(**task["alteration"])}),
+        functional,
+        TaskSettings(**{**task, "masking": MaskingSettings(**task["masking"])}),
         statistics_of(facts),
         tuple(facts["records"]["sensors"]),
         len(facts["records"]["channels"]),
@@ -52,12 +52,12 @@ def read_checkpoint(run: Path, which: str, compute: str | None = None) -> tuple[
     return objective, parameters, facts
 
 
-def blueprint_of(facts: dict[str, Any], compute: str | None = None) -> Blueprint:
+def functional_of(facts: dict[str, Any], compute: str | None = None) -> FunctionalModel:
     """The network that a checkpoint's facts describe."""
     settings = ModelSettings(**facts["settings"]["model"])
     if compute:
         settings = replace(settings, compute=compute)
-    return draw_blueprint(settings, facts["features"], facts["outputs"])
+    return make_functional(settings, facts["features"], facts["outputs"])
 
 
 # A run's checkpoint as a model directory.
@@ -84,7 +84,7 @@ def config_of(facts: dict[str, Any], subjects: list[str]) -> ModelConfig:
     return ModelConfig(
         family=family,
         # How it is computed is the user's choice, not a fact of the model.
-        model=replace(ModelSettings(**settings["model"]), layout="exact", attention="auto", rematerialise="nothing"),
+        model=replace(ModelSettings(**settings["model"]), layout="exact", attention="auto", rematerialize="nothing"),
         features=facts["features"],
         outputs=facts["outputs"],
         channels=tuple(records["channels"]),
@@ -94,7 +94,7 @@ def config_of(facts: dict[str, Any], subjects: list[str]) -> ModelConfig:
         provenance={
             "hours": facts["hours"],
             "steps": facts["step"],
-            "batch_size": settings["optimiser"]["batch_size"],
+            "batch_size": settings["optimizer"]["batch_size"],
             "held_out_loss": facts["validation"]["best"],
             "source": records["source"],
             "seed": settings["seed"],

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
-from selfpab_jax.errors import RunError
+from selfpab_jax.errors import ConfigError, RunError
 
 LOG_FILE = "log.jsonl"
 
@@ -34,7 +34,7 @@ class LogSettings:
 
     def __post_init__(self) -> None:
         if self.every_steps < 1:
-            raise ValueError(f"log.every_steps is {self.every_steps}; it must be at least 1")
+            raise ConfigError(f"log.every_steps is {self.every_steps}; it must be at least 1")
 
 
 class Log(Protocol):

@@ -2,9 +2,7 @@
 
 import json
 import math
-import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +34,6 @@ from selfpab_jax.train.state import (
     sharding_table,
 )
 from selfpab_jax.train.step import StepMetrics, error_step, to_devices, train_step, wishes
-from selfpab_jax.train.xla_flags import SWITCH, apply_flags
 
 # SIGTERM and Ctrl-C as a wish to stop, granted after the step at hand.
 
@@ -71,7 +68,7 @@ def listen() -> Iterator[Interruption]:
 
 # The training loop: the one place where records, step, checkpoints and logs meet.
 
-ADVICE = "the training diverged; start another --run with a lower optimiser.learning_rate or with optimiser.clip_norm"
+ADVICE = "the training diverged; start another --run with a lower optimizer.learning_rate or with optimizer.clip_norm"
 Ending = Literal["finished", "stopped early", "interrupted"]
 
 
@@ -105,10 +102,7 @@ def pretrain(settings: PretrainSettings, run: Path, *, resume: bool = False, ove
         DataError: the records cannot be read.
         RunError: the run's directory is not to be used, a loss is not finite, or a checkpoint cannot be written.
     """
-    flags = apply_flags(os.environ)
     join(settings.distributed)
-    if flags and jax.process_index() == 0:
-        print(f"XLA: {' '.join(map(str, flags))} ({SWITCH}=none leaves them out)", file=sys.stderr)
     if settings.data.path is None:
         raise ConfigError("data.path is not set: give --data.path the directory that `selfpab-jax records build` wrote")
     records = open_records(settings.data.path)
@@ -134,8 +128,8 @@ def as_json(settings: PretrainSettings) -> dict[str, Any]:
 def _train(settings: PretrainSettings, run: Path, records: Records, plan: Plan, wish: Interruption) -> Ending:
     speaks = jax.process_index() == 0
     progress = ProgressLine(settings.log.progress_seconds, speaks=speaks)
-    shardings = parameter_shardings(plan.objective.blueprint, plan.mesh)
-    progress.say(sharding_table(plan.objective.blueprint, shardings, plan.mesh))
+    shardings = parameter_shardings(plan.objective.functional, plan.mesh)
+    progress.say(sharding_table(plan.objective.functional, shardings, plan.mesh))
 
     checkpoints = Checkpoints(run, settings.checkpoint)
     state, validation, plan = _start(settings, records, plan, checkpoints)
@@ -167,11 +161,11 @@ def _train(settings: PretrainSettings, run: Path, records: Records, plan: Plan, 
 def _start(
     settings: PretrainSettings, records: Records, plan: Plan, checkpoints: Checkpoints
 ) -> tuple[TrainState, Validation, Plan]:
-    blueprint = plan.objective.blueprint
+    functional = plan.objective.functional
     if checkpoints.latest_step is None:
         key = jax.random.key(settings.seed)
-        return create_state(blueprint, plan.update, plan.mesh, key), Validation(), plan
-    state, facts = checkpoints.restore(abstract_state(blueprint, plan.update, plan.mesh))
+        return create_state(functional, plan.update, plan.mesh, key), Validation(), plan
+    state, facts = checkpoints.restore(abstract_state(functional, plan.update, plan.mesh))
     records.info.check_fits(facts["records"], records.folder)
     record = facts["validation"]
     best = math.inf if record["best"] is None else record["best"]
@@ -193,7 +187,7 @@ def _loop(
 ) -> Ending:
     if plan.patience is not None and validation.since >= plan.patience:
         return "stopped early"
-    batch_size = settings.optimiser.batch_size
+    batch_size = settings.optimizer.batch_size
     share, shares = reading_share(plan.mesh, batch_size)
     train = records.source("train")
     held_out = records.source("validation") if len(plan.held_out) else None
@@ -203,7 +197,7 @@ def _loop(
         plan.schedule,
         plan.mesh,
         seed=settings.seed,
-        accumulate=settings.optimiser.accumulate,
+        accumulate=settings.optimizer.accumulate,
     )
     errors = error_step(plan.objective, plan.mesh, seed=settings.seed)
     first = int(state.step)
@@ -257,7 +251,7 @@ def _loop(
                 state.parameters,
                 held_out,
                 plan.held_out,
-                batch_size=batch_size // settings.optimiser.accumulate,
+                batch_size=batch_size // settings.optimizer.accumulate,
                 mesh=plan.mesh,
             )
             if not math.isfinite(loss):
@@ -284,7 +278,7 @@ def _started(plan: Plan, records: Records, step: int) -> dict[str, Any]:
         "event": "start",
         "step": step,
         "steps": plan.steps,
-        "parameters": plan.objective.blueprint.parameter_count,
+        "parameters": plan.objective.functional.parameter_count,
         "windows": len(plan.rows),
         "hours": plan.hours,
         "processes": jax.process_count(),
@@ -299,8 +293,8 @@ def _facts(settings: PretrainSettings, records: Records, plan: Plan, validation:
         as_json(settings),
         plan.objective.statistics,
         asdict(records.info),
-        features=plan.objective.blueprint.features,
-        outputs=plan.objective.blueprint.outputs,
+        features=plan.objective.functional.features,
+        outputs=plan.objective.functional.outputs,
         hours=plan.hours,
         steps=plan.steps,
         best=validation.best,
@@ -313,7 +307,7 @@ def _not_finite(
     step: int, loss: float, settings: PretrainSettings, records: Records, plan: Plan, source: RecordSource
 ) -> str:
     """Which step, which records, and whether they or the training are to blame."""
-    rows = rows_of_batch(plan.rows, seed=settings.seed, batch_size=settings.optimiser.batch_size, step=step - 1)
+    rows = rows_of_batch(plan.rows, seed=settings.seed, batch_size=settings.optimizer.batch_size, step=step - 1)
     index = records.index("train")
     broken = [row for row in rows if not np.isfinite(source[int(row)]["spectrogram"]).all()]
     recordings = dict.fromkeys(f"{index.subject[row]}/{index.recording[row]}" for row in broken or rows)

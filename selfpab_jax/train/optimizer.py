@@ -9,10 +9,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from selfpab_jax.errors import ConfigError
+
 # The original's three learning-rate schedules as functions of the step, counted from 0.
 
 ScheduleName = Literal["linear_warmup", "inverse_sqrt", "exponential", "constant"]
 Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
+
 
 FINAL_SHARE = 0.01
 """`linear_warmup` starts from and ends at this share of the peak."""
@@ -60,7 +63,7 @@ def with_full_first_step(schedule: Schedule, peak: float) -> Schedule:
 
 
 @dataclass(frozen=True)
-class OptimiserSettings:
+class OptimizerSettings:
     """AdamW and its schedule; the defaults are SelfPAB's.
 
     Args:
@@ -96,19 +99,19 @@ class OptimiserSettings:
     def __post_init__(self) -> None:
         for name in ("batch_size", "epochs", "learning_rate", "accumulate", "epsilon"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"optimiser.{name} is {getattr(self, name)}; it must be greater than 0")
+                raise ConfigError(f"optimizer.{name} is {getattr(self, name)}; it must be greater than 0")
         if self.steps is not None and self.steps < 1:
-            raise ValueError(f"optimiser.steps is {self.steps}; it must be at least 1")
+            raise ConfigError(f"optimizer.steps is {self.steps}; it must be at least 1")
         if not 0 <= self.warmup_share < 1:
-            raise ValueError(f"optimiser.warmup_share is {self.warmup_share}; it must lie in [0, 1)")
+            raise ConfigError(f"optimizer.warmup_share is {self.warmup_share}; it must lie in [0, 1)")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"optimiser.{name} is {getattr(self, name)}; it must lie in [0, 1)")
+                raise ConfigError(f"optimizer.{name} is {getattr(self, name)}; it must lie in [0, 1)")
         if self.weight_decay < 0 or (self.clip_norm is not None and self.clip_norm <= 0):
-            raise ValueError("optimiser.weight_decay must not be negative, optimiser.clip_norm must be greater than 0")
+            raise ConfigError("optimizer.weight_decay must not be negative, optimizer.clip_norm must be greater than 0")
         if self.batch_size % self.accumulate:
-            raise ValueError(
-                f"optimiser.batch_size {self.batch_size} is no multiple of optimiser.accumulate {self.accumulate}"
+            raise ConfigError(
+                f"optimizer.batch_size {self.batch_size} is no multiple of optimizer.accumulate {self.accumulate}"
             )
 
     def total_steps(self, windows: int) -> int:
@@ -116,7 +119,7 @@ class OptimiserSettings:
         return self.steps or max(1, round(self.epochs * windows / self.batch_size))
 
 
-def learning_rate(settings: OptimiserSettings, total_steps: int, width: int) -> Schedule:
+def learning_rate(settings: OptimizerSettings, total_steps: int, width: int) -> Schedule:
     """The rate in force at each step."""
     peak = settings.learning_rate
     match settings.schedule:
@@ -131,7 +134,7 @@ def learning_rate(settings: OptimiserSettings, total_steps: int, width: int) -> 
     return with_full_first_step(schedule, peak) if settings.full_first_step else schedule
 
 
-def adamw(settings: OptimiserSettings, schedule: Schedule) -> optax.GradientTransformation:
+def adamw(settings: OptimizerSettings, schedule: Schedule) -> optax.GradientTransformation:
     """AdamW on every parameter, after an optional clip of the global norm."""
     update: Any = optax.adamw(
         cast(optax.Schedule, schedule),

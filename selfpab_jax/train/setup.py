@@ -11,7 +11,7 @@ from selfpab_jax.data.records.dataset import Records
 from selfpab_jax.data.subsets import evenly, hours_of, select
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.model.flops import training_flops
-from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.model.functional import make_functional
 from selfpab_jax.model.masking import features_of
 from selfpab_jax.signal.normalization import SMALLEST_STD
 from selfpab_jax.train.config import PretrainSettings
@@ -27,7 +27,7 @@ class Plan:
     Args:
         objective: model, task and statistics.
         mesh: over all devices.
-        update: the optimiser.
+        update: the optimizer.
         schedule: its learning rate.
         rows: training windows, as positions in the train split.
         hours: of recording in them, overlaps counted once.
@@ -67,12 +67,12 @@ def make_plan(settings: PretrainSettings, records: Records) -> Plan:
         features = features_of(settings.task, info.features, info.sensors, info.channels)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    blueprint = draw_blueprint(settings.model, features, features)
+    functional = make_functional(settings.model, features, features)
     mesh = make_mesh(settings.mesh)
-    parameter_shardings(blueprint, mesh)
-    optimiser = settings.optimiser
-    check_batch(optimiser.batch_size, optimiser.accumulate, mesh)
-    reading_share(mesh, optimiser.batch_size)
+    parameter_shardings(functional, mesh)
+    optimizer = settings.optimizer
+    check_batch(optimizer.batch_size, optimizer.accumulate, mesh)
+    reading_share(mesh, optimizer.batch_size)
     if "train" not in info.splits:
         raise DataError(f"{records.folder} has no train split; build it with smaller validation and test shares")
     index = records.index("train")
@@ -86,15 +86,15 @@ def make_plan(settings: PretrainSettings, records: Records) -> Plan:
     if (statistics.std <= SMALLEST_STD).any():
         raise DataError(
             f"{records.folder}: the {statistics.kind} statistics have features without spread, "
-            "which normalisation blows up; use more or shorter windows, or --data.statistics plain"
+            "which normalization blows up; use more or shorter windows, or --data.statistics plain"
         )
-    steps = optimiser.total_steps(len(rows))
-    schedule = learning_rate(optimiser, steps, settings.model.width)
-    interval = settings.validation.interval(len(rows), optimiser.batch_size)
+    steps = optimizer.total_steps(len(rows))
+    schedule = learning_rate(optimizer, steps, settings.model.width)
+    interval = settings.validation.interval(len(rows), optimizer.batch_size)
     return Plan(
-        objective=Objective(blueprint, settings.task, statistics, info.sensors, len(info.channels)),
+        objective=Objective(functional, settings.task, statistics, info.sensors, len(info.channels)),
         mesh=mesh,
-        update=adamw(optimiser, schedule),
+        update=adamw(optimizer, schedule),
         schedule=schedule,
         rows=rows,
         hours=hours_of(index, rows),

@@ -12,7 +12,7 @@ from jaxtyping import Array, Int, Key
 
 from selfpab_jax.errors import ConfigError
 from selfpab_jax.model.encoder import BATCH_AXES
-from selfpab_jax.model.functional import Blueprint, Parameters
+from selfpab_jax.model.functional import FunctionalModel, Parameters
 
 # Which axis of which parameter lies on which axis of the mesh: one table, checked and printed at start.
 
@@ -32,7 +32,7 @@ class MeshSettings:
 
     Args:
         data: copies of the parameters, each with its part of the batch.
-        fsdp: parts that parameters and optimiser state are cut into, each with its part of the batch.
+        fsdp: parts that parameters and optimizer state are cut into, each with its part of the batch.
         tensor: parts that heads and feed-forward are cut into, each with the whole of the batch.
     """
 
@@ -43,7 +43,7 @@ class MeshSettings:
     def __post_init__(self) -> None:
         sizes = (self.data, self.fsdp, self.tensor)
         if any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:
-            raise ValueError(f"mesh.data, mesh.fsdp, mesh.tensor are {sizes}; each must be 1 or more, at most one -1")
+            raise ConfigError(f"mesh.data, mesh.fsdp, mesh.tensor are {sizes}; each must be 1 or more, at most one -1")
 
 
 def make_mesh(settings: MeshSettings, devices: Sequence[Any] | None = None) -> Mesh:
@@ -65,19 +65,19 @@ def make_mesh(settings: MeshSettings, devices: Sequence[Any] | None = None) -> M
     return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices)
 
 
-def parameter_shardings(blueprint: Blueprint, mesh: Mesh) -> dict[str, NamedSharding]:
+def parameter_shardings(functional: FunctionalModel, mesh: Mesh) -> dict[str, NamedSharding]:
     """The sharding of every parameter.
 
     Raises:
         ConfigError: an axis does not divide, or two axes of a parameter fall on the same mesh axis.
     """
     shardings = {}
-    for name, shape in blueprint.abstract.items():
-        spec = [MESH_AXIS_OF.get(axis) if axis else None for axis in blueprint.axes[name]]
+    for name, shape in functional.abstract.items():
+        spec = [MESH_AXIS_OF.get(axis) if axis else None for axis in functional.axes[name]]
         used = [axis for axis in spec if axis]
         if len(used) != len(set(used)):
             raise ConfigError(f"sharding table: two axes of {name} fall on one mesh axis: {spec}")
-        for logical, axis, size in zip(blueprint.axes[name], spec, shape.shape, strict=True):
+        for logical, axis, size in zip(functional.axes[name], spec, shape.shape, strict=True):
             if axis and size % mesh.shape[axis]:
                 raise ConfigError(
                     f"mesh.{axis} {mesh.shape[axis]} does not divide the {size} {logical} entries of {name}; "
@@ -132,28 +132,28 @@ def check_batch(batch_size: int, accumulate: int, mesh: Mesh) -> None:
     if (batch_size // accumulate) % ways:
         parts = f"{batch_size} samples" + (f" in {accumulate} micro-batches" if accumulate > 1 else "")
         raise ConfigError(
-            f"optimiser.batch_size: {parts} do not spread over data {mesh.shape['data']} x fsdp {mesh.shape['fsdp']} "
+            f"optimizer.batch_size: {parts} do not spread over data {mesh.shape['data']} x fsdp {mesh.shape['fsdp']} "
             f"devices; make the (micro-)batch a multiple of {ways}"
         )
 
 
-def sharding_table(blueprint: Blueprint, shardings: Mapping[str, NamedSharding], mesh: Mesh) -> str:
+def sharding_table(functional: FunctionalModel, shardings: Mapping[str, NamedSharding], mesh: Mesh) -> str:
     """For people: each parameter once (layers stand for one another), its axes, and bytes a device."""
-    whole = sum(shape.size * 4 for shape in blueprint.abstract.values())
-    local = sum(math.prod(shardings[name].shard_shape(shape.shape)) * 4 for name, shape in blueprint.abstract.items())
+    whole = sum(shape.size * 4 for shape in functional.abstract.values())
+    local = sum(math.prod(shardings[name].shard_shape(shape.shape)) * 4 for name, shape in functional.abstract.items())
     device = mesh.devices.flat[0].device_kind
     total = (
-        f"{blueprint.parameter_count:,} parameters; a device holds {local / 2**20:.1f} of {whole / 2**20:.1f} MiB"
+        f"{functional.parameter_count:,} parameters; a device holds {local / 2**20:.1f} of {whole / 2**20:.1f} MiB"
         f" of them and {2 * local / 2**20:.1f} MiB of AdamW's moments"
     )
     if mesh.size == 1:
         return f"one device ({device}), nothing to shard; {total}"
     rows = []
-    for name, shape in blueprint.abstract.items():
+    for name, shape in functional.abstract.items():
         if ".layers." in name and ".layers.0." not in name:
             continue
         spec = shardings[name].spec
-        cut = ", ".join(f"{a or '-'}:{m}" for a, m in zip(blueprint.axes[name], spec, strict=True) if m) or "whole"
+        cut = ", ".join(f"{a or '-'}:{m}" for a, m in zip(functional.axes[name], spec, strict=True) if m) or "whole"
         rows.append(f"  {name:<46} {'x'.join(map(str, shape.shape)):>16}  {cut}")
     sizes = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
     head = f"mesh {sizes} of {mesh.size} devices ({device}); samples over {' x '.join(BATCH_AXES)}"
@@ -164,22 +164,22 @@ def sharding_table(blueprint: Blueprint, shardings: Mapping[str, NamedSharding],
 
 
 class TrainState(NamedTuple):
-    """Steps taken, parameters, and the optimiser's own state."""
+    """Steps taken, parameters, and the optimizer's own state."""
 
     step: Int[Array, ""]
     parameters: Parameters
-    optimiser: optax.OptState
+    optimizer: optax.OptState
 
 
-def _fresh(blueprint: Blueprint, update: optax.GradientTransformation, key: Key[Array, ""]) -> TrainState:
-    parameters = blueprint.initialise(key)
+def _fresh(functional: FunctionalModel, update: optax.GradientTransformation, key: Key[Array, ""]) -> TrainState:
+    parameters = functional.initialize(key)
     return TrainState(jax.numpy.zeros((), "int32"), parameters, update.init(parameters))
 
 
-def state_shardings(blueprint: Blueprint, update: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+def state_shardings(functional: FunctionalModel, update: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """A sharding for every leaf of the state: moments lie as their parameters, scalars everywhere."""
-    of_parameter = parameter_shardings(blueprint, mesh)
-    abstract = jax.eval_shape(lambda key: _fresh(blueprint, update, key), jax.random.key(0))
+    of_parameter = parameter_shardings(functional, mesh)
+    abstract = jax.eval_shape(lambda key: _fresh(functional, update, key), jax.random.key(0))
 
     def of_leaf(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.sharding.NamedSharding:
         names = [part.key for part in path if isinstance(part, jax.tree_util.DictKey)]
@@ -189,19 +189,19 @@ def state_shardings(blueprint: Blueprint, update: optax.GradientTransformation, 
 
 
 def create_state(
-    blueprint: Blueprint, update: optax.GradientTransformation, mesh: Mesh, key: Key[Array, ""]
+    functional: FunctionalModel, update: optax.GradientTransformation, mesh: Mesh, key: Key[Array, ""]
 ) -> TrainState:
     """Fresh parameters and moments, drawn where they will live; the same on any mesh."""
-    shardings = state_shardings(blueprint, update, mesh)
+    shardings = state_shardings(functional, update, mesh)
     with jax.set_mesh(mesh):
-        return jax.jit(lambda key: _fresh(blueprint, update, key), out_shardings=shardings)(key)
+        return jax.jit(lambda key: _fresh(functional, update, key), out_shardings=shardings)(key)
 
 
-def abstract_state(blueprint: Blueprint, update: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+def abstract_state(functional: FunctionalModel, update: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """Shapes, dtypes and shardings of the state: what a checkpoint is restored into."""
-    abstract = jax.eval_shape(lambda key: _fresh(blueprint, update, key), jax.random.key(0))
+    abstract = jax.eval_shape(lambda key: _fresh(functional, update, key), jax.random.key(0))
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         abstract,
-        state_shardings(blueprint, update, mesh),
+        state_shardings(functional, update, mesh),
     )

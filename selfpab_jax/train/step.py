@@ -11,9 +11,9 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Float16, Int, Key
 
-from selfpab_jax.model.functional import Blueprint, Parameters
+from selfpab_jax.model.functional import FunctionalModel, Parameters
 from selfpab_jax.model.losses import masked_errors
-from selfpab_jax.model.masking import Puzzle, TaskSettings, pose
+from selfpab_jax.model.masking import MaskedBatch, TaskSettings, mask_batch
 from selfpab_jax.model.rng import fold_each, sample_keys
 from selfpab_jax.signal.normalization import Statistics
 from selfpab_jax.train.state import TrainState, batch_sharding, on_every_device, replicated, state_shardings
@@ -24,41 +24,41 @@ class Objective:
     """Everything that turns a batch of raw spectrograms and parameters into a loss.
 
     Args:
-        blueprint: the model.
+        functional: the model.
         task: the pretext task.
-        statistics: of the records, for normalisation on the device.
+        statistics: of the records, for normalization on the device.
         sensors: their names in the order of the features.
         channels: channels C of all sensors together.
     """
 
-    blueprint: Blueprint
+    functional: FunctionalModel
     task: TaskSettings
     statistics: Statistics
     sensors: tuple[str, ...]
     channels: int
 
-    def normalise(self, spectrogram: Float16[Array, "B T X"]) -> Float[Array, "B T X"]:
+    def normalize(self, spectrogram: Float16[Array, "B T X"]) -> Float[Array, "B T X"]:
         """Float32 frames with each feature's mean 0 and deviation 1 over the training recordings."""
         return (spectrogram.astype(jnp.float32) - self.statistics.mean) / self.statistics.std
 
-    def solve(
+    def reconstruct(
         self,
         parameters: Parameters,
         spectrogram: Float16[Array, "B T X"],
         keys_B: Key[Array, " B"],
         *,
         training: bool,
-    ) -> tuple[Puzzle, Float[Array, "B T O"]]:
-        """The puzzle made of a batch and the model's answer; dropout only in training."""
-        puzzle = pose(
-            self.normalise(spectrogram),
+    ) -> tuple[MaskedBatch, Float[Array, "B T O"]]:
+        """The masked made of a batch and the model's answer; dropout only in training."""
+        masked = mask_batch(
+            self.normalize(spectrogram),
             fold_each(keys_B, 0),
             self.task,
             channels=self.channels,
             sensors=self.sensors,
         )
-        model = self.blueprint.build(parameters)
-        return puzzle, model(puzzle.input, keys_B=fold_each(keys_B, 1) if training else None)
+        model = self.functional.build(parameters)
+        return masked, model(masked.input, keys_B=fold_each(keys_B, 1) if training else None)
 
     def errors(
         self,
@@ -69,8 +69,8 @@ class Objective:
         training: bool,
     ) -> Float[Array, " B"]:
         """The loss of each sample."""
-        puzzle, output = self.solve(parameters, spectrogram, keys_B, training=training)
-        return masked_errors(output, puzzle.target, puzzle.mask, self.task.loss)
+        masked, output = self.reconstruct(parameters, spectrogram, keys_B, training=training)
+        return masked_errors(output, masked.target, masked.mask, self.task.loss)
 
 
 class StepMetrics(NamedTuple):
@@ -126,12 +126,12 @@ def jitted_train_step(
     def step(state: TrainState, spectrogram: Array, stop: Array) -> tuple[TrainState, StepMetrics]:
         keys_B = sample_keys(jax.random.key(seed), state.step, jnp.arange(spectrogram.shape[0]))
         loss, gradient = _mean_gradient(loss_of, state.parameters, spectrogram, keys_B, accumulate)
-        change, optimiser = update.update(gradient, state.optimiser, state.parameters)
+        change, optimizer = update.update(gradient, state.optimizer, state.parameters)
         parameters = cast(Parameters, optax.apply_updates(state.parameters, change))
         metrics = StepMetrics(loss, optax.tree.norm(gradient), schedule(state.step), stop.any())
-        return TrainState(state.step + 1, parameters, optimiser), metrics
+        return TrainState(state.step + 1, parameters, optimizer), metrics
 
-    shardings = state_shardings(objective.blueprint, update, mesh)
+    shardings = state_shardings(objective.functional, update, mesh)
     batch = batch_sharding(mesh)
     return jax.jit(
         step,

@@ -48,7 +48,7 @@ def content() -> Callable[..., dict[str, Any]]:
     """What Lightning 1.6.4 writes of such a network; numbers as texts where YAML made them so."""
 
     def make(
-        model: Any, optimiser: Any = None, schedule: dict[str, Any] | None = None, **arguments: Any
+        model: Any, optimizer: Any = None, schedule: dict[str, Any] | None = None, **arguments: Any
     ) -> dict[str, Any]:
         layers = model.transformer_encoder.layers
         args = {
@@ -80,7 +80,7 @@ def content() -> Callable[..., dict[str, Any]]:
             "state_dict": model.state_dict(),
             "loops": {"fit_loop": {"state_dict": {}}},
             "callbacks": {},
-            "optimizer_states": [optimiser.state_dict()] if optimiser else [],
+            "optimizer_states": [optimizer.state_dict()] if optimizer else [],
             "lr_schedulers": [schedule] if schedule else [],
             "hparams_name": "kwargs",
             "hyper_parameters": {"args": {**args, **arguments}},

@@ -10,7 +10,7 @@ import selfpab_jax
 from selfpab_jax.cli.main import main
 from selfpab_jax.convert.to_torch import require_torch
 from selfpab_jax.errors import ModelError
-from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.model.functional import make_functional
 from selfpab_jax.model_dir import read_model
 from selfpab_jax.signal.normalization import Statistics
 
@@ -25,7 +25,7 @@ def forward_agrees(model, golden, family):
     """Embedding, layers, attention and reconstruction of a model directory against the original's classes."""
     config, arrays, _ = read_model(model)
     wanted = np.load(golden / f"tiny_{family}_forward.npz")
-    network = draw_blueprint(config.model, config.features, config.outputs).build(arrays)
+    network = make_functional(config.model, config.features, config.outputs).build(arrays)
     given = [wanted["x"]] + ([wanted["timestamps"].astype(np.int32)] if "timestamps" in wanted else [])
     traced = network.encoder.trace(*given)
     assert relative(traced.embedding, wanted["embedding"]) < LIMIT
@@ -51,12 +51,12 @@ def test_calendar_positions_are_the_original_classes(torch, golden, lta2v_conten
     torch.save(lta2v_content, path)
     assert main(["convert", "from-torch", str(path), str(tmp_path / "m"), "--no-statistics"]) == 0
     forward_agrees(tmp_path / "m", golden, "lta2v")
-    with pytest.warns(UserWarning, match="no normalisation statistics"):
+    with pytest.warns(UserWarning, match="no normalization statistics"):
         encoder = selfpab_jax.load_encoder(tmp_path / "m")
     wanted = np.load(golden / "tiny_lta2v_forward.npz")
     with pytest.raises(ModelError, match="needs timestamps"):
-        encoder.encode(wanted["x"], normalised=True)
-    found = encoder.encode(wanted["x"], wanted["timestamps"], normalised=True)
+        encoder.encode(wanted["x"], normalized=True)
+    found = encoder.encode(wanted["x"], wanted["timestamps"], normalized=True)
     assert relative(found, wanted["encoder"]) < LIMIT
 
 
@@ -76,7 +76,7 @@ def test_statistics_are_found_in_a_clone_by_features(checkpoint, clone, tmp_path
     assert np.array_equal(found.mean, np.float32([5 + feature / 7 for feature in range(156)]))
     frames = np.random.default_rng(0).random((1, 9, 156), np.float32)
     encoder = selfpab_jax.load_encoder(tmp_path / "m")
-    same = encoder.encode((frames - found.mean) / found.std, normalised=True)
+    same = encoder.encode((frames - found.mean) / found.std, normalized=True)
     assert np.array_equal(encoder.encode(frames), same)
 
 
@@ -92,7 +92,7 @@ def test_statistics_of_two_sensors_are_put_together(
     for sensor, part in (("back", slice(0, 78)), ("thigh", slice(78, 156))):
         encoder = selfpab_jax.load_encoder(tmp_path / "m", sensor=sensor)
         frames = np.random.default_rng(0).random((1, 9, 78), np.float32)
-        same = encoder.encode((frames - found.mean[part]) / found.std[part], normalised=True)
+        same = encoder.encode((frames - found.mean[part]) / found.std[part], normalized=True)
         assert np.array_equal(encoder.encode(frames), same)
 
 
@@ -147,9 +147,9 @@ def test_a_model_without_statistics_says_so(checkpoint, tmp_path, capsys):
     assert main(["convert", "from-torch", str(checkpoint), str(tmp_path / "m"), "--no-statistics"]) == 0
     assert "WITHOUT statistics" in capsys.readouterr().out
     assert "none in this directory" in (tmp_path / "m" / "README.md").read_text()
-    with pytest.warns(UserWarning, match="no normalisation statistics"):
+    with pytest.warns(UserWarning, match="no normalization statistics"):
         encoder = selfpab_jax.load_encoder(tmp_path / "m")
-    with pytest.raises(ModelError, match="no normalisation statistics"):
+    with pytest.raises(ModelError, match="no normalization statistics"):
         encoder.encode(np.zeros((1, 9, 156)))
 
 
@@ -162,7 +162,7 @@ def test_inspect_says_what_is_in_a_file(checkpoint, capsys, monkeypatch):
     said = capsys.readouterr().out
     for part in ("family: selfpab", "156 -> 156", "6 heads", "parameters: 98,604", "epoch 1, step 2", "1.6.4"):
         assert part in said
-    assert "optimiser state: no" in said
+    assert "optimizer state: no" in said
     assert "unknown: nothing" in said
 
 
@@ -182,7 +182,7 @@ def test_without_pytorch_the_message_says_how_to_get_it(monkeypatch):
         require_torch()
 
 
-def test_optimiser_state_that_nobody_asked_for_is_not_read(shared, tmp_path, monkeypatch):
+def test_optimizer_state_that_nobody_asked_for_is_not_read(shared, tmp_path, monkeypatch):
     from selfpab_jax.convert.torch_file import TorchFile, open_torch_file
 
     path, read = shared / "golden" / "tiny_selfpab.ckpt", set()

@@ -10,9 +10,9 @@ import pytest
 
 from selfpab_jax.convert.checkpoint import read_checkpoint
 from selfpab_jax.convert.from_torch import write_converted
-from selfpab_jax.convert.inspection import summarise
+from selfpab_jax.convert.inspection import summarize
 from selfpab_jax.errors import SelfPABError
-from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.model.functional import make_functional
 from selfpab_jax.model_dir import read_model
 
 CASES = 2_000
@@ -28,13 +28,13 @@ def watch(event: str, arguments: tuple) -> None:
 
 @pytest.fixture(scope="module")
 def smallest(torch, network, content) -> bytes:
-    """A whole checkpoint of 156 features and width 2, with the state of an optimiser."""
+    """A whole checkpoint of 156 features and width 2, with the state of an optimizer."""
     model = network(156, width=2, heads=1, feedforward=1, layers=1)
-    optimiser = torch.optim.AdamW(model.parameters())
+    optimizer = torch.optim.AdamW(model.parameters())
     model.emb.lin_proj_layer.weight.sum().backward()
-    optimiser.step()
+    optimizer.step()
     file = io.BytesIO()
-    torch.save(content(model, optimiser), file)
+    torch.save(content(model, optimizer), file)
     return file.getvalue()
 
 
@@ -77,7 +77,7 @@ def resealed(data: bytes, rng: np.random.Generator) -> bytes:
 def attempt(path, model) -> SelfPABError | None:
     watching.append(True)
     try:
-        summarise(path)
+        summarize(path)
         write_converted(read_checkpoint(path), model, None)
     except SelfPABError as error:
         return error
@@ -101,7 +101,7 @@ def test_damaged_files_are_refused_or_read_whole(smallest, tmp_path):
         if error is None:
             converted += 1
             config, arrays, _ = read_model(model)
-            abstract = draw_blueprint(config.model, config.features, config.outputs).abstract
+            abstract = make_functional(config.model, config.features, config.outputs).abstract
             assert {n: a.shape for n, a in arrays.items()} == {n: s.shape for n, s in abstract.items()}, case
             assert all(np.isfinite(array).all() for array in arrays.values()), case
         else:

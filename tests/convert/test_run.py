@@ -13,7 +13,7 @@ from selfpab_jax.cli.main import main
 from selfpab_jax.convert.checkpoint import read_checkpoint
 from selfpab_jax.convert.run import read_training_state, write_run
 from selfpab_jax.convert.table import to_ours
-from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.model.functional import make_functional
 from selfpab_jax.model.losses import masked_errors
 from selfpab_jax.signal.normalization import Statistics
 from selfpab_jax.train.checkpoint import Checkpoints, CheckpointSettings
@@ -39,11 +39,11 @@ def forward(torch, model, x):
     return model.prediction_head.mlp(model.transformer_encoder(h))
 
 
-def step_of_torch(torch, model, optimiser, x, target, mask):
-    optimiser.zero_grad()
+def step_of_torch(torch, model, optimizer, x, target, mask):
+    optimizer.zero_grad()
     error = ((forward(torch, model, x) - target).abs() * mask).sum((1, 2)) / mask.sum((1, 2)).clamp(min=1)
     error.mean().backward()
-    optimiser.step()
+    optimizer.step()
 
 
 @pytest.fixture
@@ -58,10 +58,10 @@ def batches(torch, golden):
 def trained(torch, golden_network, content, batches, tmp_path):
     """`tiny_selfpab` two steps on, with torch's AdamW, and its file as Lightning would write it."""
     model = golden_network("selfpab").train()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=PEAK, betas=(0.9, 0.98), weight_decay=1e-5)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK, betas=(0.9, 0.98), weight_decay=1e-5)
     for step, batch in enumerate(batches[:2]):
-        step_of_torch(torch, model, optimiser, *batch)
-        for group in optimiser.param_groups:
+        step_of_torch(torch, model, optimizer, *batch)
+        for group in optimizer.param_groups:
             group["lr"] = rate_after(step + 1)
     schedule = {
         "initial_learning_rate": PEAK,
@@ -71,8 +71,8 @@ def trained(torch, golden_network, content, batches, tmp_path):
         "n_steps": 3,
     }
     path = tmp_path / "upstream_model.ckpt"
-    torch.save(content(model, optimiser, schedule, dropout=0.0), path)
-    return model, optimiser, path
+    torch.save(content(model, optimizer, schedule, dropout=0.0), path)
+    return model, optimizer, path
 
 
 def one_step(run: Path, batch) -> tuple[dict, dict, dict]:
@@ -80,21 +80,21 @@ def one_step(run: Path, batch) -> tuple[dict, dict, dict]:
     _, _, facts = read_run(run, "latest")
     training = json.loads((run / "settings.json").read_text())
     settings = read_training_settings(training)
-    blueprint = draw_blueprint(settings.model, facts["features"], facts["outputs"])
-    schedule = learning_rate(settings.optimiser, settings.optimiser.total_steps(1), settings.model.width)
-    update = adamw(settings.optimiser, schedule)
+    functional = make_functional(settings.model, facts["features"], facts["outputs"])
+    schedule = learning_rate(settings.optimizer, settings.optimizer.total_steps(1), settings.model.width)
+    update = adamw(settings.optimizer, schedule)
     mesh = make_mesh(MeshSettings(data=1), jax.devices()[:1])
     checkpoints = Checkpoints(run, CheckpointSettings())
-    state, _ = checkpoints.restore(abstract_state(blueprint, update, mesh))
+    state, _ = checkpoints.restore(abstract_state(functional, update, mesh))
     checkpoints.close()
     assert int(state.step) == 2
     x, target, mask = (jnp.asarray(part.numpy()) for part in batch)
 
     def loss(parameters):
-        return masked_errors(blueprint.build(parameters)(x), target, mask > 0, "masked_l1").mean()
+        return masked_errors(functional.build(parameters)(x), target, mask > 0, "masked_l1").mean()
 
-    change, optimiser = update.update(jax.grad(loss)(state.parameters), state.optimiser, state.parameters)
-    adam = next(part for part in jax.tree.leaves(optimiser, is_leaf=is_adam) if is_adam(part))
+    change, optimizer = update.update(jax.grad(loss)(state.parameters), state.optimizer, state.parameters)
+    adam = next(part for part in jax.tree.leaves(optimizer, is_leaf=is_adam) if is_adam(part))
     return optax.apply_updates(state.parameters, change), adam.mu, adam.nu
 
 
@@ -125,23 +125,23 @@ def genuine(torch, shared, golden_network):
     path = shared / "golden" / "tiny_selfpab.ckpt"
     content = torch.load(path, weights_only=True)
     model = golden_network("selfpab").train()
-    optimiser = torch.optim.AdamW(model.parameters())
-    optimiser.load_state_dict(content["optimizer_states"][0])
-    return model, optimiser, path
+    optimizer = torch.optim.AdamW(model.parameters())
+    optimizer.load_state_dict(content["optimizer_states"][0])
+    return model, optimizer, path
 
 
 @pytest.mark.parametrize("source", ["trained", "genuine"])
 def test_one_further_step_is_torchs(torch, source, request, batches, tmp_path):
-    model, optimiser, path = request.getfixturevalue(source)
+    model, optimizer, path = request.getfixturevalue(source)
     before = {name: tensor.detach().clone().numpy() for name, tensor in model.named_parameters()}
     checkpoint = read_checkpoint(path)
     training = write_run(checkpoint, tmp_path / "run", STATISTICS)
-    assert (training.step, training.optimiser.steps, training.optimiser.full_first_step) == (2, STEPS, True)
+    assert (training.step, training.optimizer.steps, training.optimizer.full_first_step) == (2, STEPS, True)
 
-    step_of_torch(torch, model, optimiser, *batches[2])
+    step_of_torch(torch, model, optimizer, *batches[2])
     parameters, mean, square = one_step(tmp_path / "run", batches[2])
     names = [name for name, _ in model.named_parameters()]
-    states = [optimiser.state[parameter] for parameter in model.parameters()]
+    states = [optimizer.state[parameter] for parameter in model.parameters()]
     after = {name: tensor.detach().numpy() for name, tensor in model.named_parameters()}
     settings = checkpoint.settings
     agree(parameters, to_ours(after, settings))
@@ -157,7 +157,7 @@ def test_one_further_step_is_torchs(torch, source, request, batches, tmp_path):
 def test_genuine_files_have_the_schedules_rate(shared, family):
     checkpoint = read_checkpoint(shared / "golden" / f"tiny_{family}.ckpt")
     training = read_training_state(checkpoint)
-    settings = training.optimiser
+    settings = training.optimizer
     assert training.step == 2
     rate = learning_rate(settings, settings.total_steps(1), 60)(jnp.asarray(2))
     wanted = checkpoint.file.content["optimizer_states"][0]["param_groups"][0]["lr"]
@@ -165,7 +165,7 @@ def test_genuine_files_have_the_schedules_rate(shared, family):
 
 
 def test_calendar_positions_leave_numbers_out(shared):
-    """LTA2V's fixed tables are parameters without moments: the optimiser's numbers have gaps there."""
+    """LTA2V's fixed tables are parameters without moments: the optimizer's numbers have gaps there."""
     checkpoint = read_checkpoint(shared / "golden" / "tiny_lta2v.ckpt")
     training = read_training_state(checkpoint)
     states = checkpoint.file.content["optimizer_states"][0]["state"]
@@ -211,9 +211,9 @@ def test_a_run_that_cannot_go_on_is_refused(torch, trained, tmp_path, refused):
         return words
 
     state = whole["optimizer_states"][0]
-    assert "no optimiser state" in said(optimizer_states=[])
+    assert "no optimizer state" in said(optimizer_states=[])
     schedule = {**whole["lr_schedulers"][0]}
-    assert "has taken 4 steps, its optimiser 2" in said(lr_schedulers=[{**schedule, "n_steps": 5}])
+    assert "has taken 4 steps, its optimizer 2" in said(lr_schedulers=[{**schedule, "n_steps": 5}])
     assert "its schedule gives" in said(lr_schedulers=[{**schedule, "decay_steps": 80}])
     wrong = {**state, "state": {**state["state"], 5: {**state["state"][5], "exp_avg": torch.zeros(61)}}}
     del wrong["state"][7]

@@ -8,7 +8,7 @@ import pytest
 from selfpab_jax.convert.table import is_ignored, is_position, to_ours, to_torch
 from selfpab_jax.errors import ModelError
 from selfpab_jax.model.config import ModelSettings
-from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.model.functional import make_functional
 
 FAMILIES = {"selfpab": (156, 3), "monoselfpab": (78, 3), "lta2v": (96, 2)}
 
@@ -26,7 +26,7 @@ def test_there_and_back_is_bit_identical(golden, family):
     features, layers = FAMILIES[family]
     tensors = weights(golden, family)
     ours = to_ours(tensors, settings(layers))
-    abstract = draw_blueprint(settings(layers), features, features).abstract
+    abstract = make_functional(settings(layers), features, features).abstract
     assert {name: array.shape for name, array in ours.items()} == {n: shape.shape for n, shape in abstract.items()}
     back = to_torch(ours, settings(layers))
     assert list(back) == list(tensors)

@@ -5,7 +5,7 @@ import pytest
 
 from selfpab_jax.cli.main import main
 from selfpab_jax.model.config import ModelSettings
-from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.model.functional import make_functional
 from selfpab_jax.model_dir import ModelConfig, write_model
 from selfpab_jax.signal.stft import SpectrogramSettings
 
@@ -54,7 +54,7 @@ def test_a_model_of_our_own_opens_strictly_in_torch(torch, network, tmp_path):
     import jax
 
     settings = ModelSettings(width=12, heads=3, feedforward=8, layers=2, compute="float32")
-    parameters = draw_blueprint(settings, 156, 156).initialise(jax.random.key(0))
+    parameters = make_functional(settings, 156, 156).initialize(jax.random.key(0))
     config = ModelConfig("selfpab", settings, 156, 156, ("back_x",), ("back",), SpectrogramSettings(), 599)
     write_model(tmp_path / "m", config, {name: np.asarray(array) for name, array in parameters.items()}, None)
     assert main(["convert", "to-torch", str(tmp_path / "m"), str(tmp_path / "b.ckpt")]) == 0

@@ -65,7 +65,7 @@ def test_statistics_that_do_not_fit(copy):
 
 def test_damaged_info(copy):
     info = json.loads((copy / "records.json").read_text())
-    for content in ("{", json.dumps({**info, "colour": 1}), json.dumps({"settings": {}})):
+    for content in ("{", json.dumps({**info, "color": 1}), json.dumps({"settings": {}})):
         (copy / "records.json").write_text(content)
         with pytest.raises(DataError, match=r"records.json cannot be read"):
             open_records(copy)

@@ -14,8 +14,8 @@ STAND_INS = Path(__file__).parent / "stand_ins"
 PATIENCE = 400  # seconds, for machines that are busy with other things
 TINY = [
     "--model.width", "16", "--model.heads", "4", "--model.feedforward", "16", "--model.layers", "1",
-    "--model.compute", "float32", "--optimiser.batch_size", "8", "--optimiser.learning_rate", "1e-2",
-    "--optimiser.steps", "90", "--log.every_steps", "1", "--validation.windows", "8",
+    "--model.compute", "float32", "--optimizer.batch_size", "8", "--optimizer.learning_rate", "1e-2",
+    "--optimizer.steps", "90", "--log.every_steps", "1", "--validation.windows", "8",
     "--validation.every_steps", "90", "--checkpoint.every_steps", "15",
 ]  # fmt: skip
 

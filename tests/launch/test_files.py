@@ -159,10 +159,10 @@ def test_skypilot_reads_its_file(launch: Path, tmp_path: Path, monkeypatch: pyte
     [resources] = task.resources
     assert resources.accelerators == {"H100": 8}
     assert resources.job_recovery["recover_on_exit_codes"] == [STOPPED_AND_SAVED]
-    misspelt = tmp_path / "misspelt.yaml"
-    misspelt.write_text((launch / "skypilot" / "pretrain.yaml").read_text().replace("num_nodes", "num_node"))
+    misspelled = tmp_path / "misspelled.yaml"
+    misspelled.write_text((launch / "skypilot" / "pretrain.yaml").read_text().replace("num_nodes", "num_node"))
     with pytest.raises(ValueError, match="num_node"):
-        sky.Task.from_yaml(str(misspelt))
+        sky.Task.from_yaml(str(misspelled))
 
 
 def test_skypilot_runs_the_command(launch: Path, tmp_path: Path) -> None:

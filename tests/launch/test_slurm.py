@@ -148,7 +148,7 @@ def test_stopped_jobs_go_back_into_the_queue(
     assert len((tmp_path / "queue").read_text().splitlines()) == 1, "a finished job stays finished"
 
 
-def test_cancelled_and_failed_jobs_stay_away(sbatch: Callable, tmp_path: Path) -> None:
+def test_canceled_and_failed_jobs_stay_away(sbatch: Callable, tmp_path: Path) -> None:
     words = ("pretrain.sbatch", "a.yaml", "REC", "RUN")
     one = {"nodes": "1", "ntasks_per_node": "1"}
     for code, state in ((75, "COMPLETING"), (1, "RUNNING")):

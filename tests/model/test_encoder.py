@@ -7,7 +7,7 @@ import pytest
 
 from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.flops import forward_flops, training_flops
-from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.model.functional import make_functional
 from selfpab_jax.model.rng import dropout, random_words
 
 SMALL = ModelSettings(width=16, heads=4, feedforward=24, layers=2, dropout=0.1, compute="float32")
@@ -15,12 +15,12 @@ SMALL = ModelSettings(width=16, heads=4, feedforward=24, layers=2, dropout=0.1, 
 
 def small(**changes: object) -> tuple:
     settings = ModelSettings(**{**vars(SMALL), **changes})
-    blueprint = draw_blueprint(settings, 12, 12)
-    return blueprint, blueprint.initialise(jax.random.key(0))
+    functional = make_functional(settings, 12, 12)
+    return functional, functional.initialize(jax.random.key(0))
 
 
 def test_published_size_has_the_published_number_of_parameters() -> None:
-    assert draw_blueprint(ModelSettings(), 156, 156).parameter_count == 61_107_848
+    assert make_functional(ModelSettings(), 156, 156).parameter_count == 61_107_848
 
 
 def test_published_size_has_the_published_cost() -> None:
@@ -29,11 +29,11 @@ def test_published_size_has_the_published_cost() -> None:
 
 
 def test_hand_count_is_what_the_compiler_counts() -> None:
-    blueprint, parameters = small(layers=3)
-    forward = jax.jit(lambda p, x: blueprint.build(p)(x)).lower(parameters, jnp.ones((1, 40, 12)))
+    functional, parameters = small(layers=3)
+    forward = jax.jit(lambda p, x: functional.build(p)(x)).lower(parameters, jnp.ones((1, 40, 12)))
     hlo = forward.as_text()
     counted = sum(_dot_flops(line) for line in hlo.splitlines() if "dot_general" in line)
-    assert counted == forward_flops(blueprint.settings, 12, 12, 40)
+    assert counted == forward_flops(functional.settings, 12, 12, 40)
 
 
 def _dot_flops(line: str) -> int:
@@ -50,18 +50,18 @@ def _dot_flops(line: str) -> int:
 
 
 def test_published_size_forward_in_its_real_shapes_is_abstractly_right() -> None:
-    blueprint = draw_blueprint(ModelSettings(), 156, 156)
+    functional = make_functional(ModelSettings(), 156, 156)
     out = jax.eval_shape(
-        lambda p, x: blueprint.build(p)(x), blueprint.abstract, jax.ShapeDtypeStruct((4, 599, 156), jnp.float32)
+        lambda p, x: functional.build(p)(x), functional.abstract, jax.ShapeDtypeStruct((4, 599, 156), jnp.float32)
     )
     assert out.shape == (4, 599, 156)
     assert out.dtype == jnp.float32
 
 
 def test_parameters_stay_float32_and_products_run_in_bf16() -> None:
-    blueprint, parameters = small(compute="bfloat16")
+    functional, parameters = small(compute="bfloat16")
     assert {array.dtype for array in parameters.values()} == {jnp.dtype("float32")}
-    lowered = jax.jit(lambda p, x: blueprint.build(p)(x)).lower(parameters, jnp.ones((2, 9, 12))).as_text()
+    lowered = jax.jit(lambda p, x: functional.build(p)(x)).lower(parameters, jnp.ones((2, 9, 12))).as_text()
     products = [line for line in lowered.splitlines() if "dot_general" in line]
     assert products
     assert all(line.split(":")[-1].count("bf16") >= 2 for line in products), "an operand is not bf16"
@@ -76,8 +76,8 @@ def test_bf16_is_near_float32() -> None:
 
 
 def test_trace_agrees_with_the_plain_call_and_attention_sums_to_one() -> None:
-    blueprint, parameters = small()
-    model = blueprint.build(parameters)
+    functional, parameters = small()
+    model = functional.build(parameters)
     x = jax.random.normal(jax.random.key(1), (2, 30, 12))
     trace = model.encoder.trace(x)
     np.testing.assert_allclose(trace.layers[-1], model.encoder(x), rtol=1e-5, atol=1e-6)
@@ -85,15 +85,15 @@ def test_trace_agrees_with_the_plain_call_and_attention_sums_to_one() -> None:
     np.testing.assert_allclose(trace.attention[0].sum(-1), 1, rtol=1e-5)
 
 
-def test_rematerialisation_changes_nothing_but_memory() -> None:
-    blueprint, parameters = small()
-    remat, _ = small(rematerialise="layers")
+def test_rematerialization_changes_nothing_but_memory() -> None:
+    functional, parameters = small()
+    remat, _ = small(rematerialize="layers")
     x, keys = jax.random.normal(jax.random.key(1), (2, 30, 12)), jax.random.split(jax.random.key(2), 2)
 
     def gradient(which: object) -> dict:
         return jax.grad(lambda p: jnp.square(which.build(p)(x, keys_B=keys)).mean())(parameters)
 
-    for name, expected in gradient(blueprint).items():
+    for name, expected in gradient(functional).items():
         np.testing.assert_allclose(gradient(remat)[name], expected, rtol=1e-4, atol=1e-7, err_msg=name)
         break
 
@@ -112,7 +112,7 @@ def test_dropout_belongs_to_the_sample() -> None:
 
 
 def test_random_words_are_uniform_and_independent() -> None:
-    """Of neighbours in every direction, of samples, and of keys that differ by one bit."""
+    """Of neighbors in every direction, of samples, and of keys that differ by one bit."""
     keys = jax.vmap(jax.random.wrap_key_data)(jnp.asarray([[0, 0], [0, 1], [1, 0], [2**31, 0]], jnp.uint32))
     words = np.asarray(random_words(keys, (256, 1024)))
     unit = words / 2**32 - 0.5
@@ -132,8 +132,8 @@ def test_random_words_are_uniform_and_independent() -> None:
 
 
 def test_dropout_is_off_without_keys_and_on_with_them() -> None:
-    blueprint, parameters = small(dropout=0.5)
-    model = blueprint.build(parameters)
+    functional, parameters = small(dropout=0.5)
+    model = functional.build(parameters)
     x = jax.random.normal(jax.random.key(1), (2, 30, 12))
     keys = jax.random.split(jax.random.key(2), 2)
     assert not np.allclose(model(x), model(x, keys_B=keys))
@@ -142,11 +142,11 @@ def test_dropout_is_off_without_keys_and_on_with_them() -> None:
 
 
 def test_timestamps_are_asked_for_and_only_then_taken() -> None:
-    blueprint, parameters = small()
+    functional, parameters = small()
     x = jnp.ones((1, 5, 12))
     times = jnp.ones((1, 5, 5), jnp.int32)
     with pytest.raises(ValueError, match="takes no timestamps"):
-        blueprint.build(parameters)(x, times)
+        functional.build(parameters)(x, times)
     calendar, _ = small(temporal_positions=True)
     with pytest.raises(ValueError, match="needs timestamps"):
         calendar.build(parameters)(x)
@@ -162,11 +162,11 @@ def test_impossible_sizes_are_refused(wrong: dict) -> None:
 def test_a_lone_cpu_projects_in_three_products_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     from selfpab_jax.model import attention
 
-    blueprint, parameters = small(layout="padded")
+    functional, parameters = small(layout="padded")
     x = jax.random.normal(jax.random.key(1), (2, 9, 12))
 
     def square(p: dict, x: jax.Array) -> jax.Array:
-        return (blueprint.build(p)(x) ** 2).sum()
+        return (functional.build(p)(x) ** 2).sum()
 
     assert not attention._is_lone_cpu()  # eight devices in these tests
     one = jax.value_and_grad(square)(parameters, x)

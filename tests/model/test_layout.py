@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 
 from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.encoder import EncoderTrace
-from selfpab_jax.model.functional import Blueprint, Parameters, draw_blueprint
+from selfpab_jax.model.functional import FunctionalModel, Parameters, make_functional
 from selfpab_jax.model.losses import masked_loss
 from selfpab_jax.model.parameters import laid_out
 from selfpab_jax.model.rng import sample_keys
@@ -21,14 +21,14 @@ SETTINGS = ModelSettings(width=60, heads=4, feedforward=90, layers=2, dropout=0.
 BATCH, FRAMES, FEATURES = 2, 37, 52
 
 
-def blueprint_of(**changes) -> Blueprint:
-    return draw_blueprint(replace(SETTINGS, **changes), FEATURES, FEATURES)
+def functional_of(**changes) -> FunctionalModel:
+    return make_functional(replace(SETTINGS, **changes), FEATURES, FEATURES)
 
 
 @pytest.fixture(scope="module")
 def parameters() -> Parameters:
-    blueprint = blueprint_of()
-    drawn = jax.jit(blueprint.initialise)(jax.random.key(0))
+    functional = functional_of()
+    drawn = jax.jit(functional.initialize)(jax.random.key(0))
     # Biases and scales begin at 0 and 1, where padding could not be seen to be wrong.
     return {name: x + 0.1 * jax.random.normal(jax.random.key(i), x.shape) for i, (name, x) in enumerate(drawn.items())}
 
@@ -39,9 +39,9 @@ def batch() -> tuple[jax.Array, jax.Array]:
     return x, sample_keys(jax.random.key(2), jnp.zeros((), jnp.int32), jnp.arange(BATCH))
 
 
-def loss_and_gradient(blueprint: Blueprint) -> Callable[[Parameters, jax.Array, jax.Array], tuple]:
+def loss_and_gradient(functional: FunctionalModel) -> Callable[[Parameters, jax.Array, jax.Array], tuple]:
     def loss(parameters: Parameters, x: jax.Array, keys: jax.Array) -> jax.Array:
-        return masked_loss(blueprint.build(parameters)(x, keys_B=keys), x, x > 0.5, "masked_l1")
+        return masked_loss(functional.build(parameters)(x, keys_B=keys), x, x > 0.5, "masked_l1")
 
     return jax.jit(jax.value_and_grad(loss))
 
@@ -55,8 +55,8 @@ def relative(found: jax.Array, expected: jax.Array) -> float:
     [
         {"layout": "padded"},
         {"attention": "blocks"},
-        {"layout": "padded", "attention": "blocks", "rematerialise": "attention"},
-        {"rematerialise": "layers"},
+        {"layout": "padded", "attention": "blocks", "rematerialize": "attention"},
+        {"rematerialize": "layers"},
     ],
     ids=str,
 )
@@ -64,8 +64,8 @@ def test_same_loss_and_gradients_with_dropout(
     changes: dict, parameters: Parameters, batch: tuple, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("selfpab_jax.model.attention.QUERIES_A_BLOCK", 16)  # several blocks, the last one not full
-    expected = loss_and_gradient(blueprint_of())(parameters, *batch)
-    found = loss_and_gradient(blueprint_of(**changes))(parameters, *batch)
+    expected = loss_and_gradient(functional_of())(parameters, *batch)
+    found = loss_and_gradient(functional_of(**changes))(parameters, *batch)
     assert_allclose(found[0], expected[0], rtol=1e-6)
     for name in parameters:
         assert found[1][name].shape == parameters[name].shape
@@ -77,11 +77,11 @@ def test_same_loss_and_gradients_with_dropout(
 
 
 def test_padding_lanes_stay_zero_through_training(parameters: Parameters, batch: tuple) -> None:
-    exact, padded = blueprint_of(), blueprint_of(layout="padded")
+    exact, padded = functional_of(), functional_of(layout="padded")
     update = optax.adamw(1e-2)
 
-    def trained(blueprint: Blueprint) -> Parameters:
-        step = loss_and_gradient(blueprint)
+    def trained(functional: FunctionalModel) -> Parameters:
+        step = loss_and_gradient(functional)
         now, state = parameters, update.init(parameters)
         for _ in range(5):
             _, gradient = step(now, *batch)
@@ -103,26 +103,26 @@ def test_padding_lanes_stay_zero_through_training(parameters: Parameters, batch:
 
 
 def test_the_trace_has_exact_sizes(parameters: Parameters, batch: tuple) -> None:
-    def trace(blueprint: Blueprint) -> EncoderTrace:
-        return jax.jit(lambda p: blueprint.build(p).encoder.trace(batch[0]))(parameters)
+    def trace(functional: FunctionalModel) -> EncoderTrace:
+        return jax.jit(lambda p: functional.build(p).encoder.trace(batch[0]))(parameters)
 
-    expected, found = trace(blueprint_of()), trace(blueprint_of(layout="padded"))
+    expected, found = trace(functional_of()), trace(functional_of(layout="padded"))
     jax.tree.map(lambda a, b: assert_allclose(a, b, atol=2e-6), found, expected)
 
 
 def test_memory_of_long_windows_grows_linearly() -> None:
     settings = ModelSettings(width=64, heads=2, feedforward=64, layers=1, dropout=0.1, compute="float32")
-    blueprint = draw_blueprint(settings, FEATURES, FEATURES)
+    functional = make_functional(settings, FEATURES, FEATURES)
 
     def bytes_needed(frames: int, attention: str) -> int:
-        chosen = draw_blueprint(replace(settings, attention=attention), FEATURES, FEATURES)
+        chosen = make_functional(replace(settings, attention=attention), FEATURES, FEATURES)
 
         def loss(parameters: Parameters, x: jax.Array, keys: jax.Array) -> jax.Array:
             return jnp.square(chosen.build(parameters)(x, keys_B=keys)).mean()
 
         key = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
         x = jax.ShapeDtypeStruct((1, frames, FEATURES), jnp.float32)
-        return jax.jit(jax.grad(loss)).lower(blueprint.abstract, x, key).compile().memory_analysis().temp_size_in_bytes
+        return jax.jit(jax.grad(loss)).lower(functional.abstract, x, key).compile().memory_analysis().temp_size_in_bytes
 
     blocks = [bytes_needed(frames, "blocks") for frames in (1800, 3599)]
     assert blocks[1] < 2.2 * blocks[0]
@@ -166,7 +166,7 @@ def test_cudnn_is_the_same_attention(parameters: Parameters, batch: tuple[jax.Ar
         pytest.skip("cuDNN's attention wants a GPU: JAX_PLATFORMS=cuda pytest tests/model/test_layout.py")
     found = {}
     for way in ("full", "cudnn"):
-        chosen = blueprint_of(attention=way, layout="padded", compute="bfloat16", dropout=0.0)
+        chosen = functional_of(attention=way, layout="padded", compute="bfloat16", dropout=0.0)
         found[way] = loss_and_gradient(chosen)(parameters, *batch)
     # Rows beyond the frames are nobody's, but a value that is not finite there would reach the next layer.
     assert float(found["cudnn"][0]) == pytest.approx(float(found["full"][0]), rel=1e-2)

@@ -11,9 +11,9 @@ import pytest
 
 from selfpab_jax.convert.table import to_ours, to_torch
 from selfpab_jax.model.config import ModelSettings
-from selfpab_jax.model.functional import Blueprint, Parameters, draw_blueprint
+from selfpab_jax.model.functional import FunctionalModel, Parameters, make_functional
 from selfpab_jax.model.losses import masked_loss
-from selfpab_jax.train.optimizer import OptimiserSettings, adamw, learning_rate
+from selfpab_jax.train.optimizer import OptimizerSettings, adamw, learning_rate
 
 SIZES = {
     "selfpab": (156, ModelSettings(width=60, heads=6, feedforward=96, layers=3, compute="float32")),
@@ -29,18 +29,18 @@ def relative(found: jax.Array, expected: np.ndarray) -> float:
     return float(np.linalg.norm(np.asarray(found) - expected) / np.linalg.norm(expected))
 
 
-def load(family: str, golden: Path) -> tuple[Blueprint, Parameters]:
+def load(family: str, golden: Path) -> tuple[FunctionalModel, Parameters]:
     features, settings = SIZES[family]
-    blueprint = draw_blueprint(settings, features, features)
+    functional = make_functional(settings, features, features)
     with np.load(golden / f"tiny_{family}_weights.npz") as tensors:
-        return blueprint, {name: jnp.asarray(array) for name, array in to_ours(dict(tensors), settings).items()}
+        return functional, {name: jnp.asarray(array) for name, array in to_ours(dict(tensors), settings).items()}
 
 
 @pytest.mark.parametrize("family", SIZES)
 def test_forward_layer_by_layer(family: str, golden: Path) -> None:
-    blueprint, parameters = load(family, golden)
+    functional, parameters = load(family, golden)
     given = np.load(golden / f"tiny_{family}_forward.npz")
-    model = blueprint.build(parameters)
+    model = functional.build(parameters)
     inputs = [jnp.asarray(given["x"])]
     if "timestamps" in given:
         inputs.append(jnp.asarray(given["timestamps"], "int32"))
@@ -57,16 +57,16 @@ def test_forward_layer_by_layer(family: str, golden: Path) -> None:
 
 def test_gradients_and_three_steps(golden: Path) -> None:
     """AdamW on the same batch three times, at the rates of the first three steps of a run of 100."""
-    blueprint, parameters = load("selfpab", golden)
+    functional, parameters = load("selfpab", golden)
     given = np.load(golden / "three_steps.npz")
     x, target, mask = jnp.asarray(given["x"]), jnp.asarray(given["target"]), jnp.asarray(given["mask"].astype(bool))
-    settings = OptimiserSettings(full_first_step=True)
+    settings = OptimizerSettings(full_first_step=True)
     update = adamw(settings, learning_rate(settings, total_steps=100, width=60))
     state = update.init(parameters)
 
     @jax.jit
     def step(parameters: Parameters, state: optax.OptState) -> tuple:
-        loss, gradient = jax.value_and_grad(lambda p: masked_loss(blueprint.build(p)(x), target, mask, "masked_l1"))(
+        loss, gradient = jax.value_and_grad(lambda p: masked_loss(functional.build(p)(x), target, mask, "masked_l1"))(
             parameters
         )
         change, state = update.update(gradient, state, parameters)
@@ -76,9 +76,9 @@ def test_gradients_and_three_steps(golden: Path) -> None:
         loss, gradient, parameters, state = step(parameters, state)
         assert float(loss) == pytest.approx(expected, rel=1e-5)
         if number == 0:
-            for name, tensor in without_key_biases(to_torch(gradient, blueprint.settings)).items():
+            for name, tensor in without_key_biases(to_torch(gradient, functional.settings)).items():
                 assert relative(tensor, without_key_biases(given)[f"grad0/{name}"]) < 1e-5, name
-    for name, tensor in without_key_biases(to_torch(parameters, blueprint.settings)).items():
+    for name, tensor in without_key_biases(to_torch(parameters, functional.settings)).items():
         assert relative(tensor, without_key_biases(given)[f"params3/{name}"]) < 1e-5, name
 
 

@@ -8,7 +8,7 @@ import pytest
 from selfpab_jax.convert.table import to_torch
 from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.encoder import sinusoids
-from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.model.functional import make_functional
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: no parity test against torch.nn")
 
@@ -21,8 +21,8 @@ def relative(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 def test_published_size_layer_by_layer() -> None:
-    blueprint = draw_blueprint(PUBLISHED, 156, 156)
-    parameters = blueprint.initialise(jax.random.key(0))
+    functional = make_functional(PUBLISHED, 156, 156)
+    parameters = functional.initialize(jax.random.key(0))
     tensors = {name: torch.from_numpy(np.array(array)) for name, array in to_torch(parameters, PUBLISHED).items()}
     layer = torch.nn.TransformerEncoderLayer(1500, 6, 2048, dropout=0.1, batch_first=True)
     encoder = torch.nn.TransformerEncoder(layer, 4, enable_nested_tensor=False).eval()
@@ -30,7 +30,7 @@ def test_published_size_layer_by_layer() -> None:
     encoder.load_state_dict({name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)})
 
     x = np.random.default_rng(0).standard_normal((1, FRAMES, 156), np.float32)
-    trace = jax.jit(lambda p, x: blueprint.build(p).encoder.trace(x))(parameters, jnp.asarray(x))
+    trace = jax.jit(lambda p, x: functional.build(p).encoder.trace(x))(parameters, jnp.asarray(x))
     with torch.no_grad():
         h = torch.nn.functional.linear(
             torch.from_numpy(x), tensors["emb.lin_proj_layer.weight"], tensors["emb.lin_proj_layer.bias"]

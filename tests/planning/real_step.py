@@ -12,9 +12,10 @@ import numpy as np
 from jsonargparse import Namespace
 
 from selfpab_jax.cli.plan import plan_parser
-from selfpab_jax.cli.pretrain import settings_of
-from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.config import settings_from
+from selfpab_jax.model.functional import make_functional
 from selfpab_jax.signal.normalization import Statistics
+from selfpab_jax.train.config import PretrainSettings
 from selfpab_jax.train.optimizer import adamw, learning_rate
 from selfpab_jax.train.state import create_state, make_mesh
 from selfpab_jax.train.step import Objective, to_devices, train_step, wishes
@@ -32,16 +33,16 @@ def status(field: str) -> int:
 def main(words: list[str], frames: int) -> None:
     parser = plan_parser()
     parsed: Namespace = parser.parse_args(words)
-    settings = settings_of(parser, parsed)
+    settings = settings_from(parser, parsed, PretrainSettings)
     ones = np.ones(FEATURES, np.float32)
-    blueprint = draw_blueprint(settings.model, FEATURES, FEATURES)
-    objective = Objective(blueprint, settings.task, Statistics(0 * ones, ones, "plain"), ("back", "thigh"), 6)
-    schedule = learning_rate(settings.optimiser, 1000, settings.model.width)
-    update = adamw(settings.optimiser, schedule)
+    functional = make_functional(settings.model, FEATURES, FEATURES)
+    objective = Objective(functional, settings.task, Statistics(0 * ones, ones, "plain"), ("back", "thigh"), 6)
+    schedule = learning_rate(settings.optimizer, 1000, settings.model.width)
+    update = adamw(settings.optimizer, schedule)
     mesh = make_mesh(settings.mesh)
-    step = train_step(objective, update, schedule, mesh, seed=0, accumulate=settings.optimiser.accumulate)
-    state = create_state(blueprint, update, mesh, jax.random.key(0))
-    size = settings.optimiser.batch_size
+    step = train_step(objective, update, schedule, mesh, seed=0, accumulate=settings.optimizer.accumulate)
+    state = create_state(functional, update, mesh, jax.random.key(0))
+    size = settings.optimizer.batch_size
     batch = np.random.default_rng(0).random((size, frames, FEATURES)).astype(np.float16)
     spectrogram, stop = to_devices(mesh, batch, size), wishes(mesh, False)
     growth = []
@@ -55,7 +56,7 @@ def main(words: list[str], frames: int) -> None:
     held = {
         name: [sum(shard.data.nbytes for leaf in jax.tree.leaves(part) for shard in leaf.addressable_shards
                    if shard.device == device) for device in mesh.devices.flat]
-        for name, part in (("parameters", state.parameters), ("optimiser", (state.optimiser, state.step)))
+        for name, part in (("parameters", state.parameters), ("optimizer", (state.optimizer, state.step)))
     }  # fmt: skip
     print(json.dumps({"growth": growth, "held": held}))
 

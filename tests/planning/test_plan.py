@@ -22,11 +22,11 @@ from selfpab_jax.planning.memory import Memory
 from selfpab_jax.planning.report import advice
 from selfpab_jax.planning.roofline import ChipPlan, Roofline, StepPlan, bandwidth, on_chip, plan_step
 from selfpab_jax.train.config import PretrainSettings
-from selfpab_jax.train.optimizer import OptimiserSettings
+from selfpab_jax.train.optimizer import OptimizerSettings
 
 FRAMES, BATCH = 299, 16
 MODEL = ModelSettings(width=128, heads=2, feedforward=256, layers=2)
-SETTINGS = PretrainSettings(model=MODEL, optimiser=OptimiserSettings(batch_size=BATCH), mesh=mesh_of("data=2,fsdp=4"))
+SETTINGS = PretrainSettings(model=MODEL, optimizer=OptimizerSettings(batch_size=BATCH), mesh=mesh_of("data=2,fsdp=4"))
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def planned() -> StepPlan:
 @pytest.fixture(scope="module")
 def measured() -> dict:
     words = ["--model.width", 128, "--model.heads", 2, "--model.feedforward", 256, "--model.layers", 2,
-             "--optimiser.batch_size", BATCH, "--mesh.data", 2, "--mesh.fsdp", 4]  # fmt: skip
+             "--optimizer.batch_size", BATCH, "--mesh.data", 2, "--mesh.fsdp", 4]  # fmt: skip
     done = subprocess.run(
         [sys.executable, Path(__file__).with_name("real_step.py"), str(FRAMES), *map(str, words)],
         env=os.environ
@@ -53,9 +53,9 @@ def measured() -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_parameters_and_optimiser_are_those_of_a_real_run_to_the_byte(planned: StepPlan, measured: dict) -> None:
+def test_parameters_and_optimizer_are_those_of_a_real_run_to_the_byte(planned: StepPlan, measured: dict) -> None:
     assert measured["held"]["parameters"] == [planned.memory.parameters] * 8
-    assert measured["held"]["optimiser"] == [planned.memory.optimiser] * 8
+    assert measured["held"]["optimizer"] == [planned.memory.optimizer] * 8
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from Linux's /proc")
@@ -127,7 +127,7 @@ def test_an_epoch_at_the_bound(planned: StepPlan) -> None:
     ("memory", "words"),
     [
         (Memory(40, 80, 1, 40, 1, 10), r"--mesh fsdp=16 \(it must divide width 128\)"),
-        (Memory(10, 20, 1, 10, 200, 300), r"rematerialise layers .*; or --optimiser.accumulate 4 .* of 1 a device"),
+        (Memory(10, 20, 1, 10, 200, 300), r"rematerialize layers .*; or --optimizer.accumulate 4 .* of 1 a device"),
     ],
 )
 def test_advice(memory: Memory, words: str) -> None:
@@ -145,8 +145,8 @@ def test_one_table_of_chips() -> None:
 
 def test_the_command(tiny_records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--model.width", "32", "--model.heads", "2", "--model.feedforward", "32", "--model.layers", "1",
-             "--data.path", str(tiny_records), "--optimiser.batch_size", "16", "--hours", "10",
-             "--task.alteration.time_share", "0"]  # fmt: skip
+             "--data.path", str(tiny_records), "--optimizer.batch_size", "16", "--hours", "10",
+             "--task.masking.time_share", "0"]  # fmt: skip
     out = tmp_path / "new" / "plan.json"
     assert main(["plan", *words, "--mesh", "data=4,fsdp=2", "--chip", "h100,v5e", "--out", str(out)]) == 0
     text = capsys.readouterr().out

@@ -13,18 +13,18 @@ def cluster_rows(
     subjects: int = 5,
     *,
     separation: float = 0.4,
-    unlabelled: float = 0.0,
+    unlabeled: float = 0.0,
     seed: int = 0,
 ) -> Rows:
-    """Features of unequal scale and offset; `unlabelled` is the share of rows without a label."""
+    """Features of unequal scale and offset; `unlabeled` is the share of rows without a label."""
     draw = np.random.default_rng(seed)
     subject_R = np.sort(draw.integers(0, subjects, rows)).astype(np.int32)
     label_R = draw.choice(classes, rows, p=np.arange(1, classes + 1) / np.arange(1, classes + 1).sum())
-    centres = separation * draw.standard_normal((classes, layers, width))
+    centers = separation * draw.standard_normal((classes, layers, width))
     shifts = 0.5 * separation * draw.standard_normal((subjects, classes, layers, width))
-    features = centres[label_R] + shifts[subject_R, label_R] + draw.standard_normal((rows, layers, width))
+    features = centers[label_R] + shifts[subject_R, label_R] + draw.standard_normal((rows, layers, width))
     features = features * np.exp(draw.normal(0, 0.7, width)) + draw.normal(0, 2, width)
-    label_R[draw.random(rows) < unlabelled] = -1
+    label_R[draw.random(rows) < unlabeled] = -1
     return Rows(features.astype(np.float16), label_R.astype(np.int16), subject_R)
 
 

@@ -1,4 +1,4 @@
-"""A small labelled source that can be learnt: four activities that differ in gravity's direction and in frequency."""
+"""A small labeled source that can be learned: four activities that differ in gravity's direction and in frequency."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from selfpab_jax.data.har.card import DatasetCard, LabelledSource, Sensor
+from selfpab_jax.data.har.card import DatasetCard, LabeledSource, Sensor
 from selfpab_jax.data.sources.base import Recording, Rejected, SourceFile
 from selfpab_jax.probe.dataset import Corpus
 from selfpab_jax.probe.prepare import prepare_corpus
@@ -43,7 +43,7 @@ class SyntheticSource:
             title="Synthetic activities",
             description="Made up.",
             citation="",
-            licence="MIT",
+            license="MIT",
             homepage="",
             sensors=tuple(Sensor(name, "fixed") for name in ("back", "thigh")),
             default_sensors=self.sensors,
@@ -102,7 +102,7 @@ def synthetic() -> type[SyntheticSource]:
 def make_corpus() -> Callable[..., Corpus]:
     """`prepare_corpus` with windows of 20 frames side by side, unless told otherwise."""
 
-    def make(source: LabelledSource, **options: Any) -> Corpus:
+    def make(source: LabeledSource, **options: Any) -> Corpus:
         return prepare_corpus(
             source, **{"spectrogram": SpectrogramSettings(), "frames": FRAMES, "shift": FRAMES, **options}
         )

@@ -73,14 +73,14 @@ def test_a_fold_with_one_class_to_train_on_is_refused_and_the_rest_goes_on(synth
     assert check_folds(leave_one_subject_out(corpus.subjects), corpus).notes == ()
 
 
-def test_classes_that_cannot_be_learnt_are_told(synthetic, make_corpus):
+def test_classes_that_cannot_be_learned_are_told(synthetic, make_corpus):
     def never_lying(recording):
         return [replace(recording, labels_N=np.where(recording.labels_N == 3, -1, recording.labels_N))]
 
     lopsided = make_corpus(synthetic(subjects=3, damage={"s0": never_lying, "s1": never_lying}))
     checked = check_folds(leave_one_subject_out(lopsided.subjects), lopsided)
     assert len(checked.folds) == 3
-    assert checked.notes == ("s2: lying of the test subjects is in no training row and cannot be learnt",)
+    assert checked.notes == ("s2: lying of the test subjects is in no training row and cannot be learned",)
     without = make_corpus(synthetic(subjects=3, damage=dict.fromkeys(("s0", "s1", "s2"), never_lying)))
     assert check_folds(leave_one_subject_out(without.subjects), without).notes == ()
 

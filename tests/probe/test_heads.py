@@ -10,7 +10,7 @@ LAYERS, WIDTH, CLASSES, ROWS = 3, 5, 4, 7
 
 
 @pytest.mark.parametrize("kind", ["linear", "mlp"])
-def test_folded_logits_are_those_of_standardised_rows(kind):
+def test_folded_logits_are_those_of_standardized_rows(kind):
     draw = np.random.default_rng(0)
     settings = HeadSettings(kind=kind, hidden=6)
     head = {name: np.asarray(a) for name, a in init_head(jax.random.key(0), settings, LAYERS, WIDTH, CLASSES).items()}
@@ -51,7 +51,7 @@ def test_cross_entropy_is_the_mean_over_the_rows_that_count():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"kind": "tree"}, {"optimiser": "sgd"}, {"epochs": 0}, {"beta2": 1.0}, {"decay": 0.0}, {"memory_gib": 0}]
+    "wrong", [{"kind": "tree"}, {"optimizer": "sgd"}, {"epochs": 0}, {"beta2": 1.0}, {"decay": 0.0}, {"memory_gib": 0}]
 )
 def test_settings_that_cannot_be_are_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):

@@ -21,14 +21,14 @@ def differences(one, other):
         yield float((np.linalg.norm(a - b, axis=1) / np.maximum(np.linalg.norm(b, axis=1), 1e-3)).max())
 
 
-@pytest.mark.parametrize(("kind", "class_weights", "standardise"), [("linear", True, True), ("mlp", False, False)])
-def test_jobs_side_by_side_are_jobs_one_after_another(kind, class_weights, standardise):
-    rows = cluster_rows(layers=2, unlabelled=0.1)
+@pytest.mark.parametrize(("kind", "class_weights", "standardize"), [("linear", True, True), ("mlp", False, False)])
+def test_jobs_side_by_side_are_jobs_one_after_another(kind, class_weights, standardize):
+    rows = cluster_rows(layers=2, unlabeled=0.1)
     folds, seeds = (a.ravel() for a in np.indices((SUBJECTS, 3)))
     train = leave_one_out(SUBJECTS)[folds]
     rates = np.where(seeds == 1, 1e-4, 1e-3)
     jobs = make_jobs(train, rows, seed_J=seeds, learning_rate_J=rates, weight_decay_J=1e-3, validation_JxS=~train)
-    settings = replace(SETTINGS, kind=kind, class_weights=class_weights, standardise=standardise)
+    settings = replace(SETTINGS, kind=kind, class_weights=class_weights, standardize=standardize)
     together, apart = (train_jobs(rows, jobs, settings, CLASSES, sequential=way) for way in (False, True))
     assert max(differences(together, apart)) < 1e-5
     every = np.arange(len(rows.label_R))
@@ -50,12 +50,12 @@ def test_groups_within_the_memory_change_nothing():
     assert "group 2 of 2" in lines[-1]
 
 
-@pytest.mark.parametrize("optimiser", ["adam", "adamw"])
-def test_training_is_that_of_torch(optimiser):
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_training_is_that_of_torch(optimizer):
     torch = pytest.importorskip("torch")
     rows = cluster_rows(rows=200)
     decay, rate, steps = 0.05, 0.01, 40
-    settings = replace(SETTINGS, optimiser=optimiser, standardise=False, min_steps=steps, epochs=1, decay_steps=10)
+    settings = replace(SETTINGS, optimizer=optimizer, standardize=False, min_steps=steps, epochs=1, decay_steps=10)
     jobs = make_jobs(np.ones((1, SUBJECTS), bool), rows, learning_rate_J=rate, weight_decay_J=decay, seed_J=3)
     start = train_jobs(rows, make_jobs(jobs.train_JxS, rows, learning_rate_J=0.0, seed_J=3), settings, CLASSES)
     ours = train_jobs(rows, jobs, settings, CLASSES)
@@ -63,7 +63,7 @@ def test_training_is_that_of_torch(optimiser):
     x = torch.from_numpy(rows.features_RxLxD[:, 0].astype(np.float32))
     weight, bias = (torch.from_numpy(start.head[n][0].copy()).requires_grad_() for n in ("weight_DxH", "bias_H"))
     groups = [{"params": [weight], "weight_decay": decay}, {"params": [bias], "weight_decay": 0.0}]
-    rule = torch.optim.Adam if optimiser == "adam" else torch.optim.AdamW
+    rule = torch.optim.Adam if optimizer == "adam" else torch.optim.AdamW
     update = rule(groups, rate, (0.9, 0.98))
     for step in range(steps):
         for group in update.param_groups:
@@ -75,15 +75,15 @@ def test_training_is_that_of_torch(optimiser):
     np.testing.assert_allclose(ours.head["bias_H"][0], bias.detach().numpy(), rtol=1e-3, atol=2e-5)
 
 
-@pytest.mark.parametrize("standardise", [True, False])
-def test_nothing_of_the_test_subject_reaches_its_head(standardise):
+@pytest.mark.parametrize("standardize", [True, False])
+def test_nothing_of_the_test_subject_reaches_its_head(standardize):
     rows = cluster_rows()
     of_test = rows.subject_R == 0
     features, labels = rows.features_RxLxD.copy(), rows.label_R.copy()
     features[of_test] = 3 * features[of_test][::-1] + 5
     labels[of_test] = (labels[of_test] + 1) % CLASSES
-    settings = replace(SETTINGS, standardise=standardise, class_weights=True)
-    # Class weights and moments of every job are at stake; the shared centre moves by rounding only.
+    settings = replace(SETTINGS, standardize=standardize, class_weights=True)
+    # Class weights and moments of every job are at stake; the shared center moves by rounding only.
     one, other = (
         train_jobs(some, make_jobs(leave_one_out(SUBJECTS), some, learning_rate_J=1e-3), settings, CLASSES)
         for some in (rows, Rows(features, labels, rows.subject_R))
@@ -94,8 +94,8 @@ def test_nothing_of_the_test_subject_reaches_its_head(standardise):
     assert np.abs(p[1] - q[1]).max() > 0.05
 
 
-def test_standardisation_is_over_the_jobs_own_rows():
-    rows = cluster_rows(layers=2, unlabelled=0.2)
+def test_standardization_is_over_the_jobs_own_rows():
+    rows = cluster_rows(layers=2, unlabeled=0.2)
     budgets = np.random.default_rng(0).random((2, len(rows.label_R))) < 0.6
     group = np.array([0, 1, 0, 1, 1])
     jobs = make_jobs(leave_one_out(SUBJECTS), rows, rows_GxR=budgets, group_J=group)
@@ -103,7 +103,7 @@ def test_standardisation_is_over_the_jobs_own_rows():
     for job in range(SUBJECTS):
         own = (rows.subject_R != job) & budgets[group[job]] & (rows.label_R >= 0)
         x = rows.features_RxE[own].astype(np.float64)
-        np.testing.assert_allclose(trained.centre_E + trained.mean_JxE[job], x.mean(0), atol=1e-4)
+        np.testing.assert_allclose(trained.center_E + trained.mean_JxE[job], x.mean(0), atol=1e-4)
         np.testing.assert_allclose(trained.deviation_JxE[job], x.std(0), rtol=1e-4)
 
 
@@ -141,7 +141,7 @@ def test_stopped_jobs_stay_as_they_were(tmp_path):
 
 
 def test_validation_counts_the_validation_rows_of_every_point():
-    rows = cluster_rows(unlabelled=0.1)
+    rows = cluster_rows(unlabeled=0.1)
     train = leave_one_out(SUBJECTS)
     jobs = make_jobs(train, rows, learning_rate_J=1e-2, validation_JxS=~train)
     trained = train_jobs(rows, jobs, SETTINGS, CLASSES)
@@ -179,7 +179,7 @@ def test_jobs_without_rows_and_features_of_other_rows_are_refused():
     rows = cluster_rows()
     train = leave_one_out(SUBJECTS)
     train[2] = False
-    with pytest.raises(DataError, match="head 2 has no labelled row"):
+    with pytest.raises(DataError, match="head 2 has no labeled row"):
         train_jobs(rows, make_jobs(train, rows), SETTINGS, CLASSES)
     with pytest.raises(DataError, match="do not belong together"):
         Rows(rows.features_RxLxD[1:], rows.label_R, rows.subject_R)

@@ -7,7 +7,7 @@ import pytest
 
 from selfpab_jax.probe.baselines.config import BaselinePrediction
 from selfpab_jax.probe.dataset import Corpus
-from selfpab_jax.probe.methods import kept, labelled_digest
+from selfpab_jax.probe.methods import kept, labeled_digest
 
 FOUND = BaselinePrediction(np.full((3, 2), 0.5, np.float32), {"steps": 7})
 
@@ -30,5 +30,5 @@ def test_other_facts_are_other_predictions(tmp_path, corpus: Corpus):
     kept(tmp_path, {"fold": "a"}, lambda: FOUND)
     with pytest.raises(AssertionError, match="computed again"):
         kept(tmp_path, {"fold": "b"}, refuse)
-    assert labelled_digest(corpus) == labelled_digest(replace(corpus))
-    assert labelled_digest(corpus) != labelled_digest(replace(corpus, classes=(*corpus.classes, "one more")))
+    assert labeled_digest(corpus) == labeled_digest(replace(corpus))
+    assert labeled_digest(corpus) != labeled_digest(replace(corpus, classes=(*corpus.classes, "one more")))

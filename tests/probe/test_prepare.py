@@ -56,10 +56,10 @@ def test_other_rates_are_resampled(synthetic, make_corpus, corpus, resampling):
 
 
 def test_recordings_are_cut_at_each_change_of_activity(synthetic, make_corpus, corpus):
-    def half_labelled(recording):
+    def half_labeled(recording):
         return [replace(recording, labels_N=np.where(np.arange(7500) < 3000, recording.labels_N, -1))]
 
-    cut = make_corpus(synthetic(subjects=2, damage={"s1": half_labelled}), cut_at_activity=True, short="fit")
+    cut = make_corpus(synthetic(subjects=2, damage={"s1": half_labeled}), cut_at_activity=True, short="fit")
     for recording in cut.recordings:
         assert len(set(recording.labels_N.tolist())) == 1
         assert recording.labels_N[0] >= 0
@@ -104,7 +104,7 @@ def test_a_class_that_is_unknown_is_taken_as_no_label(synthetic, make_corpus):
 
     corpus = make_corpus(synthetic(subjects=2, damage={"s1": with_cycling}))
     assert lines(corpus) == [
-        "s1, s1.csv: s1.csv: 1000 samples of label 7, which is no class; taken as unlabelled",
+        "s1, s1.csv: s1.csv: 1000 samples of label 7, which is no class; taken as unlabeled",
     ]
     labels = corpus.recordings[1].labels_N
     assert (labels[:1000] == -1).all()
@@ -120,15 +120,15 @@ def test_a_subject_without_labels_is_set_aside(synthetic, make_corpus, damage):
 
 
 def test_a_subject_whose_labels_lie_in_unusable_samples_is_set_aside(synthetic, make_corpus):
-    def labelled_in_a_gap(recording):
+    def labeled_in_a_gap(recording):
         signal = recording.signal_NxC.copy()
         signal[:500] = np.nan
         labels = np.where(np.arange(7500) < 500, recording.labels_N, -1)
         return [replace(recording, signal_NxC=signal, labels_N=labels)]
 
-    corpus = make_corpus(synthetic(subjects=2, damage={"s1": labelled_in_a_gap}))
+    corpus = make_corpus(synthetic(subjects=2, damage={"s1": labeled_in_a_gap}))
     assert corpus.subjects == ("s0",)
-    assert lines(corpus)[1:] == ["s1: none of its 500 labelled samples is in a usable recording"]
+    assert lines(corpus)[1:] == ["s1: none of its 500 labeled samples is in a usable recording"]
 
 
 def test_a_recording_without_labels_stays_with_its_subject(synthetic, make_corpus):
@@ -192,7 +192,7 @@ def test_a_sensor_missing_in_one_subject_sets_it_aside(synthetic, make_corpus):
         "s0, s0.csv: s0.csv has 3 channels, not the 6 of back_x, back_y, back_z, thigh_x, thigh_y, thigh_z: "
         "is a sensor missing?",
         "s1, s1.csv: no row has numbers in all channels (thigh_x, thigh_y, thigh_z never has: is a sensor missing?)",
-        "s1: none of its 7500 labelled samples is in a usable recording",
+        "s1: none of its 7500 labeled samples is in a usable recording",
     ]
 
 

@@ -20,7 +20,7 @@ from selfpab_jax.probe.alignment import (
 from selfpab_jax.probe.dataset import Corpus
 from selfpab_jax.probe.metrics import confusion, score_subjects, subject_confusions
 from selfpab_jax.probe.prepare import prepare_corpus
-from selfpab_jax.signal.normalization import Statistics, normalise
+from selfpab_jax.signal.normalization import Statistics, normalize
 from selfpab_jax.signal.stft import SpectrogramSettings, spectrogram
 
 FRAMES, SHIFT, CLASSES = 119, 12, 5
@@ -88,7 +88,7 @@ def test_test_windows_are_padded_as_the_originals(recording, expected, golden):
     padded_NxC = np.pad(signal_NxC, ((0, (frames - 1) * 25 + 50 - samples), (0, 0)))
     with np.load(golden / "spectrogram.npz") as archive:
         statistics = Statistics(archive["mean"], archive["std"], "given")
-    x_TxX = normalise(spectrogram(padded_NxC, SETTINGS), statistics)
+    x_TxX = normalize(spectrogram(padded_NxC, SETTINGS), statistics)
     for w, name in ((0, "train_x0"), (60, "train_last_x"), (70, "test_last_x")):
         first, rows = recording.windows.first_W[w], recording.rows_of_windows[w]
         window_TxX = np.zeros((FRAMES, x_TxX.shape[1]), np.float32)

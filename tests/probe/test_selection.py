@@ -26,8 +26,8 @@ QUICK = SelectionSettings(learning_rates=(1e-3, 1e-2), weight_decays=(0.0,))
 def table_of(corpus, seed=0):
     """Features that tell the classes, as an encoder's would."""
     draw = np.random.default_rng(seed)
-    centres = draw.standard_normal((len(corpus.classes) + 1, 2, 12))
-    features = centres[corpus.label_R] + 1.5 * draw.standard_normal((len(corpus.label_R), 2, 12))
+    centers = draw.standard_normal((len(corpus.classes) + 1, 2, 12))
+    features = centers[corpus.label_R] + 1.5 * draw.standard_normal((len(corpus.label_R), 2, 12))
     return FeatureTable(features.astype(np.float16), "key", {})
 
 
@@ -104,7 +104,7 @@ def test_with_too_few_labels_the_preferred_candidate_is_taken_and_that_is_said()
         budget[np.flatnonzero(rows.label_R == label)[label]] = True  # one row a class, all of subject a
     masks = {(fold.name, 0): budget for fold in FOLDS}
     tasks, notes = make_tasks(FOLDS, [0], NAMES, rows, masks)
-    assert notes == ("a, seed 0: left out, no labelled row to train on",)
+    assert notes == ("a, seed 0: left out, no labeled row to train on",)
     choices = choose(rows, tasks, NAMES, HEAD, QUICK, CLASSES)
     assert {(c.learning_rate, c.point, c.chosen_on, c.note) for c in choices} == {
         (1e-3, 5, "fixed", "too few labels or subjects to choose on")
@@ -116,7 +116,7 @@ def test_with_too_few_labels_the_preferred_candidate_is_taken_and_that_is_said()
     alone = (Fold("a", ("a",), ("b",)),)
     tasks, _ = make_tasks(alone, [0], NAMES, rows, None)
     assert choose(rows, tasks, NAMES, HEAD, QUICK, CLASSES)[0].note
-    with pytest.raises(DataError, match="no fold has labelled rows"):
+    with pytest.raises(DataError, match="no fold has labeled rows"):
         make_tasks(FOLDS[:1], [0], NAMES, rows, masks)
     with pytest.raises(DataError, match="no label budget was drawn for a, seed 1"):
         make_tasks(FOLDS, [1], NAMES, rows, masks)

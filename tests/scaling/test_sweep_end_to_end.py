@@ -15,7 +15,7 @@ import yaml
 
 from selfpab_jax.cli.main import main
 from selfpab_jax.data.records.dataset import open_records
-from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.model.functional import make_functional
 from selfpab_jax.scaling.laws.points import load_points
 from selfpab_jax.scaling.sweep.lease import claims_of
 from selfpab_jax.train.evaluate import evaluate
@@ -26,7 +26,7 @@ SWEEP = {
     "length": {"steps": 24},
     "models": {"tiny": {"model": {"width": 16, "heads": 2, "feedforward": 16, "layers": 1}}},
     "overrides": {
-        "optimiser": {"batch_size": 8},
+        "optimizer": {"batch_size": 8},
         "validation": {"every_steps": 12, "windows": 8},
         "checkpoint": {"every_steps": 8},
         "log": {"every_steps": 1},
@@ -71,7 +71,7 @@ def test_two_runs_from_plan_to_points(tiny_records: Path, tmp_path: Path, capsys
         rows = np.array([0, 1, 3, 5, 7, 9, 11, 13, 15, 16, 18, 20, 22, 24, 26, 28])  # 16 of 30, evenly
         scores, _ = evaluate(objective, parameters, records, split="validation", seed=0, rows=rows, examples=0)
         assert point.loss == pytest.approx(scores.model, rel=1e-5)
-        assert point.parameters == draw_blueprint(objective.blueprint.settings, 156, 156).parameter_count
+        assert point.parameters == make_functional(objective.functional.settings, 156, 156).parameter_count
         assert point.tokens == 24 * 8 * records.info.frames
         assert asdict(point) | {"seed": 5, "status": "done", "macro_f1": None} == asdict(point)
     before = log.read_text()

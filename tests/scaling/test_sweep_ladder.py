@@ -8,7 +8,7 @@ import yaml
 from selfpab_jax.errors import ConfigError
 from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.flops import training_flops
-from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.model.functional import make_functional
 from selfpab_jax.scaling.ladder import PUBLISHED, RUNGS, ladder_file, learning_rate_of, parameter_count, rung
 
 
@@ -21,8 +21,8 @@ def test_files_say_what_the_formula_says(name: str) -> None:
     expected = ModelSettings() if name == PUBLISHED else rung(RUNGS[name])
     for size in ("width", "heads", "feedforward", "layers", "dropout"):
         assert getattr(model, size) == getattr(expected, size)
-    assert float(told["optimiser"]["learning_rate"]) == learning_rate_of(model.width)
-    count = draw_blueprint(model, 156, 156).parameter_count
+    assert float(told["optimizer"]["learning_rate"]) == learning_rate_of(model.width)
+    count = make_functional(model, 156, 156).parameter_count
     assert count == parameter_count(model, 156, 156)
     stated = re.search(r"parameters ([\d,]+) ", text)
     assert stated is not None

@@ -17,7 +17,7 @@ from selfpab_jax.data.subsets import select
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.flops import training_flops
-from selfpab_jax.model.functional import Parameters, draw_blueprint
+from selfpab_jax.model.functional import Parameters, make_functional
 from selfpab_jax.model.rng import sample_keys
 from selfpab_jax.scaling.sweep.config import read_sweep, sweep_of
 from selfpab_jax.scaling.sweep.cost import Shape, memory_bytes
@@ -26,7 +26,7 @@ from selfpab_jax.scaling.sweep.manifest import Line
 from selfpab_jax.signal.normalization import Statistics
 from selfpab_jax.train.config import PretrainSettings
 from selfpab_jax.train.loop import as_json
-from selfpab_jax.train.optimizer import OptimiserSettings, adamw, learning_rate
+from selfpab_jax.train.optimizer import OptimizerSettings, adamw, learning_rate
 from selfpab_jax.train.state import TrainState, abstract_state, make_mesh
 from selfpab_jax.train.step import Objective
 
@@ -39,8 +39,8 @@ def sweep_told(**changes: Any) -> dict[str, Any]:
     told: dict[str, Any] = {
         "base": "demo",
         "length": {"steps": 4},
-        "models": {"a": TINY, "b": {"model": {**TINY["model"], "width": 32}, "optimiser": {"learning_rate": "5e-4"}}},
-        "overrides": {"optimiser": {"batch_size": 8}},
+        "models": {"a": TINY, "b": {"model": {**TINY["model"], "width": 32}, "optimizer": {"learning_rate": "5e-4"}}},
+        "overrides": {"optimizer": {"batch_size": 8}},
         "grids": [{"hours": [0.1, 0.2, 0.6], "model": ["a", "b"], "seed": [0, 1]}],
     }
     return told | changes
@@ -64,7 +64,7 @@ def test_a_plan_is_the_product_of_its_axes(plan: Planner, tiny_records: Path) ->
         "subset_seed": 1,
     }
     assert line.seed == 1
-    assert line.settings["optimiser"]["learning_rate"] == 5e-4
+    assert line.settings["optimizer"]["learning_rate"] == 5e-4
     assert line.settings["model"]["dropout"] == 0, "of the base"
     frames = open_records(tiny_records).info.frames
     assert line.tokens == 4 * 8 * frames
@@ -150,7 +150,7 @@ def test_runs_of_two_grids_are_made_once(tiny_records: Path) -> None:
         ({"overrides": {"model": {"heads": 3}}}, "run of hours 0.1, model a, seed 0: model.width 16 is no multiple"),
         ({"grids": [{"model": ["c"]}]}, "model c is no rung of the ladder; there are 1m, .* own models are a, b"),
         ({"models": {"a/b": TINY}}, "a/b must be a name of letters and digits"),
-        ({"devices": {"count": 3}}, "cannot fit: optimiser.batch_size: 8 samples do not spread over data 3"),
+        ({"devices": {"count": 3}}, "cannot fit: optimizer.batch_size: 8 samples do not spread over data 3"),
         ({"devices": {"count": 2}, "overrides": {"mesh": {"data": 4}}}, "mesh: data 4 .* is not the 2 devices"),
         ({"devices": {"memory_gib": 0.0001}}, "cannot fit: about .* GiB a device, of 0.0001; raise mesh.fsdp"),
         ({"devices": {"kind": "NVIDIA Z9"}}, "devices.kind NVIDIA Z9 is not known; there are"),
@@ -162,7 +162,7 @@ def test_runs_of_two_grids_are_made_once(tiny_records: Path) -> None:
         ),
         ({"grids": [{"seed": [-1]}]}, "seeds are whole numbers from 0 to 2147483647"),
         ({"grids": [{"seed": [10**20]}]}, "seeds are whole numbers from 0"),
-        ({"overrides": {"optimiser": 3}}, "optimiser is 3; it has fields of its own"),
+        ({"overrides": {"optimizer": 3}}, "optimizer is 3; it has fields of its own"),
         ({"length": {"tokens": float("inf")}}, "length.tokens is inf, which is no number"),
     ],
 )
@@ -174,7 +174,7 @@ def test_what_cannot_be_is_refused_in_a_line(plan: Planner, changes: dict[str, A
 
 def test_device_time_is_from_a_peak_or_a_measured_rate(plan: Planner) -> None:
     grids = [{"model": "a", "seed": 0}]
-    (line,) = plan(grids=grids, devices={"kind": "NVIDIA H100", "utilisation": 0.5})
+    (line,) = plan(grids=grids, devices={"kind": "NVIDIA H100", "utilization": 0.5})
     assert line.device_seconds == line.flops / (989e12 * 0.5)
     (line,) = plan(grids=grids, rate={"gflops": 2, "start_seconds": 30})
     assert line.device_seconds == line.flops / 2e9 + 30
@@ -191,23 +191,23 @@ def test_device_time_is_from_a_peak_or_a_measured_rate(plan: Planner) -> None:
 )
 def test_memory_is_about_what_the_compiled_step_says(model: ModelSettings, batch: int) -> None:
     """Within a factor of two: a formula does not know what the compiler keeps."""
-    settings = PretrainSettings(model=model, optimiser=OptimiserSettings(batch_size=batch))
-    schedule = learning_rate(settings.optimiser, 10, model.width)
-    update = adamw(settings.optimiser, schedule)
-    blueprint = draw_blueprint(model, 156, 156)
+    settings = PretrainSettings(model=model, optimizer=OptimizerSettings(batch_size=batch))
+    schedule = learning_rate(settings.optimizer, 10, model.width)
+    update = adamw(settings.optimizer, schedule)
+    functional = make_functional(model, 156, 156)
     statistics = Statistics(np.zeros(156, np.float32), np.ones(156, np.float32), "plain")
-    objective = Objective(blueprint, settings.task, statistics, ("back", "thigh"), 6)
+    objective = Objective(functional, settings.task, statistics, ("back", "thigh"), 6)
     mesh = make_mesh(settings.mesh, jax.devices()[:1])
 
     def step(state: TrainState, spectrogram: jax.Array, keys_B: jax.Array) -> TrainState:
         loss = lambda parameters: objective.errors(parameters, spectrogram, keys_B, training=True).mean()  # noqa: E731
-        change, moments = update.update(jax.grad(loss)(state.parameters), state.optimiser, state.parameters)
+        change, moments = update.update(jax.grad(loss)(state.parameters), state.optimizer, state.parameters)
         return TrainState(state.step + 1, cast(Parameters, optax.apply_updates(state.parameters, change)), moments)
 
     with jax.set_mesh(mesh):
         keys_B = jax.eval_shape(lambda: sample_keys(jax.random.key(0), jax.numpy.int32(0), jax.numpy.arange(batch)))
         given = (jax.ShapeDtypeStruct((batch, 199, 156), np.float16), keys_B)
-        compiled = jax.jit(step, donate_argnums=0).lower(abstract_state(blueprint, update, mesh), *given).compile()
+        compiled = jax.jit(step, donate_argnums=0).lower(abstract_state(functional, update, mesh), *given).compile()
     found = compiled.memory_analysis()
     assert found is not None
     real = found.argument_size_in_bytes + found.temp_size_in_bytes
@@ -220,7 +220,7 @@ def test_memory_falls_where_it_should() -> None:
     def of(data: int = 1, fsdp: int = 1, accumulate: int = 1, **model: Any) -> int:
         settings = PretrainSettings(model=ModelSettings(**model))
         settings = PretrainSettings(
-            model=settings.model, optimiser=type(settings.optimiser)(batch_size=64, accumulate=accumulate)
+            model=settings.model, optimizer=type(settings.optimizer)(batch_size=64, accumulate=accumulate)
         )
         return memory_bytes(settings, Shape(156, 156, 599), {"data": data, "fsdp": fsdp, "tensor": 1})
 
@@ -228,7 +228,7 @@ def test_memory_falls_where_it_should() -> None:
     assert of(data=8) == pytest.approx((of() - state) / 8 + state)
     assert of(fsdp=8) == pytest.approx(of() / 8)
     assert of(accumulate=8) == of(data=8)
-    assert of() > of(rematerialise="attention") > of(rematerialise="layers") > state
+    assert of() > of(rematerialize="attention") > of(rematerialize="layers") > state
 
 
 def test_shipped_sweeps_can_be_read_and_planned(

@@ -234,18 +234,18 @@ def test_a_run_changed_by_hand_is_neither_run_nor_fitted(folder: Path, capsys: p
     path = sweep.run(sweep.lines[0]) / "settings.json"
     before = path.read_text()
     told = json.loads(before)
-    told["optimiser"]["learning_rate"] = 5.0
+    told["optimizer"]["learning_rate"] = 5.0
     path.write_text(json.dumps(told))
     state = status_of(sweep)[0]
     assert state.state == "failed"
-    assert state.note == "changed by hand: optimiser.learning_rate was 0.001, is 5.0"
+    assert state.note == "changed by hand: optimizer.learning_rate was 0.001, is 5.0"
     with pytest.raises(RunError, match=r"h0.1-s0 was changed by hand .*put its settings.json back"):
         run_line(sweep, sweep.lines[0], work=trained)
     assert [point.status for point in collect(folder)[:2]] == ["failed", "done"]
     assert "h0.1-s0 is left out: changed by hand" in capsys.readouterr().err
     path.write_text(before)
     assert [point.loss for point in collect(folder)[:2]] == [0.3, 0.31]
-    told["optimiser"]["learning_rate"] = 1e-3
+    told["optimizer"]["learning_rate"] = 1e-3
     told["checkpoint"]["every_steps"] = 7  # what a resumed run may change
     path.write_text(json.dumps(told))
     assert status_of(sweep)[0].state == "done"
@@ -300,7 +300,7 @@ def test_a_sweep_file_edited_after_runs_finished(
     before = (folder / "plan.jsonl").read_text()
     assert plan_again(length={"steps": 20}) == 1
     error = capsys.readouterr().err
-    assert "2 runs that were started would change (h0.1-s0: optimiser.steps was 10, is 20, h0.1-s1" in error
+    assert "2 runs that were started would change (h0.1-s0: optimizer.steps was 10, is 20, h0.1-s1" in error
     assert "nothing was written" in error
     assert plan_again(length={"steps": 10}, grids=[{"hours": [0.2, 0.3], "seed": [0, 1]}]) == 1
     assert "h0.1-s0 would be gone" in capsys.readouterr().err

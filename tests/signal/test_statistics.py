@@ -9,7 +9,7 @@ from selfpab_jax.signal.normalization import (
     hour_weighted_statistics,
     merge,
     merged,
-    normalise,
+    normalize,
     plain_statistics,
 )
 from selfpab_jax.signal.stft import SpectrogramSettings, spectrogram
@@ -53,12 +53,12 @@ def test_plain_is_over_all_frames(moments, hour_wise):
     np.testing.assert_allclose(statistics.mean, hour_weighted_statistics(moments).mean, rtol=1e-6)
 
 
-def test_normalise_equals_the_original(golden):
+def test_normalize_equals_the_original(golden):
     expected = np.load(golden / "spectrogram.npz")
-    ours = normalise(expected["spectrogram"], Statistics(expected["mean"], expected["std"], "given"))
+    ours = normalize(expected["spectrogram"], Statistics(expected["mean"], expected["std"], "given"))
     np.testing.assert_allclose(ours, expected["normalized"], rtol=1e-5, atol=1e-6)
     with pytest.raises(DataError, match="78"):
-        normalise(expected["spectrogram"][:, :78], Statistics(expected["mean"], expected["std"], "given"))
+        normalize(expected["spectrogram"][:, :78], Statistics(expected["mean"], expected["std"], "given"))
 
 
 def test_merging_counts_everything_once():

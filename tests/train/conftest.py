@@ -11,7 +11,7 @@ import pytest
 
 TINY_MODEL = [
     "--model.width", "16", "--model.heads", "4", "--model.feedforward", "16", "--model.layers", "1",
-    "--model.compute", "float32", "--optimiser.batch_size", "8", "--optimiser.learning_rate", "1e-2",
+    "--model.compute", "float32", "--optimizer.batch_size", "8", "--optimizer.learning_rate", "1e-2",
     "--log.every_steps", "1", "--validation.windows", "8",
 ]  # fmt: skip
 

@@ -33,7 +33,7 @@ LAUNCHED = {"JAX_NUM_PROCESSES": "2", "JAX_COORDINATOR_ADDRESS": "pod-0.set:8476
 
 
 def summary(seat: Seat | None) -> tuple | None:
-    return seat and (seat.address, seat.processes, seat.process, seat.neighbours, seat.neighbour)
+    return seat and (seat.address, seat.processes, seat.process, seat.neighbors, seat.neighbor)
 
 
 @pytest.mark.parametrize(
@@ -110,8 +110,8 @@ def test_settings_that_make_no_sense(fields: dict, message: str) -> None:
 def test_gpus_are_shared_by_the_processes_of_a_machine(tmp_path) -> None:
     eight = {"CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"}
 
-    def share(neighbours: int, neighbour: int, environment: dict[str, str]) -> list[int] | None:
-        seat = Seat("test", "host:1", 16, 9, neighbours, neighbour)
+    def share(neighbors: int, neighbor: int, environment: dict[str, str]) -> list[int] | None:
+        seat = Seat("test", "host:1", 16, 9, neighbors, neighbor)
         return share_of_gpus(seat, visible_gpus(environment, tmp_path))
 
     assert share(8, 3, eight) == [3], "one device a process"

@@ -21,7 +21,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_full_disk_is_told_and_the_run_goes_on_once_there_is_room(start: Callable, small_disk: Path) -> None:
     run = small_disk / "run"
-    steps = ["--optimiser.steps", "30", "--checkpoint.every_steps", "3", "--validation.every_steps", "30"]
+    steps = ["--optimizer.steps", "30", "--checkpoint.every_steps", "3", "--validation.every_steps", "30"]
     process = start(run, *steps)
     output, _ = process.communicate(timeout=100)
     assert process.returncode == 1, output
@@ -39,8 +39,8 @@ def test_full_disk_is_told_and_the_run_goes_on_once_there_is_room(start: Callabl
 
 def test_a_loss_that_is_not_finite_names_step_and_records(start: Callable, tmp_path: Path) -> None:
     process = start(
-        tmp_path / "run", "--optimiser.steps", "30", "--optimiser.schedule", "constant",
-        "--optimiser.learning_rate", "1e38", "--optimiser.weight_decay", "0",
+        tmp_path / "run", "--optimizer.steps", "30", "--optimizer.schedule", "constant",
+        "--optimizer.learning_rate", "1e38", "--optimizer.weight_decay", "0",
     )  # fmt: skip
     output, _ = process.communicate(timeout=100)
     assert process.returncode == 1, output

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-STEPS = ["--optimiser.steps", "12", "--validation.every_steps", "6", "--checkpoint.every_steps", "4"]
+STEPS = ["--optimizer.steps", "12", "--validation.every_steps", "6", "--checkpoint.every_steps", "4"]
 PATIENCE = 400  # seconds, for machines that are busy with other things
 
 

@@ -10,23 +10,23 @@ import pytest
 
 from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.flops import forward_flops
-from selfpab_jax.model.masking import AlterationSettings, TaskSettings
+from selfpab_jax.model.masking import MaskingSettings, TaskSettings
 from selfpab_jax.planning.collectives import collectives_of
 from selfpab_jax.planning.compile import Ahead, Windows, compile_step, lower
 from selfpab_jax.planning.hlo import products_of
 from selfpab_jax.planning.memory import memory_of
 from selfpab_jax.train.config import PretrainSettings
-from selfpab_jax.train.optimizer import OptimiserSettings
+from selfpab_jax.train.optimizer import OptimizerSettings
 from selfpab_jax.train.state import MeshSettings
 
 FRAMES, FEATURES = 47, 156
 MODEL = ModelSettings(width=24, heads=2, feedforward=40, layers=2)
-UNALTERED = TaskSettings(alteration=AlterationSettings(time_share=0, frequency_share=0))  # half the time to compile
+UNALTERED = TaskSettings(masking=MaskingSettings(time_share=0, frequency_share=0))  # half the time to compile
 
 
 def lowered(model: ModelSettings, *, batch: int = 8, frames: int = FRAMES, mesh: MeshSettings | None = None) -> Ahead:
     mesh = mesh or MeshSettings(1, 1, 1)
-    settings = PretrainSettings(model=model, task=UNALTERED, optimiser=OptimiserSettings(batch_size=batch), mesh=mesh)
+    settings = PretrainSettings(model=model, task=UNALTERED, optimizer=OptimizerSettings(batch_size=batch), mesh=mesh)
     return lower(settings, Windows(frames=frames), jax.devices()[: mesh.data * mesh.fsdp * mesh.tensor])
 
 
@@ -49,8 +49,8 @@ WAYS = {
     "exact": MODEL,
     "padded": ModelSettings(width=24, heads=2, feedforward=40, layers=2, layout="padded"),
     "blocks": ModelSettings(width=24, heads=2, feedforward=40, layers=2, attention="blocks"),
-    "attention again": ModelSettings(width=24, heads=2, feedforward=40, layers=2, rematerialise="attention"),
-    "layers again": ModelSettings(width=24, heads=2, feedforward=40, layers=2, rematerialise="layers"),
+    "attention again": ModelSettings(width=24, heads=2, feedforward=40, layers=2, rematerialize="attention"),
+    "layers again": ModelSettings(width=24, heads=2, feedforward=40, layers=2, rematerialize="layers"),
 }
 
 
@@ -106,6 +106,6 @@ def test_the_published_size_compiles_without_its_parameters() -> None:
     compiled = compile_step(ahead)
     memory = memory_of(ahead, compiled)
     assert memory.parameters == 4 * 61_107_848
-    assert memory.optimiser == 2 * memory.parameters + 3 * 4  # two moments, three counts of steps
+    assert memory.optimizer == 2 * memory.parameters + 3 * 4  # two moments, three counts of steps
     by_hand = 3 * forward_flops(ModelSettings(), FEATURES, FEATURES, 599)
     assert products_of(compiled.program).total_flops == pytest.approx(by_hand, rel=0.01)

@@ -15,7 +15,7 @@ import pytest
 from selfpab_jax.train.export import read_checkpoint
 
 STEPS = [
-    "--optimiser.steps", "240", "--validation.every_steps", "10", "--checkpoint.every_steps", "15",
+    "--optimizer.steps", "240", "--validation.every_steps", "10", "--checkpoint.every_steps", "15",
     "--model.dropout", "0.1", "--validation.patience", "0",
 ]  # fmt: skip
 
@@ -104,7 +104,7 @@ def test_sigterm_saves_and_exits_with_its_code(
 def test_sigterm_before_a_validating_step_saves_too(start: Callable, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = start(
-        run, "--optimiser.steps", "4000", "--validation.every_steps", "1", "--checkpoint.every_steps", "4000"
+        run, "--optimizer.steps", "4000", "--validation.every_steps", "1", "--checkpoint.every_steps", "4000"
     )
     while process.poll() is None and steps_told(run) < 2:
         time.sleep(0.01)
@@ -115,7 +115,7 @@ def test_sigterm_before_a_validating_step_saves_too(start: Callable, tmp_path: P
 
 def test_best_parameters_beyond_the_newest_state_are_found_again(start: Callable, tmp_path: Path) -> None:
     """Validation more often than saves: after a kill the newest best is ahead of the newest state."""
-    options = ["--optimiser.steps", "60", "--validation.every_steps", "4", "--checkpoint.every_steps", "50"]
+    options = ["--optimizer.steps", "60", "--validation.every_steps", "4", "--checkpoint.every_steps", "50"]
     whole, run = tmp_path / "whole", tmp_path / "run"
     finish(start(whole, *options))
     process = start(run, *options)

@@ -73,13 +73,13 @@ def test_the_log_survives_a_line_cut_short_and_is_rewound(tmp_path: Path) -> Non
 
 
 WRONG_CALLS = {
-    "misspelt field": (["--model.widht", "3"], "did you mean model.width?"),
+    "misspelled field": (["--model.widht", "3"], "did you mean model.width?"),
     "ill-typed field": (["--model.width", "wide"], "model.width: expected int, got wide"),
     "impossible value": (["--model.heads", "7"], "model.width 1500 is no multiple of model.heads 7"),
     "no records": (["--data.path", "nowhere"], "nowhere: no records here"),
     "no data": ([], "data.path is not set"),
     "mesh": (["--mesh.tensor", "5"], "8 devices there are"),
-    "batch": (["--optimiser.batch_size", "12"], "multiple of 8"),
+    "batch": (["--optimizer.batch_size", "12"], "multiple of 8"),
     "not a choice": (["--model.compute", "fp8"], "expected one of 'bfloat16', 'float32', got fp8"),
     "calendar": (["--model.temporal_positions", "true"], "records do not carry"),
     "sensor": (["--task.kind", "cross_sensor", "--task.input_sensor", "hip"], "none of back, thigh"),
@@ -104,11 +104,11 @@ def test_wrong_calls_get_a_line_and_no_run(
     assert not (tmp_path / "run").exists()
 
 
-def test_misspelt_field_in_a_file_is_told_with_the_nearest(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_misspelled_field_in_a_file_is_told_with_the_nearest(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     config = tmp_path / "mine.yaml"
-    config.write_text("optimiser:\n  learning_rat: 1e-3\n")
+    config.write_text("optimizer:\n  learning_rat: 1e-3\n")
     assert main(["pretrain", "--config", str(config), "--run", str(tmp_path / "run")]) == 2
-    assert "did you mean optimiser.learning_rate?" in capsys.readouterr().err
+    assert "did you mean optimizer.learning_rate?" in capsys.readouterr().err
 
 
 def test_status_of_a_directory_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

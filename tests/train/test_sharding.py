@@ -7,10 +7,10 @@ import pytest
 
 from selfpab_jax.errors import ConfigError
 from selfpab_jax.model.config import ModelSettings
-from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.model.functional import make_functional
 from selfpab_jax.model.masking import TaskSettings
 from selfpab_jax.signal.normalization import Statistics
-from selfpab_jax.train.optimizer import OptimiserSettings, adamw, learning_rate
+from selfpab_jax.train.optimizer import OptimizerSettings, adamw, learning_rate
 from selfpab_jax.train.state import (
     MeshSettings,
     check_batch,
@@ -35,7 +35,7 @@ def objective(task: TaskSettings | None = None) -> Objective:
     task = task or TaskSettings()
     features = FEATURES // 2 if task.kind == "cross_sensor" else FEATURES
     statistics = Statistics(np.full(FEATURES, 0.5, np.float32), np.full(FEATURES, 0.3, np.float32), "plain")
-    return Objective(draw_blueprint(MODEL, features, features), task, statistics, ("back", "thigh"), 6)
+    return Objective(make_functional(MODEL, features, features), task, statistics, ("back", "thigh"), 6)
 
 
 def batch(step: int) -> np.ndarray:
@@ -44,11 +44,11 @@ def batch(step: int) -> np.ndarray:
 
 def curve(mesh_settings: MeshSettings, devices: int, task: TaskSettings | None = None, accumulate: int = 1) -> list:
     mesh = make_mesh(mesh_settings, jax.devices()[:devices])
-    settings = OptimiserSettings(batch_size=BATCH, steps=STEPS, learning_rate=5e-3, accumulate=accumulate)
+    settings = OptimizerSettings(batch_size=BATCH, steps=STEPS, learning_rate=5e-3, accumulate=accumulate)
     schedule = learning_rate(settings, STEPS, MODEL.width)
     update = adamw(settings, schedule)
     what = objective(task)
-    state = create_state(what.blueprint, update, mesh, jax.random.key(0))
+    state = create_state(what.functional, update, mesh, jax.random.key(0))
     take_step = train_step(what, update, schedule, mesh, seed=3, accumulate=accumulate)
     losses = []
     for step in range(STEPS):
@@ -85,17 +85,17 @@ def test_gradient_accumulation_gives_the_same_curve(single_device: list) -> None
 
 def test_state_is_created_sharded() -> None:
     mesh = make_mesh(MESHES["mixed"])
-    update = adamw(OptimiserSettings(), lambda step: jnp.float32(1e-3))
-    state = create_state(objective().blueprint, update, mesh, jax.random.key(0))
+    update = adamw(OptimizerSettings(), lambda step: jnp.float32(1e-3))
+    state = create_state(objective().functional, update, mesh, jax.random.key(0))
     kernel = "encoder.layers.0.expand.kernel"
-    for array in (state.parameters[kernel], state.optimiser[0].mu[kernel]):
+    for array in (state.parameters[kernel], state.optimizer[0].mu[kernel]):
         assert array.addressable_shards[0].data.shape == (16, 32)
 
 
 def test_initial_parameters_do_not_depend_on_the_mesh() -> None:
-    update = adamw(OptimiserSettings(), lambda step: jnp.float32(1e-3))
+    update = adamw(OptimizerSettings(), lambda step: jnp.float32(1e-3))
     one, many = (
-        create_state(objective().blueprint, update, make_mesh(settings, jax.devices()[:count]), jax.random.key(0))
+        create_state(objective().functional, update, make_mesh(settings, jax.devices()[:count]), jax.random.key(0))
         for settings, count in ((MeshSettings(), 1), (MESHES["mixed"], 8))
     )
     for name, array in one.parameters.items():
@@ -104,12 +104,12 @@ def test_initial_parameters_do_not_depend_on_the_mesh() -> None:
 
 def test_table_names_every_kind_of_parameter_and_the_bytes() -> None:
     mesh = make_mesh(MESHES["mixed"])
-    blueprint = objective().blueprint
-    table = sharding_table(blueprint, parameter_shardings(blueprint, mesh), mesh)
+    functional = objective().functional
+    table = sharding_table(functional, parameter_shardings(functional, mesh), mesh)
     assert "encoder.layers.0.attention.qkv_kernel" in table
     assert "encoder.layers.1." not in table
     assert "width:fsdp, heads:tensor" in table
-    assert f"{blueprint.parameter_count:,} parameters; a device holds" in table
+    assert f"{functional.parameter_count:,} parameters; a device holds" in table
 
 
 @pytest.mark.parametrize("sizes", [{"data": 3}, {"data": -1, "fsdp": 3}, {"data": 4, "fsdp": 4}])
@@ -120,7 +120,7 @@ def test_a_mesh_that_is_not_the_devices_is_refused(sizes: dict) -> None:
 
 def test_a_mesh_that_does_not_divide_the_model_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"mesh.tensor 8 does not divide the 4 heads"):
-        parameter_shardings(objective().blueprint, make_mesh(MeshSettings(data=1, tensor=8)))
+        parameter_shardings(objective().functional, make_mesh(MeshSettings(data=1, tensor=8)))
 
 
 def test_a_batch_that_does_not_divide_is_refused() -> None:

@@ -16,7 +16,7 @@ from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.train import loop as loop
 from selfpab_jax.train.config import DataSettings, PretrainSettings, ValidationSettings
 from selfpab_jax.train.meter import Meter
-from selfpab_jax.train.optimizer import OptimiserSettings
+from selfpab_jax.train.optimizer import OptimizerSettings
 from selfpab_jax.train.state import TrainState
 from selfpab_jax.train.step import StepMetrics, jitted_train_step
 
@@ -85,7 +85,7 @@ class Watched:
         settings = PretrainSettings(
             data=DataSettings(path=records),
             model=MODEL,
-            optimiser=OptimiserSettings(batch_size=8, steps=STEPS),
+            optimizer=OptimizerSettings(batch_size=8, steps=STEPS),
             validation=ValidationSettings(every_steps=EVERY, windows=8),
         )
         self.ending = loop.pretrain(settings, run)

@@ -1,4 +1,4 @@
-"""When the held-out loss is measured, when it ends a run, and the options of the optimiser."""
+"""When the held-out loss is measured, when it ends a run, and the options of the optimizer."""
 
 import json
 from pathlib import Path
@@ -11,11 +11,11 @@ import pytest
 from selfpab_jax.cli.main import main
 from selfpab_jax.train.config import ValidationSettings
 from selfpab_jax.train.loop import Validation
-from selfpab_jax.train.optimizer import OptimiserSettings, adamw
+from selfpab_jax.train.optimizer import OptimizerSettings, adamw
 
 SMALL = [
     "--model.width", "16", "--model.heads", "2", "--model.feedforward", "16", "--model.layers", "1",
-    "--model.compute", "float32", "--optimiser.batch_size", "8",
+    "--model.compute", "float32", "--optimizer.batch_size", "8",
 ]  # fmt: skip
 
 
@@ -36,7 +36,7 @@ def test_the_best_loss_is_kept_and_the_others_counted() -> None:
 
 def test_a_run_without_improvement_stops_early_and_stays_stopped(tiny_records: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    frozen = ["--optimiser.steps", "40", "--optimiser.schedule", "constant", "--optimiser.learning_rate", "1e-30"]
+    frozen = ["--optimizer.steps", "40", "--optimizer.schedule", "constant", "--optimizer.learning_rate", "1e-30"]
     checks = ["--validation.every_steps", "4", "--validation.windows", "8", "--validation.patience", "0.2"]
     command = ["pretrain", "--data.path", str(tiny_records), "--run", str(run), *SMALL, *frozen, *checks]
     assert main(command) == 0
@@ -52,7 +52,7 @@ def test_clipping_bounds_the_gradient_that_adamw_sees() -> None:
     gradient = {"w": jnp.full(4, 100.0)}
     first_moments = []
     for clip in (None, 1.0):
-        update = adamw(OptimiserSettings(clip_norm=clip, weight_decay=0.0), lambda step: jnp.float32(1e-3))
+        update = adamw(OptimizerSettings(clip_norm=clip, weight_decay=0.0), lambda step: jnp.float32(1e-3))
         _, state = update.update(gradient, update.init(gradient), gradient)
         moments = [leaf for leaf in jax.tree.leaves(state) if leaf.shape == (4,)]
         first_moments.append(float(np.linalg.norm(moments[0])))
@@ -65,7 +65,7 @@ def test_wandb_offline_keeps_the_run_on_disk(
     pytest.importorskip("wandb", reason="wandb is not installed (extra wandb): its log is not tried")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     run = tmp_path / "run"
-    options = ["--optimiser.steps", "3", "--log.every_steps", "1", "--log.wandb", "offline"]
+    options = ["--optimizer.steps", "3", "--log.every_steps", "1", "--log.wandb", "offline"]
     assert main(["pretrain", "--data.path", str(tiny_records), "--run", str(run), *SMALL, *options]) == 0
     assert list((run / "wandb").glob("offline-run-*/*.wandb"))
     assert (run / "log.jsonl").exists()

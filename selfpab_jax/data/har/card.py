@@ -1,4 +1,4 @@
-"""What a labelled data set is: its card, its recordings and its classes."""
+"""What a labeled data set is: its card, its recordings and its classes."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,7 +11,7 @@ from jaxtyping import Int32
 
 from selfpab_jax.data.sources.base import Recording, SourceFile
 
-# What a labelled data set declares of itself, and what reads it.
+# What a labeled data set declares of itself, and what reads it.
 
 AXES = ("x", "y", "z")
 
@@ -62,7 +62,7 @@ class DatasetCard:
         title: in words.
         description: a paragraph.
         citation: BibTeX.
-        licence: as its source states it.
+        license: as its source states it.
         homepage: where it is described.
         sensors: those that can be asked for, in the order of the channels.
         default_sensors: names of those that stand for lower back and thigh (or the one there is).
@@ -80,7 +80,7 @@ class DatasetCard:
     title: str
     description: str
     citation: str
-    licence: str
+    license: str
     homepage: str
     sensors: tuple[Sensor, ...]
     default_sensors: tuple[str, ...]
@@ -114,7 +114,7 @@ def card_of_fields(fields: Mapping[str, Any]) -> DatasetCard:
     return DatasetCard(**{**fields, **nested})
 
 
-class LabelledSource(Protocol):
+class LabeledSource(Protocol):
     """A `Source` with labels: its recordings' `labels_N` are class indices of the card, -1 where there is none."""
 
     @property
@@ -143,7 +143,7 @@ class LabelledSource(Protocol):
 
 # Published labels as class indices.
 
-UNLABELLED = -1
+UNLABELED = -1
 Label = int | str
 Classes = tuple[tuple[Label, str], ...]
 
@@ -223,5 +223,5 @@ def _indices(
         for label, count in zip(labels, counts, strict=True)
         if count and label is not None and label not in index and label not in none
     )
-    of_value = np.array([UNLABELLED if label is None else index.get(label, UNLABELLED) for label in labels], np.int32)
+    of_value = np.array([UNLABELED if label is None else index.get(label, UNLABELED) for label in labels], np.int32)
     return of_value[codes_N], notes

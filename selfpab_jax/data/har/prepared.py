@@ -1,4 +1,4 @@
-"""A labelled data set that its TFDS builder has prepared, read again."""
+"""A labeled data set that its TFDS builder has prepared, read again."""
 
 import json
 from collections.abc import Iterator
@@ -122,7 +122,7 @@ def _metadata(path: str) -> dict[str, Any]:
         metadata = json.loads((Path(path) / METADATA_FILE).read_text())
         return {name: metadata[name] for name in ("card", "channels", "index", "set_aside")}
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path}: not a labelled data set that this package prepared ({error})") from None
+        raise DataError(f"{path}: not a labeled data set that this package prepared ({error})") from None
 
 
 @lru_cache(maxsize=8)

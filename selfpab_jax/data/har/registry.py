@@ -1,4 +1,4 @@
-"""The labelled data sets by name."""
+"""The labeled data sets by name."""
 
 import difflib
 import importlib
@@ -42,7 +42,7 @@ def dataset_class(name: str) -> type[Published]:
 def open_dataset(
     name: str, path: str | Path, *, sensors: tuple[str, ...] = (), version: str | None = None, **options: Any
 ) -> Published | Prepared:
-    """A data set's recordings with labels: a `LabelledSource`.
+    """A data set's recordings with labels: a `LabeledSource`.
 
     Args:
         name: of `DATASETS`.

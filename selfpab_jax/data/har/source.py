@@ -34,7 +34,7 @@ def finite_pieces(
     return parts, (note,)
 
 
-# A labelled data set as a source of spectrogram records: pre-training data, held to what all sources are held to.
+# A labeled data set as a source of spectrogram records: pre-training data, held to what all sources are held to.
 
 
 @dataclass(frozen=True)

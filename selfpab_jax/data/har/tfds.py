@@ -1,4 +1,4 @@
-"""TFDS builders of the labelled data sets: ArrayRecord, no TensorFlow, one continuous recording an example."""
+"""TFDS builders of the labeled data sets: ArrayRecord, no TensorFlow, one continuous recording an example."""
 
 import shutil
 import tempfile
@@ -23,7 +23,7 @@ SPLIT = "train"
 """The only split: these data sets are made for cross-validation over subjects."""
 
 
-class LabelledBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class LabeledBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Base of the builders; `tfds.builder("harth", data_dir=..., sensors=("thigh",))` or `"harth/thigh"`.
 
     An example: `signal` (N, C) float32 in g on HUNT4's axes (NaN where a sample is missing), `label` (N,) int32 class
@@ -67,7 +67,7 @@ class LabelledBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         card = source.card
         return tfds.core.DatasetInfo(
             builder=self,
-            description=f"{card.description}\n\nLicence: {card.licence}. Sensors: {', '.join(source.channels)}.",
+            description=f"{card.description}\n\nLicense: {card.license}. Sensors: {', '.join(source.channels)}.",
             features=tfds.features.FeaturesDict(
                 {
                     "subject": tfds.features.Text(),
@@ -83,7 +83,7 @@ class LabelledBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             ),
             homepage=card.homepage,
             citation=card.citation,
-            license=card.licence,
+            license=card.license,
             disable_shuffling=True,
             metadata=tfds.core.MetadataDict(
                 card=card_fields(card),
@@ -147,7 +147,7 @@ def _define(name: str) -> None:
     by_hand = next((card.manual for card in source.CARDS if not card.downloads), None)
     type(
         source.__name__,
-        (LabelledBuilder,),
+        (LabeledBuilder,),
         {
             "__module__": __name__,
             "__doc__": source.CARDS[0].title,

@@ -23,7 +23,7 @@ def describe_text(records: Records) -> str:
         f"source {info.source}: {', '.join(info.channels)}",
         f"windows of {info.window_seconds:g} s every {info.shift_samples / settings.rate_hz:g} s at "
         f"{settings.rate_hz:g} Hz: {info.frames} frames of {info.features} features "
-        f"(Hann window {settings.fft_window}, hop {settings.fft_hop})" + (", labelled" if info.labels else ""),
+        f"(Hann window {settings.fft_window}, hop {settings.fft_hop})" + (", labeled" if info.labels else ""),
         "",
         f"{'split':<12}{'hours':>10}{'subjects':>10}{'windows':>10}{'shards':>8}{'MB':>10}",
     ]

@@ -32,7 +32,7 @@ def record_features(frames: int, features: int, labels: bool) -> "tfds.features.
             shape=(frames, features),
             dtype=np.float16,
             encoding=tfds.features.Encoding.BYTES,
-            doc="magnitudes, not normalised; feature c * F + f is bin f of channel c",
+            doc="magnitudes, not normalized; feature c * F + f is bin f of channel c",
         ),
         "subject": tfds.features.Text(),
         "recording": tfds.features.Text(doc="file, and stretch in it"),

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float32
 
+from selfpab_jax.errors import ConfigError
 from selfpab_jax.model.config import ModelSettings
 
 Progress = Callable[[str], None]
@@ -49,11 +50,11 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         for name in ("batch_size", "steps", "few_label_steps", "check_every", "patience"):
             if getattr(self, name) < 1:
-                raise ValueError(f"training.{name} is {getattr(self, name)}; it must be at least 1")
+                raise ConfigError(f"training.{name} is {getattr(self, name)}; it must be at least 1")
         if self.learning_rate is not None and self.learning_rate <= 0:
-            raise ValueError(f"training.learning_rate is {self.learning_rate}; it must be greater than 0")
+            raise ConfigError(f"training.learning_rate is {self.learning_rate}; it must be greater than 0")
         if not 0 <= self.averaging < 1:
-            raise ValueError(f"training.averaging is {self.averaging}; it must lie in [0, 1)")
+            raise ConfigError(f"training.averaging is {self.averaging}; it must lie in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,11 @@ class ForestSettings:
     """The random forest on hand-made features.
 
     Args:
-        seconds: lengths of the windows centred on each frame.
+        seconds: lengths of the windows centered on each frame.
         lengths: `all` puts the features of every length side by side; `best` takes the one length with the best
             inner validation, and the first one where labels are too few to validate.
         trees: of the forest.
-        rows_per_tree: largest bootstrap sample; neighbouring frames overlap, so that more rows add little but time.
+        rows_per_tree: largest bootstrap sample; neighboring frames overlap, so that more rows add little but time.
         min_samples_leaf: frames in a leaf.
         jobs: threads; -1 takes every core.
     """
@@ -79,9 +80,9 @@ class ForestSettings:
 
     def __post_init__(self) -> None:
         if not self.seconds or min(self.seconds) <= 0:
-            raise ValueError(f"forest.seconds is {self.seconds}; give one or more lengths above 0")
+            raise ConfigError(f"forest.seconds is {self.seconds}; give one or more lengths above 0")
         if self.trees < 1 or self.rows_per_tree < 1:
-            raise ValueError("forest.trees and forest.rows_per_tree must be at least 1")
+            raise ConfigError("forest.trees and forest.rows_per_tree must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class BaselineSettings:
 
     def __post_init__(self) -> None:
         if not 0 < self.validation_share < 1:
-            raise ValueError(f"validation_share is {self.validation_share}; it must lie between 0 and 1")
+            raise ConfigError(f"validation_share is {self.validation_share}; it must lie between 0 and 1")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Hand-made features in the time and frequency domain, of a window centred on each frame."""
+"""Hand-made features in the time and frequency domain, of a window centered on each frame."""
 
 from itertools import combinations, pairwise
 from typing import Any
@@ -16,7 +16,7 @@ from selfpab_jax.probe.dataset import Corpus
 from selfpab_jax.probe.splits import Fold
 from selfpab_jax.signal.stft import SpectrogramSettings
 
-# Hand-made features in the time and frequency domain, of a window centred on each frame.
+# Hand-made features in the time and frequency domain, of a window centered on each frame.
 
 BANDS_HZ = (0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3.5, 5.0, 7.5, 10.0)
 """Edges of the bands whose power is told: narrow around the rates of steps; the last band has no end."""
@@ -62,14 +62,14 @@ def features_of_frames(
 ) -> Float32[np.ndarray, "T K"]:
     """Features of a recording's frames.
 
-    A window is centred on its frame and shifted inside where it would cross the recording's ends; a recording that is
+    A window is centered on its frame and shifted inside where it would cross the recording's ends; a recording that is
     shorter is one window. C must be a multiple of 3: the axes of each sensor.
     """
     signal_CxN = _signals_with_magnitudes(signal_NxC)
     samples = signal_CxN.shape[1]
     window = min(round(seconds * settings.rate_hz), samples)
-    centres_T = np.arange(frames) * settings.fft_hop + settings.fft_window // 2
-    starts_T = np.clip(centres_T - window // 2, 0, samples - window)
+    centers_T = np.arange(frames) * settings.fft_hop + settings.fft_window // 2
+    starts_T = np.clip(centers_T - window // 2, 0, samples - window)
     windows_CxSxW = sliding_window_view(signal_CxN, window, axis=1)
     chunk = max(1, CHUNK_VALUES // (window * len(signal_CxN)))
     parts = [
@@ -98,8 +98,8 @@ def _features(x_TxCxW: Float32[np.ndarray, "T C W"], rate_hz: float) -> Float32[
     ordered = np.sort(x_TxCxW, axis=-1)
     quartiles = [_quantile(ordered, share) for share in (0.25, 0.5, 0.75)]
     mean = x_TxCxW.mean(-1)
-    centred = x_TxCxW - mean[..., None]
-    variance = np.square(centred).mean(-1)
+    centered = x_TxCxW - mean[..., None]
+    variance = np.square(centered).mean(-1)
     time = [
         mean,
         np.sqrt(variance),
@@ -110,19 +110,19 @@ def _features(x_TxCxW: Float32[np.ndarray, "T C W"], rate_hz: float) -> Float32[
         mean**2 + variance,
         np.abs(np.diff(x_TxCxW, axis=-1)).mean(-1),
     ]
-    each_TxCxK = np.stack([*time, *_spectral(centred, rate_hz)], axis=-1)
+    each_TxCxK = np.stack([*time, *_spectral(centered, rate_hz)], axis=-1)
     first, second = np.array(list(combinations(range(channels), 2))).T
-    covariance_TxCxC = centred @ centred.transpose(0, 2, 1) / window
+    covariance_TxCxC = centered @ centered.transpose(0, 2, 1) / window
     scale_TxP = np.sqrt(variance[:, first] * variance[:, second])
     correlation_TxP = covariance_TxCxC[:, first, second] / np.maximum(scale_TxP, 1e-12)
     return np.concatenate([each_TxCxK.reshape(frames, -1), correlation_TxP], axis=1).astype(np.float32)
 
 
-def _spectral(centred_TxCxW: np.ndarray, rate_hz: float) -> list[np.ndarray]:
+def _spectral(centered_TxCxW: np.ndarray, rate_hz: float) -> list[np.ndarray]:
     """Dominant frequency and its power, entropy, and the power in each band, in g²."""
-    window = centred_TxCxW.shape[-1]
+    window = centered_TxCxW.shape[-1]
     taper_W = np.hanning(window + 2)[1:-1].astype(np.float32)
-    spectrum = np.asarray(scipy.fft.rfft(centred_TxCxW * taper_W, axis=-1))
+    spectrum = np.asarray(scipy.fft.rfft(centered_TxCxW * taper_W, axis=-1))
     power = 2 * np.square(np.abs(spectrum))[..., 1:] / (window * np.square(taper_W).sum())
     frequency = np.arange(1, power.shape[-1] + 1) * rate_hz / window
     peak = power.argmax(-1)
@@ -135,7 +135,7 @@ def _spectral(centred_TxCxW: np.ndarray, rate_hz: float) -> list[np.ndarray]:
 
 
 def _quantile(ordered: np.ndarray, share: float) -> np.ndarray:
-    """Of values in order, linear between neighbours (as numpy.quantile, which would sort again)."""
+    """Of values in order, linear between neighbors (as numpy.quantile, which would sort again)."""
     place = share * (ordered.shape[-1] - 1)
     below, rest = int(place), np.float32(place % 1)
     above = min(below + 1, ordered.shape[-1] - 1)

@@ -62,7 +62,7 @@ class TrainingRows:
 def training_rows(
     corpus: Corpus, fold: Fold, share: float, seed: int, rows_mask_R: Bool[np.ndarray, " R"] | None
 ) -> TrainingRows:
-    """The labelled rows of the fold's training subjects, split by subject.
+    """The labeled rows of the fold's training subjects, split by subject.
 
     With a label budget each class must be on both sides of the split; where it is not, there is no validation.
 
@@ -90,7 +90,7 @@ def training_rows(
 
 
 def trainable_rows(corpus: Corpus, fold: Fold, rows_mask_R: Bool[np.ndarray, " R"] | None) -> Bool[np.ndarray, " R"]:
-    """The labelled rows of the fold's training subjects, in the unpadded signal and in the mask where there is one.
+    """The labeled rows of the fold's training subjects, in the unpadded signal and in the mask where there is one.
 
     Raises:
         DataError: fewer than two classes to train on.
@@ -177,7 +177,7 @@ class Series:
         mean_X: Float32[np.ndarray, " X"],
         std_X: Float32[np.ndarray, " X"],
     ) -> Float32[np.ndarray, "B N X"]:
-        """Standardised values of windows of so many frames; 0 beyond the recording's end."""
+        """Standardized values of windows of so many frames; 0 beyond the recording's end."""
         place_BxN = first_B[:, None] * self.stride + np.arange((frames - 1) * self.stride + self.reach)
         beyond_BxN = place_BxN >= self.counts[recording_B][:, None]
         place_BxN += self.firsts[recording_B][:, None]
@@ -185,7 +185,7 @@ class Series:
         x_BxNxX[beyond_BxN] = 0
         return x_BxNxX
 
-    def standardisation(self, recordings: Iterable[int]) -> tuple[Float32[np.ndarray, " X"], Float32[np.ndarray, " X"]]:
+    def standardization(self, recordings: Iterable[int]) -> tuple[Float32[np.ndarray, " X"], Float32[np.ndarray, " X"]]:
         """Mean and standard deviation of each feature over these recordings; features that never vary keep 1."""
         chosen = list(recordings)
         count = self.counts[chosen].sum()

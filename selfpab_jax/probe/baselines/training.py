@@ -67,7 +67,7 @@ class TrainingState(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """Numbers of the optimiser; arguments of the compiled step."""
+    """Numbers of the optimizer; arguments of the compiled step."""
 
     learning_rate: Float[Array, ""]
     weight_decay: Float[Array, ""]
@@ -76,7 +76,7 @@ class Rates(NamedTuple):
 
 
 class CompiledNetwork:
-    """Initialisation, training step and prediction of an architecture; each is compiled once a shape."""
+    """Initialization, training step and prediction of an architecture; each is compiled once a shape."""
 
     def __init__(self, architecture: Architecture):
         abstract = nnx.eval_shape(lambda: architecture.build(nnx.Rngs(params=0)))
@@ -88,7 +88,7 @@ class CompiledNetwork:
         groups = sorted({name.split(".")[0] for name in self.names})
         self._trained = architecture.trained or tuple(groups)
 
-        def initialise(seed: Array) -> TrainingState:
+        def initialize(seed: Array) -> TrainingState:
             state = nnx.state(architecture.build(nnx.Rngs(params=jax.random.key(seed))), nnx.Param)
             return self.start(dict(zip(self.names, jax.tree.leaves(state), strict=True)))
 
@@ -97,7 +97,7 @@ class CompiledNetwork:
             return module(x_BxNxX, keys_B).astype(jnp.float32)
 
         self._logits = logits
-        self.initialise = jax.jit(initialise)
+        self.initialize = jax.jit(initialize)
         self.predict = jax.jit(lambda parameters, x_BxNxX: jax.nn.softmax(logits(parameters, x_BxNxX, None)))
         self.step = jax.jit(self._step, donate_argnums=0)
 
@@ -159,7 +159,7 @@ def _of(parameters: Parameters, groups: tuple[str, ...]) -> Parameters:
 
 
 class Batch(NamedTuple):
-    """Standardised windows with the label and the weight of each frame; weight 0 where a frame is not trained on."""
+    """Standardized windows with the label and the weight of each frame; weight 0 where a frame is not trained on."""
 
     x_BxNxX: Float32[np.ndarray, "B N X"]
     labels_BxT: Int32[np.ndarray, "B T"]
@@ -167,7 +167,7 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Standardised:
+class Standardized:
     """A series with the mean and deviation that a fold goes by."""
 
     series: Series
@@ -183,7 +183,7 @@ class Standardised:
 
 def training_batches(
     corpus: Corpus,
-    inputs: Standardised,
+    inputs: Standardized,
     rows_R: Bool[np.ndarray, " R"],
     *,
     batch_size: int,
@@ -229,7 +229,7 @@ def training_batches(
 
 
 def prediction_batches(
-    corpus: Corpus, inputs: Standardised, windows_W: Int[np.ndarray, " W"], batch_size: int
+    corpus: Corpus, inputs: Standardized, windows_W: Int[np.ndarray, " W"], batch_size: int
 ) -> Iterator[tuple[Int[np.ndarray, " b"], Float32[np.ndarray, "B N X"]]]:
     """Every window once, by length, and its values; the last batch of a length is filled up with its last window."""
     lengths = corpus.windows.length_W[windows_W]
@@ -261,7 +261,7 @@ def fit_predict_network(
 ) -> BaselinePrediction:
     """Train a network from scratch on a fold and predict its test subjects.
 
-    Inputs are standardised over all recordings of the training subjects, labelled or not. Training stops where the
+    Inputs are standardized over all recordings of the training subjects, labeled or not. Training stops where the
     macro-F1 of held-out training subjects stops improving; with `refit` the network is then trained once more, on all
     training subjects, for as many steps as were best. With too few labels to validate, the number of steps is fixed.
 
@@ -272,7 +272,7 @@ def fit_predict_network(
     rows = training_rows(corpus, fold, settings.validation_share, seed, rows_mask_R)
     series = series_of(corpus, architecture.reads)
     own = [i for i, recording in enumerate(corpus.recordings) if recording.subject in fold.train]
-    inputs = Standardised(series, *series.standardisation(own))
+    inputs = Standardized(series, *series.standardization(own))
     trainer = _Trainer(corpus, inputs, compiled(architecture), architecture.learning_rate, settings, seed, fold.name)
     say = progress or (lambda line: None)
     description: dict[str, Any] = {"parameters": trainer.network.parameter_count, "validation": rows.split}
@@ -291,7 +291,7 @@ def fit_predict_network(
 
 def predict_windows(
     corpus: Corpus,
-    inputs: Standardised,
+    inputs: Standardized,
     network: CompiledNetwork,
     parameters: Parameters,
     windows_W: Int[np.ndarray, " W"],
@@ -309,7 +309,7 @@ def predict_windows(
 
 
 def rates(training: TrainingSettings, own_rate: float, number: int) -> Rates:
-    """The optimiser's numbers at a step: a linear warm-up, then constant, as the moving average does the annealing."""
+    """The optimizer's numbers at a step: a linear warm-up, then constant, as the moving average does the annealing."""
     peak = training.learning_rate or own_rate
     rate = peak * min(1.0, (number + 1) / max(1, training.warmup_steps))
     clip = math.inf if training.clip_norm is None else training.clip_norm
@@ -321,7 +321,7 @@ class _Trainer:
     """Training runs of one network on one fold."""
 
     corpus: Corpus
-    inputs: Standardised
+    inputs: Standardized
     network: CompiledNetwork
     own_rate: float
     settings: BaselineSettings
@@ -340,7 +340,7 @@ class _Trainer:
             random_starts=training.random_starts,
             balanced=self.settings.class_weight == "balanced",
         )
-        state = self.network.initialise(self.seed)
+        state = self.network.initialize(self.seed)
         for number, batch in zip(range(steps), batches, strict=False):
             state, loss = self.network.step(state, *batch, rates(training, self.own_rate, number), self.seed, number)
             yield number + 1, state, loss

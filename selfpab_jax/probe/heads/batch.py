@@ -50,7 +50,7 @@ class Jobs:
         train_JxS: the subjects that each trains on.
         seed_J: of the initial parameters.
         learning_rate_J: at the first step.
-        weight_decay_J: see `HeadSettings.optimiser`.
+        weight_decay_J: see `HeadSettings.optimizer`.
         validation_JxS: the subjects that each is measured on at every stopping point.
         stop_J: the stopping point after which its parameters stay as they are, counted from 1; all points where 0.
         rows_GxR: sets of rows, a label budget each; the first dimension is 1 where all rows count.
@@ -185,7 +185,7 @@ STEADY = 1e-6
 """A feature whose deviation is at most this is constant, and is left at its scale."""
 
 
-def centre(rows: Rows, used: np.ndarray) -> Float32[np.ndarray, " E"]:
+def center(rows: Rows, used: np.ndarray) -> Float32[np.ndarray, " E"]:
     """A point amid the rows, subtracted from all of them for the sake of float32's digits.
 
     Each job's own mean is then taken relative to it, so that it cancels, whichever rows it came from.
@@ -195,9 +195,9 @@ def centre(rows: Rows, used: np.ndarray) -> Float32[np.ndarray, " E"]:
 
 
 def job_moments(
-    rows: Rows, jobs: Jobs, used: np.ndarray, centre_E: Float32[np.ndarray, " E"]
+    rows: Rows, jobs: Jobs, used: np.ndarray, center_E: Float32[np.ndarray, " E"]
 ) -> tuple[Float32[np.ndarray, "J E"], Float32[np.ndarray, "J E"]]:
-    """Mean, relative to `centre_E`, and deviation; one pass over the rows for all jobs, one product a chunk.
+    """Mean, relative to `center_E`, and deviation; one pass over the rows for all jobs, one product a chunk.
 
     Jobs that share their rows (candidates, seeds) share their sums too.
     """
@@ -215,7 +215,7 @@ def job_moments(
         return np.pad(mask_UxN, ((0, 0), (0, missing))), features_RxE[np.pad(chosen, (0, missing))]
 
     for mask_UxN, x_NxE in read_ahead(read, -(-len(used) // CHUNK)):
-        some_sums_UxE, some_squares_UxE = _sums(mask_UxN, x_NxE, centre_E)
+        some_sums_UxE, some_squares_UxE = _sums(mask_UxN, x_NxE, center_E)
         count_U += mask_UxN.sum(1, keepdims=True)
         sums_UxE += some_sums_UxE
         squares_UxE += some_squares_UxE
@@ -227,7 +227,7 @@ def job_moments(
 
 
 @jax.jit
-def _sums(mask_UxN: Array, x_NxE: Array, centre_E: Array) -> tuple[Float[Array, "U E"], Float[Array, "U E"]]:
-    weight_UxN, x_NxE = mask_UxN.astype(jnp.float32), x_NxE.astype(jnp.float32) - centre_E
+def _sums(mask_UxN: Array, x_NxE: Array, center_E: Array) -> tuple[Float[Array, "U E"], Float[Array, "U E"]]:
+    weight_UxN, x_NxE = mask_UxN.astype(jnp.float32), x_NxE.astype(jnp.float32) - center_E
     exact = jax.lax.Precision.HIGHEST
     return jnp.matmul(weight_UxN, x_NxE, precision=exact), jnp.matmul(weight_UxN, jnp.square(x_NxE), precision=exact)

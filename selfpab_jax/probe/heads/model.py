@@ -24,9 +24,9 @@ class HeadSettings:
     Args:
         kind: `linear`, D -> Y, or `mlp`, D -> hidden -> Y with a ReLU, as the original's downstream head.
         hidden: width of the MLP's hidden layer.
-        standardise: features are standardised by the job's own training rows. The original does not.
+        standardize: features are standardized by the job's own training rows. The original does not.
         class_weights: every class counts the same, by the job's own training rows; else every row does.
-        optimiser: `adam`, whose weight decay is a gradient (an L2 penalty), or `adamw`, whose is decoupled. Biases and
+        optimizer: `adam`, whose weight decay is a gradient (an L2 penalty), or `adamw`, whose is decoupled. Biases and
             layer shares do not decay.
         beta1: decay of the first moment.
         beta2: decay of the second moment; both as in the original.
@@ -36,14 +36,14 @@ class HeadSettings:
         epochs: passes over the training rows, and the number of points where stopping is possible.
         min_steps: the least number of steps, however few the rows are.
         seed: of the order of the rows.
-        memory_gib: jobs are trained in groups whose parameters and optimiser fit into so much.
+        memory_gib: jobs are trained in groups whose parameters and optimizer fit into so much.
     """
 
     kind: Literal["linear", "mlp"] = "linear"
     hidden: int = 1028
-    standardise: bool = True
+    standardize: bool = True
     class_weights: bool = False
-    optimiser: Literal["adam", "adamw"] = "adam"
+    optimizer: Literal["adam", "adamw"] = "adam"
     beta1: float = 0.9
     beta2: float = 0.98
     decay: float = 0.8
@@ -55,7 +55,7 @@ class HeadSettings:
     memory_gib: float = 4.0
 
     def __post_init__(self) -> None:
-        for name, allowed in (("kind", ("linear", "mlp")), ("optimiser", ("adam", "adamw"))):
+        for name, allowed in (("kind", ("linear", "mlp")), ("optimizer", ("adam", "adamw"))):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"head.{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
         for name in ("hidden", "batch_size", "epochs", "min_steps", "decay_steps"):
@@ -107,8 +107,8 @@ def head_logits(
 ) -> Float[Array, "B Y"]:
     """Logits of rows whose L layers of width D lie side by side, E = L * D.
 
-    The layers' shares and the standardisation are folded into the first matrix: mapped over jobs, the product with
-    the rows is one of (B, E) with (E, J * H), and no job has standardised rows of its own.
+    The layers' shares and the standardization are folded into the first matrix: mapped over jobs, the product with
+    the rows is one of (B, E) with (E, J * H), and no job has standardized rows of its own.
     """
     weight_DxH = head["weight_DxH"]
     share_L = jax.nn.softmax(head["mix_L"])
@@ -144,8 +144,8 @@ class TrainedHeads:
 
     Attributes:
         head: parameters, each with a leading axis of jobs; empty where only the validation was wanted.
-        centre_E: subtracted from every row.
-        mean_JxE: the job's own, relative to the centre; zero where features are not standardised.
+        center_E: subtracted from every row.
+        mean_JxE: the job's own, relative to the center; zero where features are not standardized.
         deviation_JxE: likewise, one where they are not.
         validation_JxPxYxY: confusion (truth, prediction) of the validation rows at each stopping point; all zero where
             a head had diverged.
@@ -153,7 +153,7 @@ class TrainedHeads:
     """
 
     head: dict[str, Float32[np.ndarray, "J ..."]]
-    centre_E: Float32[np.ndarray, " E"]
+    center_E: Float32[np.ndarray, " E"]
     mean_JxE: Float32[np.ndarray, "J E"]
     deviation_JxE: Float32[np.ndarray, "J E"]
     validation_JxPxYxY: Float64[np.ndarray, "J P Y Y"]
@@ -167,7 +167,7 @@ def predict_rows(
     head, mean, deviation = jax.tree.map(
         lambda a: jnp.asarray(a[jobs_K]), (trained.head, trained.mean_JxE, trained.deviation_JxE)
     )
-    features_RxE, centre_E = rows.features_RxE, jnp.asarray(trained.centre_E)
+    features_RxE, center_E = rows.features_RxE, jnp.asarray(trained.center_E)
 
     def read(chunk: int) -> np.ndarray:
         part = chosen[chunk * CHUNK : (chunk + 1) * CHUNK]
@@ -175,7 +175,7 @@ def predict_rows(
         return np.pad(x_NxE, ((0, CHUNK - len(part)), (0, 0)))  # one shape, one compilation
 
     outputs = [
-        np.asarray(_probabilities(head, mean, deviation, centre_E, x_NxE))
+        np.asarray(_probabilities(head, mean, deviation, center_E, x_NxE))
         for x_NxE in read_ahead(read, -(-len(chosen) // CHUNK))
     ]
     classes = trained.validation_JxPxYxY.shape[-1]
@@ -183,6 +183,6 @@ def predict_rows(
 
 
 @jax.jit
-def _probabilities(head: Head, mean: Array, deviation: Array, centre_E: Array, x_NxE: Array) -> Float[Array, "K N Y"]:
-    x_NxE = x_NxE.astype(jnp.float32) - centre_E
+def _probabilities(head: Head, mean: Array, deviation: Array, center_E: Array, x_NxE: Array) -> Float[Array, "K N Y"]:
+    x_NxE = x_NxE.astype(jnp.float32) - center_E
     return jax.nn.softmax(jax.vmap(head_logits, (0, 0, 0, None))(head, mean, deviation, x_NxE), axis=-1)

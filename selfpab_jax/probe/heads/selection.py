@@ -26,7 +26,7 @@ RowMasks = Mapping[tuple[str, int], Bool[np.ndarray, " R"]]
 class SelectionSettings:
     """How learning rate, weight decay and stopping point are chosen, for each fold and seed by itself.
 
-    The first of each tuple is taken where nothing can be chosen and where scores tie. With standardised features and
+    The first of each tuple is taken where nothing can be chosen and where scores tie. With standardized features and
     Adam, whose steps are about the learning rate long, three decades go from a head that barely leaves its start to one
     that fits what is separable; with the stopping point that is the finer scale of the same thing. The weight decay is
     an L2 penalty for few labels, where 0 overfits.
@@ -144,12 +144,12 @@ def make_tasks(
                 masks.append(row_masks[fold.name, seed] | np.isin(subjects, fold.test)[rows.subject_R])
             labels_r = rows.label_R[masks[-1] & train_S[rows.subject_R] & (rows.label_R >= 0)]
             if not len(labels_r) or labels_r.min() == labels_r.max():
-                lack = "one class only" if len(labels_r) else "no labelled row"
+                lack = "one class only" if len(labels_r) else "no labeled row"
                 notes.append(f"{fold.name}, seed {seed}: left out, {lack} to train on")
                 continue
             kept.append((fold, seed, train_S, len(masks) - 1))
     if not kept:
-        raise DataError("no fold has labelled rows of two classes to train on; check labels, folds and label budget")
+        raise DataError("no fold has labeled rows of two classes to train on; check labels, folds and label budget")
     kept_folds, kept_seeds, trains, groups = zip(*kept, strict=True)
     return Tasks(kept_folds, kept_seeds, np.stack(trains), np.array(groups), np.stack(masks)), tuple(notes)
 
@@ -229,8 +229,8 @@ def _splits(tasks: Tasks, subjects: Sequence[str], selection: SelectionSettings,
     splits: list[tuple[int, Sequence[str], Sequence[str]]] = []
     for task, (fold, seed) in enumerate(zip(tasks.folds, tasks.seeds, strict=True)):
         # A budget of people leaves the others without a label: they can neither train nor be chosen on.
-        labelled = np.unique(rows.subject_R[tasks.rows_GxR[tasks.group_J[task]] & (rows.label_R >= 0)])
-        people = [name for name in fold.train if name in {subjects[index] for index in labelled}]
+        labeled = np.unique(rows.subject_R[tasks.rows_GxR[tasks.group_J[task]] & (rows.label_R >= 0)])
+        people = [name for name in fold.train if name in {subjects[index] for index in labeled}]
         if selection.choose == "test":
             splits.append((task, fold.train, fold.test))
         elif len(people) < 2:

@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from selfpab_jax.errors import DataError
-from selfpab_jax.probe.heads.batch import Jobs, Rows, ShuffledRows, centre, job_moments, read_ahead
+from selfpab_jax.probe.heads.batch import Jobs, Rows, ShuffledRows, center, job_moments, read_ahead
 from selfpab_jax.probe.heads.model import Head, HeadSettings, TrainedHeads, cross_entropy, head_logits, init_head
 
 # A training step and a validation of one head, and both compiled for many of them side by side.
@@ -44,7 +44,7 @@ class Batch(NamedTuple):
 class Updates(NamedTuple):
     """What of the settings is compiled into the step."""
 
-    optimiser: str
+    optimizer: str
     beta1: float
     beta2: float
     decay: float
@@ -62,7 +62,7 @@ class Updates(NamedTuple):
 
 @lru_cache(maxsize=8)
 def programs(settings: Updates, mapped: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The compiled step (head, moments, job, centre, batch, n) and validation (head, job, centre, batch)."""
+    """The compiled step (head, moments, job, center, batch, n) and validation (head, job, center, batch)."""
     adam = settings.adam()
 
     def step(head: Head, moments: optax.OptState, job: JobArrays, batch: Batch, n: Int[Array, ""]) -> Any:
@@ -74,11 +74,11 @@ def programs(settings: Updates, mapped: bool) -> tuple[Callable[..., Any], Calla
 
         gradient = jax.grad(loss)(head)
         decay = {name: job.weight_decay * float(name in ("weight_DxH", "out_HxY")) for name in head}
-        if settings.optimiser == "adam":
+        if settings.optimizer == "adam":
             gradient = {name: gradient[name] + decay[name] * head[name] for name in head}
         with jax.numpy_dtype_promotion("standard"):  # optax raises floats to whole powers
             update, moments = cast(tuple[Head, optax.OptState], adam.update(gradient, moments))
-        if settings.optimiser == "adamw":
+        if settings.optimizer == "adamw":
             update = {name: update[name] + decay[name] * head[name] for name in head}
         rate = job.learning_rate * jnp.float32(settings.decay) ** (n.astype(jnp.float32) / settings.decay_steps)
         goes_on = n < job.last_step
@@ -98,12 +98,12 @@ def programs(settings: Updates, mapped: bool) -> tuple[Callable[..., Any], Calla
         step = jax.vmap(step, (0, adam_axes, 0, None, None), (0, adam_axes))
         validate = jax.vmap(validate, (0, 0, None))
 
-    def centred(centre_E: Array, batch: Batch) -> Batch:
-        return batch._replace(x_BxE=batch.x_BxE.astype(jnp.float32) - centre_E)
+    def centered(center_E: Array, batch: Batch) -> Batch:
+        return batch._replace(x_BxE=batch.x_BxE.astype(jnp.float32) - center_E)
 
     return (
-        jax.jit(lambda h, m, job, c, b, n: step(h, m, job, centred(c, b), n), donate_argnums=(0, 1)),
-        jax.jit(lambda h, job, c, b: validate(h, job, centred(c, b))),
+        jax.jit(lambda h, m, job, c, b, n: step(h, m, job, centered(c, b), n), donate_argnums=(0, 1)),
+        jax.jit(lambda h, job, c, b: validate(h, job, centered(c, b))),
     )
 
 
@@ -113,7 +113,7 @@ CHUNK = 2048
 """Rows that are validated at a time."""
 
 VALIDATED_ROWS = 256
-"""Rows of each subject and class that stopping is decided on; neighbouring frames tell little new."""
+"""Rows of each subject and class that stopping is decided on; neighboring frames tell little new."""
 
 Progress = Callable[[str], None]
 
@@ -139,7 +139,7 @@ def train_jobs(
     Args:
         rows: features, labels, subjects.
         jobs: which rows train and validate which head.
-        settings: the head and its optimiser.
+        settings: the head and its optimizer.
         classes: Y.
         sequential: one job after another, through the same function without `vmap`: for comparison.
         keep_heads: whether the parameters are wanted, or the validation alone.
@@ -151,7 +151,7 @@ def train_jobs(
     counts_JxY = jobs.counts_JxY(rows, classes)
     if not counts_JxY.any(1).all():
         raise DataError(
-            f"head {int(np.argmin(counts_JxY.any(1)))} has no labelled row to train on; "
+            f"head {int(np.argmin(counts_JxY.any(1)))} has no labeled row to train on; "
             "check the subjects of its fold and the label budget"
         )
     used = np.flatnonzero(jobs.used_rows(rows, jobs.train_JxS))
@@ -159,7 +159,7 @@ def train_jobs(
     total = max(settings.epochs * order.steps_per_epoch, settings.min_steps)
     steps_P = np.round(total * np.arange(1, settings.epochs + 1) / settings.epochs).astype(np.int64)
 
-    centre_E = centre(rows, used)
+    center_E = center(rows, used)
     layers, width = rows.features_RxLxD.shape[1:]
     most = int(settings.memory_gib * 2**30) // settings.bytes_of_job(layers, width, classes)
     groups = len(jobs) if sequential else -(-len(jobs) // max(1, most))
@@ -167,11 +167,11 @@ def train_jobs(
     for number, chosen in enumerate(np.array_split(np.arange(len(jobs)), groups)):
         name = f"{settings.kind} heads" if groups == 1 else f"{settings.kind} heads, group {number + 1} of {groups}"
         say = None if progress is None else partial(_say, progress, name, settings.epochs)
-        run = _Run(rows, jobs.take(chosen), settings, classes, order, steps_P, centre_E, not sequential)
+        run = _Run(rows, jobs.take(chosen), settings, classes, order, steps_P, center_E, not sequential)
         results.append(run.train(counts_JxY[chosen], keep_heads, say))
     return TrainedHeads(
         {name: np.concatenate([result.head[name] for result in results]) for name in results[0].head},
-        centre_E,
+        center_E,
         np.concatenate([result.mean_JxE for result in results]),
         np.concatenate([result.deviation_JxE for result in results]),
         np.concatenate([result.validation_JxPxYxY for result in results]),
@@ -216,11 +216,11 @@ class _Run:
         classes: int,
         order: ShuffledRows,
         steps_P: np.ndarray,
-        centre_E: np.ndarray,
+        center_E: np.ndarray,
         mapped: bool,
     ):
         self.rows, self.jobs, self.settings, self.classes = rows, jobs, settings, classes
-        self.order, self.steps_P, self.centre_E, self.mapped = order, steps_P, centre_E, mapped
+        self.order, self.steps_P, self.center_E, self.mapped = order, steps_P, center_E, mapped
         self.features_RxE = rows.features_RxE
 
     def train(self, counts_JxY: np.ndarray, keep_heads: bool, say: Callable[[int, int], None] | None) -> TrainedHeads:
@@ -234,17 +234,17 @@ class _Run:
             arrays, head = jax.tree.map(lambda a: a[0], (arrays, head))
         moments = Updates.of(self.settings).adam().init(head)
         step, validate = programs(Updates.of(self.settings), self.mapped)
-        centre_E = jnp.asarray(self.centre_E)
+        center_E = jnp.asarray(self.center_E)
 
         chosen, weights = validation_rows(self.rows, jobs)
         confusions = np.zeros((len(jobs), len(self.steps_P), self.classes, self.classes))
         batches, done = self._batches(int(self.steps_P[last_P.max() - 1])), 0
         for point in range(int(last_P.max())):
             for n in range(done, int(self.steps_P[point])):
-                head, moments = step(head, moments, arrays, centre_E, next(batches), np.int32(n))
+                head, moments = step(head, moments, arrays, center_E, next(batches), np.int32(n))
             done = int(self.steps_P[point])
             for batch in self._validation_batches(chosen, weights):
-                confusions[:, point] += np.asarray(validate(head, arrays, centre_E, batch))
+                confusions[:, point] += np.asarray(validate(head, arrays, center_E, batch))
             if say is not None:
                 say(len(jobs), point + 1)
         if not keep_heads:
@@ -252,15 +252,15 @@ class _Run:
         elif not self.mapped:
             head = jax.tree.map(lambda a: a[None], head)
         return TrainedHeads(
-            jax.tree.map(np.asarray, head), self.centre_E, mean_JxE, deviation_JxE, confusions, self.steps_P
+            jax.tree.map(np.asarray, head), self.center_E, mean_JxE, deviation_JxE, confusions, self.steps_P
         )
 
     def _job_arrays(self, counts_JxY: np.ndarray, last_step_J: np.ndarray) -> tuple[Any, tuple[np.ndarray, np.ndarray]]:
         jobs, shape = self.jobs, (len(self.jobs), self.features_RxE.shape[1])
-        if self.settings.standardise:
-            moments = job_moments(self.rows, jobs, self.order.rows_N, self.centre_E)
+        if self.settings.standardize:
+            moments = job_moments(self.rows, jobs, self.order.rows_N, self.center_E)
         else:
-            moments = np.broadcast_to(-self.centre_E, shape), np.ones(shape, np.float32)
+            moments = np.broadcast_to(-self.center_E, shape), np.ones(shape, np.float32)
         weight_JxY = np.ones(counts_JxY.shape, np.float32)
         if self.settings.class_weights:
             present_J = (counts_JxY > 0).sum(1, keepdims=True)

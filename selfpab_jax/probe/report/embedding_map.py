@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int, Int64
 from matplotlib.axes import Axes
 
-from selfpab_jax.probe.report.figures import brief, colour, marker, picture
+from selfpab_jax.probe.report.figures import brief, color, marker, picture
 
 Method = Literal["tsne", "pca"]
 NAMED_SUBJECTS = 12  # more than these cannot be told apart by a legend
@@ -35,7 +35,7 @@ class EmbeddingMap:
 def choose_rows(
     labels_R: Int[np.ndarray, " R"], subjects_R: Int[np.ndarray, " R"], *, count: int = 2000, seed: int = 0
 ) -> Int64[np.ndarray, " n"]:
-    """At most `count` labelled rows in ascending order, taken in turn from every class of every subject.
+    """At most `count` labeled rows in ascending order, taken in turn from every class of every subject.
 
     Equal shares show rare classes too, which a plain draw would lose.
     """
@@ -50,7 +50,7 @@ def choose_rows(
 
 
 def project(features_NxD: Float[np.ndarray, "N D"], *, method: Method, seed: int = 0) -> Float64[np.ndarray, "N 2"]:
-    """Standardised features in the plane, by scikit-learn: their first principal components, or t-SNE of the first 50.
+    """Standardized features in the plane, by scikit-learn: their first principal components, or t-SNE of the first 50.
 
     Raises:
         ValueError: fewer than 3 frames, or values that are not finite.
@@ -71,19 +71,19 @@ def project(features_NxD: Float[np.ndarray, "N D"], *, method: Method, seed: int
 
 
 def draw_embedding(embedding: EmbeddingMap, classes: tuple[str, ...], path: Path) -> None:
-    """Two panels of the same points: coloured by class, and by subject."""
+    """Two panels of the same points: colored by class, and by subject."""
     labels, subjects = np.asarray(embedding.labels_N), np.asarray(embedding.subjects_N)
     names = sorted(set(embedding.subjects_N))
     with picture(path, 12.5, 6) as figure:
         by_class, by_subject = figure.subplots(1, 2)
         for y in np.unique(labels):
-            _scatter(by_class, embedding.points_Nx2[labels == y], colour(y), marker(y), brief(classes[y]))
+            _scatter(by_class, embedding.points_Nx2[labels == y], color(y), marker(y), brief(classes[y]))
         spectrum = matplotlib.colormaps["turbo"]
         for i, name in enumerate(names):
-            shade = colour(i) if len(names) <= NAMED_SUBJECTS else spectrum(i / len(names))
+            shade = color(i) if len(names) <= NAMED_SUBJECTS else spectrum(i / len(names))
             _scatter(by_subject, embedding.points_Nx2[subjects == name], shade, marker(i), brief(name, 14))
         by_class.set_title("by class", loc="left", fontsize=10)
-        title = "by subject" if len(names) <= NAMED_SUBJECTS else f"by subject ({len(names)}: a colour and mark each)"
+        title = "by subject" if len(names) <= NAMED_SUBJECTS else f"by subject ({len(names)}: a color and mark each)"
         by_subject.set_title(title, loc="left", fontsize=10)
         _legend(by_class, len(np.unique(labels)))
         if len(names) <= NAMED_SUBJECTS:

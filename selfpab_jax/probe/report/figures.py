@@ -1,4 +1,4 @@
-"""What the probe's pictures share: colours that colour-blind people tell apart, and text taken as it is."""
+"""What the probe's pictures share: colors that color-blind people tell apart, and text taken as it is."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -12,10 +12,10 @@ from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-# What the probe's pictures share: colours that colour-blind people tell apart, and text taken as it is.
+# What the probe's pictures share: colors that color-blind people tell apart, and text taken as it is.
 
 # Okabe and Ito's palette without its yellow, which is too pale on white; then darker and lighter relatives.
-COLOURS = (
+COLORS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444",
     "#882255", "#999933", "#332288", "#AA9A80", "#117733",
 )  # fmt: skip
@@ -47,13 +47,13 @@ def brief(name: str, letters: int = 28) -> str:
     return f" {name}" if name.startswith("_") else name  # matplotlib hides names with a leading underscore
 
 
-def colour(index: int) -> str:
+def color(index: int) -> str:
     """Of the class, arm or subject with this index."""
-    return COLOURS[index % len(COLOURS)]
+    return COLORS[index % len(COLORS)]
 
 
 def marker(index: int) -> str:
-    """Changes with every index and out of step with the colours, so that pairs repeat late."""
+    """Changes with every index and out of step with the colors, so that pairs repeat late."""
     return MARKERS[index % len(MARKERS)]
 
 
@@ -73,7 +73,7 @@ class Range:
 class ArmScores:
     """What a picture needs of an arm: its name, its score, and that of each subject and class.
 
-    `hue` is the index of its colour, the same in every picture.
+    `hue` is the index of its color, the same in every picture.
     """
 
     title: str
@@ -154,7 +154,7 @@ def draw_classes(arms: Sequence[ArmScores], classes: tuple[str, ...], path: Path
             )
             place = rows - 0.4 + thick * (i + 0.5)
             shown = np.isfinite(mean)
-            axis.barh(place[shown], mean[shown], 0.86 * thick, color=colour(arm.hue), label=brief(arm.title, 60), lw=0)
+            axis.barh(place[shown], mean[shown], 0.86 * thick, color=color(arm.hue), label=brief(arm.title, 60), lw=0)
             whole = np.isfinite(low) & np.isfinite(high) & shown
             reach = np.maximum([(mean - low)[whole], (high - mean)[whole]], 0)
             axis.errorbar(mean[whole], place[whole], xerr=reach, fmt="none", ecolor="0.15", elinewidth=0.9)
@@ -187,13 +187,13 @@ def draw_arms(arms: Sequence[ArmScores], published: Sequence[tuple[str, float]],
         for y, arm in enumerate(arms):
             values = 100 * np.array(list(arm.subjects.values()))
             height = y + generator.uniform(-0.2, 0.2, len(values))
-            axis.scatter(values, height, s=12, color=colour(arm.hue), alpha=0.35, lw=0)
+            axis.scatter(values, height, s=12, color=color(arm.hue), alpha=0.35, lw=0)
             score = arm.score
             if np.isfinite([score.low, score.high]).all():
                 axis.plot(
-                    [100 * score.low, 100 * score.high], [y, y], color=colour(arm.hue), lw=3.2, solid_capstyle="butt"
+                    [100 * score.low, 100 * score.high], [y, y], color=color(arm.hue), lw=3.2, solid_capstyle="butt"
                 )
-            axis.scatter([100 * score.mean], [y], s=70, color=colour(arm.hue), edgecolor="white", lw=1, zorder=3)
+            axis.scatter([100 * score.mean], [y], s=70, color=color(arm.hue), edgecolor="white", lw=1, zorder=3)
             axis.annotate(
                 f"{100 * score.mean:.1f}", (100 * score.mean, y), (0, 9), textcoords="offset points", ha="center",
                 fontsize=9, weight="bold", bbox={"facecolor": "white", "alpha": 0.75, "lw": 0, "pad": 0.5},
@@ -224,13 +224,13 @@ def draw_budgets(curves: Sequence[BudgetCurve], path: Path, *, unit: str) -> Non
         for i, curve in enumerate(curves):
             aside = 1.02 ** (i - (len(curves) - 1) / 2)  # so that error bars do not hide each other
             x, y, spread = (np.array(values, float) for values in (curve.amounts, curve.scores, curve.spreads))
-            line = {"color": colour(curve.hue), "marker": marker(curve.hue), "ms": 6, "capsize": 2.5, "elinewidth": 1.2}
+            line = {"color": color(curve.hue), "marker": marker(curve.hue), "ms": 6, "capsize": 2.5, "elinewidth": 1.2}
             axis.errorbar(x * aside, 100 * y, 100 * np.nan_to_num(spread), label=brief(curve.title, 60), lw=1.6, **line)
             if curve.full is not None:
                 axis.plot(
                     [x[-1] * aside, edge * aside],
                     [100 * y[-1], 100 * curve.full[0]],
-                    color=colour(curve.hue),
+                    color=color(curve.hue),
                     lw=1,
                     ls=":",
                 )

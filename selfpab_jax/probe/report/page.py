@@ -232,7 +232,7 @@ def _answer(result: ProbeResult) -> str:
     for published in result.published:
         points = number(100 * of.macro_f1.mean - published.percent, "{:+.1f}")
         rows.append((f"published: {published.what}", f"{published.percent:.1f}", points, NONE, NONE))
-    header = ("compared with", "macro-F1", "difference in points", "95% interval", "subjects in favour")
+    header = ("compared with", "macro-F1", "difference in points", "95% interval", "subjects in favor")
     compared = _table(Table("", header, tuple(rows))) if rows else "<p>Nothing to compare with was measured.</p>"
     return (
         f"<h1>{escape(result.title)}</h1>"

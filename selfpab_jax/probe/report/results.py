@@ -16,7 +16,7 @@ from jaxtyping import Int64
 
 from selfpab_jax.errors import DataError
 from selfpab_jax.probe.metrics import Scores, score_subjects
-from selfpab_jax.probe.report.summary import Summary, summarise
+from selfpab_jax.probe.report.summary import Summary, summarize
 
 # What a probe found: arms, their confusion matrices, and what a reader must know of how they came about.
 
@@ -117,7 +117,7 @@ class Arm:
     @cached_property
     def summary(self) -> Summary:
         """Over all seeds."""
-        return summarise(self.confusions)
+        return summarize(self.confusions)
 
     @property
     def subjects(self) -> tuple[str, ...]:

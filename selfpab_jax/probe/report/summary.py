@@ -37,7 +37,7 @@ class Summary:
         seeds: how many.
         macro_f1: mean over subjects of each one's macro-F1.
         subjects_std: standard deviation over subjects (n, as the original's) of each one's mean over seeds.
-        subjects: each one's macro-F1, mean over seeds; NaN without labelled samples.
+        subjects: each one's macro-F1, mean over seeds; NaN without labeled samples.
         pooled_macro_f1: of the sum of all subjects' matrices, as are the following.
         accuracy: share of samples.
         balanced_accuracy: mean recall.
@@ -81,7 +81,7 @@ class Difference:
     subjects: int
 
 
-def summarise(seeds: Sequence[Confusions], *, seed: int = 0, draws: int = 2000) -> Summary:
+def summarize(seeds: Sequence[Confusions], *, seed: int = 0, draws: int = 2000) -> Summary:
     """Scores of an arm over its seeds.
 
     Args:

@@ -97,7 +97,7 @@ def difference_table(result: ProbeResult) -> Table | None:
         f"{result.headline.title}: how much better, subject by subject",
         ("better than", *map(_budget_name, columns)),
         tuple(rows),
-        ("macro-F1 points: mean over subjects [95% interval by bootstrap over them], subjects in favour of all",),
+        ("macro-F1 points: mean over subjects [95% interval by bootstrap over them], subjects in favor of all",),
         result.warnings,
     )
 

@@ -38,9 +38,9 @@ class Timeline:
 
     @property
     def wrong(self) -> float:
-        """Share of the labelled samples that were predicted as another class; 0 where none is labelled."""
-        labelled = self.truth_N >= 0
-        return float((self.truth_N != self.predicted_N)[labelled].mean()) if labelled.any() else 0.0
+        """Share of the labeled samples that were predicted as another class; 0 where none is labeled."""
+        labeled = self.truth_N >= 0
+        return float((self.truth_N != self.predicted_N)[labeled].mean()) if labeled.any() else 0.0
 
 
 def shares(
@@ -61,12 +61,12 @@ def draw_timeline(timeline: Timeline, classes: tuple[str, ...], path: Path, *, c
     truth_N, predicted_N = np.asarray(timeline.truth_N), np.asarray(timeline.predicted_N)
     if not len(truth_N) or len(truth_N) != len(predicted_N):
         raise ValueError(f"{timeline.subject}: {len(truth_N)} samples and {len(predicted_N)} predictions")
-    labelled_N, right_N = truth_N >= 0, truth_N == predicted_N
+    labeled_N, right_N = truth_N >= 0, truth_N == predicted_N
     columns, count = min(columns, len(truth_N)), len(classes)
-    truth_YxP = shares(truth_N, labelled_N, count, columns)
-    right_YxP = shares(predicted_N, labelled_N & right_N, count, columns)
-    wrong_YxP = shares(predicted_N, labelled_N & ~right_N, count, columns)
-    unknown_YxP = shares(predicted_N, ~labelled_N, count, columns)
+    truth_YxP = shares(truth_N, labeled_N, count, columns)
+    right_YxP = shares(predicted_N, labeled_N & right_N, count, columns)
+    wrong_YxP = shares(predicted_N, labeled_N & ~right_N, count, columns)
+    unknown_YxP = shares(predicted_N, ~labeled_N, count, columns)
     shown = np.flatnonzero((truth_YxP + right_YxP + wrong_YxP + unknown_YxP).any(axis=1))
     lanes = []
     for y in shown:
@@ -102,7 +102,7 @@ def draw_timeline(timeline: Timeline, classes: tuple[str, ...], path: Path, *, c
                 Patch(color=TRUTH, label="truth (upper lane)"),
                 Patch(color=RIGHT, label="predicted, right"),
                 Patch(color=WRONG, label="predicted, wrong"),
-                *([Patch(color=UNKNOWN, label="predicted, no label")] if not labelled_N.all() else []),
+                *([Patch(color=UNKNOWN, label="predicted, no label")] if not labeled_N.all() else []),
             ],
             loc="lower right", bbox_to_anchor=(1, 1), ncols=4, fontsize=8, frameon=False, borderaxespad=0.2,
         )  # fmt: skip
@@ -123,5 +123,5 @@ def _time_unit(seconds: float) -> tuple[str, float]:
 def _headline(timeline: Timeline) -> str:
     unit, scale = _time_unit(timeline.seconds)
     joined = f", {len(timeline.starts)} recordings end to end" if len(timeline.starts) > 1 else ""
-    wrong = f"{timeline.wrong:.1%} of the labelled time is predicted wrong"
+    wrong = f"{timeline.wrong:.1%} of the labeled time is predicted wrong"
     return f"{brief(timeline.subject, 20)}: {timeline.seconds / scale:.3g} {unit}{joined}; {wrong}"

@@ -24,7 +24,7 @@ class Length:
 
     Args:
         epochs: passes over its windows; more data mean more steps.
-        steps: optimiser steps; all runs of a batch size see as many windows.
+        steps: optimizer steps; all runs of a batch size see as many windows.
         tokens: frames seen, repeats counted; the steps follow from the batch and the frames of a window.
         flops: of training by hand count; larger models take fewer steps, so that all cost the same.
     """
@@ -51,26 +51,26 @@ class Devices:
         kind: of accelerator, as train/chips.py names it; "" where only a measured rate is known.
         count: devices of a run.
         memory_gib: of one device; nothing is refused for memory where it is not set.
-        utilisation: assumed share of the kind's peak that training reaches.
+        utilization: assumed share of the kind's peak that training reaches.
     """
 
     kind: str = ""
     count: int = 1
     memory_gib: float | None = None
-    utilisation: float = 0.35
+    utilization: float = 0.35
 
     def __post_init__(self) -> None:
         if self.count < 1:
             raise ValueError(f"count is {self.count}; it must be at least 1")
-        if not 0 < self.utilisation <= 1:
-            raise ValueError(f"utilisation is {self.utilisation:g}; it must lie in (0, 1]")
+        if not 0 < self.utilization <= 1:
+            raise ValueError(f"utilization is {self.utilization:g}; it must lie in (0, 1]")
         if self.memory_gib is not None and self.memory_gib <= 0:
             raise ValueError(f"memory_gib is {self.memory_gib:g}; it must be greater than 0")
 
 
 @dataclass(frozen=True)
 class Rate:
-    """Measured, in place of a peak and a utilisation.
+    """Measured, in place of a peak and a utilization.
 
     Args:
         gflops: training FLOPs a second that one device keeps up, in 1e9.

@@ -27,9 +27,9 @@ class Shape:
 
 
 def run_flops(settings: PretrainSettings, shape: Shape, steps: int) -> float:
-    """Of all training steps; validation and what is rematerialised are not counted."""
+    """Of all training steps; validation and what is rematerialized are not counted."""
     each = training_flops(settings.model, shape.features, shape.outputs, shape.frames)
-    return float(each) * settings.optimiser.batch_size * steps
+    return float(each) * settings.optimizer.batch_size * steps
 
 
 def memory_bytes(settings: PretrainSettings, shape: Shape, mesh: dict[str, int]) -> int:
@@ -46,11 +46,11 @@ def memory_bytes(settings: PretrainSettings, shape: Shape, mesh: dict[str, int])
     model = settings.model
     cut = mesh["fsdp"] * mesh["tensor"]
     state = parameter_count(model, shape.features, shape.outputs) * STATE_BYTES / cut
-    samples = settings.optimiser.batch_size / settings.optimiser.accumulate / (mesh["data"] * mesh["fsdp"])
+    samples = settings.optimizer.batch_size / settings.optimizer.accumulate / (mesh["data"] * mesh["fsdp"])
     frames = laid_out(shape.frames, "frames", model.layout)
     width = laid_out(model.width, "width", model.layout)
     layer, transient = _kept_a_layer(model, frames, mesh["tensor"])
-    # Input, its normalised, altered and masked forms, output and error: float32 a feature.
+    # Input, its normalized, altered and masked forms, output and error: float32 a feature.
     ends = frames * 4 * (4 * shape.features + 3 * shape.outputs + 2 * width)
     return round(state + samples * (model.layers * layer + transient + ends))
 
@@ -58,7 +58,7 @@ def memory_bytes(settings: PretrainSettings, shape: Shape, mesh: dict[str, int])
 def _kept_a_layer(model: ModelSettings, frames: int, tensor: int) -> tuple[float, float]:
     """Bytes a sample that each layer keeps, and that one layer at a time takes besides.
 
-    Kept: the input, both normalised sums and the attended frames (float32), queries, keys, values and the mix of
+    Kept: the input, both normalized sums and the attended frames (float32), queries, keys, values and the mix of
     values, the hidden features before and after ReLU (compute dtype), and the attention weights in float32 and in the
     compute dtype.
     """
@@ -76,7 +76,7 @@ def _kept_a_layer(model: ModelSettings, frames: int, tensor: int) -> tuple[float
         weights, at_once = 0.0, min(QUERIES_A_BLOCK, frames) * a_row
     else:
         weights, at_once = frames * a_row, frames * a_row
-    match model.rematerialise:
+    match model.rematerialize:
         case "layers":
             return frames * width * 4, plain + at_once
         case "attention":
@@ -103,7 +103,7 @@ def mesh_sizes(settings: MeshSettings, devices: int) -> dict[str, int]:
 
 
 def device_seconds(flops: float, devices: Devices, rate: Rate | None) -> float | None:
-    """Of one run: from the measured rate, or from the kind's peak and the assumed utilisation; None without either.
+    """Of one run: from the measured rate, or from the kind's peak and the assumed utilization; None without either.
 
     Raises:
         ConfigError: the kind of device is not known.
@@ -115,4 +115,4 @@ def device_seconds(flops: float, devices: Devices, rate: Rate | None) -> float |
     peak = peak_flops(devices.kind)
     if peak is None:
         raise ConfigError(f"devices.kind {devices.kind} is not known; there are {', '.join(PEAK_BF16_FLOPS)}")
-    return flops / (peak * devices.utilisation)
+    return flops / (peak * devices.utilization)

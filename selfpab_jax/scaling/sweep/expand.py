@@ -5,16 +5,13 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from jax.sharding import AbstractMesh
 
-from selfpab_jax.cli.pretrain import PretrainParser, pretrain_parser, settings_of
-from selfpab_jax.config import preset
+from selfpab_jax.config import find_preset, merge, parse_settings, read_yaml
 from selfpab_jax.data.records.dataset import RecordIndex, Records, open_records
 from selfpab_jax.data.subsets import hours_of, select
 from selfpab_jax.errors import ConfigError, DataError
@@ -49,42 +46,32 @@ def settings_for(sweep: SweepSettings, axes: Mapping[str, Any], data: Path | Non
     if "seed" in axes:
         of_axes["seed"] = of_axes["data"]["subset_seed"] = axes["seed"]
     if "learning_rate" in axes:
-        of_axes["optimiser"] = {"learning_rate": axes["learning_rate"]}
+        of_axes["optimizer"] = {"learning_rate": axes["learning_rate"]}
     if data is not None:
         of_axes["data"]["path"] = str(data)
-    parts = [_yaml(preset_file(sweep.base, "base"))]
+    parts = [read_yaml(preset_file(sweep.base, "base"))]
     if "model" in axes:
         parts.append(_model(sweep, axes["model"]))
     merged: dict[str, Any] = {}
     for part in (*parts, sweep.overrides, of_axes):
-        merged = _merged(merged, part)
-    foreign = [name for name in merged if name not in PretrainSettings.__dataclass_fields__]
-    if foreign:
-        raise ConfigError(f"sweep {sweep.name}: {foreign[0]} is no part of a run's settings")
+        merged = merge(merged, part)
     try:
-        # As text, so that values are read as in a preset (PyYAML takes 5e-4 for a text and writes it as it was).
-        parsed = _parser().parse_string(yaml.safe_dump(merged))
-        return settings_of(_parser(), parsed)
+        return parse_settings(PretrainSettings, merged)
     except ConfigError as error:
         place = ", ".join(f"{name} {value}" for name, value in axes.items())
         raise ConfigError(f"sweep {sweep.name}, run of {place}: {error}") from None
 
 
-def settings_from_json(told: dict[str, Any]) -> PretrainSettings:
-    """The settings that `train.pretrain.as_json` wrote."""
-    return settings_of(_parser(), _parser().parse_object(told))
-
-
-@cache
-def _parser() -> PretrainParser:
-    return pretrain_parser()
+def settings_from_json(stored: dict[str, Any]) -> PretrainSettings:
+    """The settings that `train.loop.as_json` wrote."""
+    return parse_settings(PretrainSettings, stored)
 
 
 def _model(sweep: SweepSettings, name: str) -> dict[str, Any]:
     if name in sweep.models:
         return sweep.models[name]
     try:
-        return _yaml(ladder_file(name))
+        return read_yaml(ladder_file(name))
     except ConfigError as error:
         own = f"; the sweep's own models are {', '.join(sweep.models)}" if sweep.models else ""
         raise ConfigError(f"sweep {sweep.name}: model {error}{own}") from None
@@ -96,27 +83,10 @@ def preset_file(name: str, field: str) -> Path:
     Raises:
         ConfigError: there is neither.
     """
-    path = preset(Path(name))
-    if not path.is_file():
-        raise ConfigError(f"{field} {name} is no file and no shipped preset")
-    return path
-
-
-@cache
-def _yaml(path: Path) -> dict[str, Any]:
-    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-
-
-def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    both = dict(under)
-    for name, value in over.items():
-        old = both.get(name)
-        if isinstance(old, Mapping) and value is not None and not isinstance(value, Mapping):
-            raise ConfigError(
-                f"{name} is {value!r}; it has fields of its own: {', '.join(map(str, old)) or 'name them'}"
-            )
-        both[name] = _merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return both
+    try:
+        return find_preset(name)
+    except ConfigError as error:
+        raise ConfigError(f"{field} {error}") from None
 
 
 # From a sweep file and records to the lines of the plan, refusing what cannot fit.
@@ -206,7 +176,7 @@ class _Planner:
             raise ConfigError(f"{name}: {error}") from None
         shape = Shape(features, features, info.frames)
         settings = with_length(settings, sweep.length, shape, windows)
-        steps = settings.optimiser.total_steps(windows)
+        steps = settings.optimizer.total_steps(windows)
         memory = self._fits(name, settings, shape)
         flops = run_flops(settings, shape, steps)
         told, final = as_json(settings), asdict(sweep.final)
@@ -219,7 +189,7 @@ class _Planner:
             windows=windows,
             parameters=parameter_count(settings.model, features, features),
             steps=steps,
-            tokens=float(steps * settings.optimiser.batch_size * info.frames),
+            tokens=float(steps * settings.optimizer.batch_size * info.frames),
             flops=flops,
             memory_bytes=memory,
             device_seconds=device_seconds(flops, sweep.devices, sweep.rate),
@@ -252,8 +222,8 @@ class _Planner:
         try:
             sizes = mesh_sizes(settings.mesh, devices.count)
             check_batch(
-                settings.optimiser.batch_size,
-                settings.optimiser.accumulate,
+                settings.optimizer.batch_size,
+                settings.optimizer.accumulate,
                 AbstractMesh(tuple(sizes.values()), tuple(sizes)),  # pyright: ignore[reportArgumentType]
             )
         except ConfigError as error:
@@ -269,24 +239,24 @@ class _Planner:
         if devices.memory_gib is not None and needed > devices.memory_gib * 2**30:
             raise ConfigError(
                 f"{name} cannot fit: about {needed / 2**30:.3g} GiB a device, of {devices.memory_gib:g}; raise "
-                "mesh.fsdp or optimiser.accumulate, or model.rematerialise layers"
+                "mesh.fsdp or optimizer.accumulate, or model.rematerialize layers"
             )
         return needed
 
 
 def with_length(settings: PretrainSettings, length: Length, shape: Shape, windows: int) -> PretrainSettings:
     """The settings with the number of epochs or steps that the sweep's length makes for them."""
-    optimiser = settings.optimiser
+    optimizer = settings.optimizer
     if length.epochs is not None:
-        return replace(settings, optimiser=replace(optimiser, epochs=length.epochs, steps=None))
+        return replace(settings, optimizer=replace(optimizer, epochs=length.epochs, steps=None))
     if length.steps is not None:
         steps = length.steps
     elif length.tokens is not None:
-        steps = length.tokens / (optimiser.batch_size * shape.frames)
+        steps = length.tokens / (optimizer.batch_size * shape.frames)
     else:
         each = training_flops(settings.model, shape.features, shape.outputs, shape.frames)
-        steps = (length.flops or 0) / (each * optimiser.batch_size)
-    return replace(settings, optimiser=replace(optimiser, steps=max(1, round(steps))))
+        steps = (length.flops or 0) / (each * optimizer.batch_size)
+    return replace(settings, optimizer=replace(optimizer, steps=max(1, round(steps))))
 
 
 def _places(sweep: SweepSettings) -> Iterator[dict[str, Any]]:

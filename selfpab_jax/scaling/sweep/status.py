@@ -200,7 +200,7 @@ def _status(sweep: Sweep, line: Line, claims: list[Claim]) -> RunStatus:
         state, note = "running", live.describe()
         rate = train.get("samples_per_second")
         if isinstance(rate, float | int) and rate > 0:
-            left = (line.steps - step) * line.settings["optimiser"]["batch_size"] / rate
+            left = (line.steps - step) * line.settings["optimizer"]["batch_size"] / rate
     elif failed:
         state, note = "failed", failed
     elif result is not None and result.hash == line.hash:

@@ -1,4 +1,4 @@
-"""Miniature files of labelled data sets, in the layouts and on the axes of their publishers."""
+"""Miniature files of labeled data sets, in the layouts and on the axes of their publishers."""
 
 import csv
 from collections.abc import Callable

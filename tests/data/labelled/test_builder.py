@@ -161,7 +161,7 @@ def test_files_put_there_by_hand(tmp_path):
     assert "label 77" in read_all(prepared)[0].notes[0]
 
 
-@pytest.mark.parametrize("order", ["selfpab_jax.data.labelled, {}", "{}, selfpab_jax.data.labelled"])
+@pytest.mark.parametrize("order", ["selfpab_jax.data.labeled, {}", "{}, selfpab_jax.data.labeled"])
 def test_importing_the_package_makes_the_builders_known(order):
     code = (
         f"import {order.format('tensorflow_datasets')}\n"

@@ -1,4 +1,4 @@
-"""Labelled data sets as sources of spectrogram records."""
+"""Labeled data sets as sources of spectrogram records."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A user's own labelled tables."""
+"""A user's own labeled tables."""
 
 import pickle
 

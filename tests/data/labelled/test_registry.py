@@ -22,7 +22,7 @@ def test_cards_are_complete(name):
     for card in dataset_class(name).CARDS:
         assert card.name == name
         assert re.fullmatch(r"\d+\.\d+\.\d+", card.version)
-        for text in (card.title, card.description, card.citation, card.licence, card.homepage, card.manual):
+        for text in (card.title, card.description, card.citation, card.license, card.homepage, card.manual):
             assert text.strip()
         assert card.citation.lstrip().startswith("@")
         assert card.homepage.startswith("http")
@@ -50,8 +50,8 @@ def test_opening_touches_no_file_and_sources_travel_to_workers(name):
 def test_unknown_names_and_options():
     with pytest.raises(ConfigError, match=r"no data set 'Hart' \(did you mean harth\?\); there are harth, "):
         open_dataset("Hart", "/nowhere")
-    with pytest.raises(ConfigError, match=r"harth has no option .colour.; there are gap_limit"):
-        open_dataset("harth", "/nowhere", colour="red")
+    with pytest.raises(ConfigError, match=r"harth has no option .color.; there are gap_limit"):
+        open_dataset("harth", "/nowhere", color="red")
 
 
 def test_records_build_knows_every_data_set():

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from selfpab_jax.probe.baselines.rows import series_of
-from selfpab_jax.probe.baselines.training import Standardised, prediction_batches, training_batches
+from selfpab_jax.probe.baselines.training import Standardized, prediction_batches, training_batches
 from selfpab_jax.probe.dataset import Corpus
 from selfpab_jax.probe.splits import choose_windows
 from selfpab_jax.signal.stft import spectrogram
 
 
-def plain(corpus: Corpus, reads) -> Standardised:
+def plain(corpus: Corpus, reads) -> Standardized:
     series = series_of(corpus, reads)
     width = series.values_NxX.shape[1]
-    return Standardised(series, np.zeros(width, np.float32), np.ones(width, np.float32))
+    return Standardized(series, np.zeros(width, np.float32), np.ones(width, np.float32))
 
 
 def test_series_hold_samples_or_frames_of_the_padded_signal_and_zeros_beyond(corpus: Corpus):
@@ -37,9 +37,9 @@ def test_series_hold_samples_or_frames_of_the_padded_signal_and_zeros_beyond(cor
 
 
 @pytest.mark.parametrize("reads", ["frames", "signal"])
-def test_standardisation_is_that_of_the_chosen_recordings(corpus: Corpus, reads):
+def test_standardization_is_that_of_the_chosen_recordings(corpus: Corpus, reads):
     series = series_of(corpus, reads)
-    mean_X, std_X = series.standardisation([0, 2])
+    mean_X, std_X = series.standardization([0, 2])
     part = np.concatenate(
         [series.values_NxX[f : f + n] for f, n in zip(series.firsts, series.counts, strict=True)][::2]
     )

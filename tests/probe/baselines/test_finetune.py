@@ -10,7 +10,7 @@ from selfpab_jax.errors import ConfigError, DataError, ModelError
 from selfpab_jax.features.encoder import PretrainedEncoder
 from selfpab_jax.features.sensors import Branch, branches_of
 from selfpab_jax.model.config import ModelSettings
-from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.model.functional import make_functional
 from selfpab_jax.model_dir import ModelConfig
 from selfpab_jax.probe.baselines.rows import macro_f1, rows_of, series_of
 from selfpab_jax.probe.dataset import Corpus
@@ -38,7 +38,7 @@ def encoder_for(corpus: Corpus, family: str) -> PretrainedEncoder:
     )
     values = series_of(corpus, "frames").values_NxX
     statistics = Statistics(values.mean(0), values.std(0), "plain")
-    parameters = jax.jit(draw_blueprint(config.model, features, features).initialise)(jax.random.key(7))
+    parameters = jax.jit(make_functional(config.model, features, features).initialize)(jax.random.key(7))
     return PretrainedEncoder(config, parameters, statistics, None if family == "selfpab" else "back")
 
 
@@ -69,7 +69,7 @@ def test_a_frozen_encoder_stays_as_it_was_and_its_features_are_what_the_head_rea
     trained = finetune(corpus, FOLD, branches, replace(FEW, frozen_share=1.0), 0)
     assert all(same(trained, branches[0]))
     x_BxTxX = trained.inputs.windows(np.array([0]), np.array([20]), 20)
-    h = branches[0].encoder.encode(x_BxTxX, normalised=True)
+    h = branches[0].encoder.encode(x_BxTxX, normalized=True)
     p = {name: np.asarray(value) for name, value in trained.parameters.items()}
     hidden = np.maximum(h @ p["head.expand.kernel"] + p["head.expand.bias"], 0)
     logits = hidden @ p["head.classify.kernel"] + p["head.classify.bias"]

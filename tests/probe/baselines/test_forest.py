@@ -115,7 +115,7 @@ def test_window_length_is_chosen_by_held_out_subjects_unless_labels_are_few(corp
     assert "validation_macro_f1" not in few
 
 
-def test_only_rows_of_the_mask_are_learnt_from(corpus: Corpus):
+def test_only_rows_of_the_mask_are_learned_from(corpus: Corpus):
     fold = leave_one_subject_out(corpus.subjects).folds[0]
     two_R = np.isin(corpus.label_R, (1, 3))
     answer = BASELINES["forest"](corpus, fold, FOREST, seed=0, rows_mask_R=two_R).probabilities_RxY

@@ -91,7 +91,7 @@ def test_labels_outside_of_mask_and_training_subjects_are_never_looked_at(corpus
         np.testing.assert_array_equal(first.probabilities_RxY, second.probabilities_RxY)
 
 
-def test_inputs_are_standardised_without_the_test_subjects(corpus: Corpus):
+def test_inputs_are_standardized_without_the_test_subjects(corpus: Corpus):
     both = Fold("both", ("s0", "s3"), ("s1", "s2"))
     louder = tuple(
         replace(recording, signal_NxC=recording.signal_NxC * 5) if recording.subject == "s0" else recording
@@ -166,7 +166,7 @@ def test_the_step_is_adamw_on_the_mean_cross_entropy_of_weighted_rows():
     x = rng.normal(size=(4, 6, 5)).astype(np.float32)
     labels, weights = rng.integers(0, 3, (4, 6)), rng.integers(0, 2, (4, 6)).astype(np.float32)
     network = CompiledNetwork(Linear())
-    state = network.initialise(3)
+    state = network.initialize(3)
     kernel, bias = state.parameters["classify.kernel"], state.parameters["classify.bias"]
     expected: Any = {"kernel": jnp.copy(kernel), "bias": jnp.copy(bias)}
 

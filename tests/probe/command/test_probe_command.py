@@ -11,7 +11,7 @@ import pytest
 from selfpab_jax.cli.main import main
 from selfpab_jax.errors import DataError
 from selfpab_jax.model.config import ModelSettings
-from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.model.functional import make_functional
 from selfpab_jax.model_dir import ModelConfig, write_model
 from selfpab_jax.probe.report.results import load
 from selfpab_jax.probe.run import leakage_lines, seen_subjects
@@ -38,7 +38,7 @@ QUICK = ["--linear.epochs", "4", "--linear.min_steps", "60", "--linear.batch_siz
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("model") / "tiny"
     rng = np.random.default_rng(1)
-    shapes = draw_blueprint(CONFIG.model, 156, 156).abstract
+    shapes = make_functional(CONFIG.model, 156, 156).abstract
     arrays = {name: rng.normal(0, 0.2, shape.shape).astype(np.float32) for name, shape in shapes.items()}
     statistics = Statistics(np.zeros(156, np.float32), np.full(156, 0.5, np.float32), "plain")
     write_model(directory, CONFIG, arrays, statistics)
@@ -208,7 +208,7 @@ def test_unseen_people_are_not_promised_where_the_card_lists_nobody(
 def test_a_class_without_training_rows_is_never_predicted(
     model: Path, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A misspelt label of one person is shown at once, and no head of that person's fold says it."""
+    """A misspelled label of one person is shown at once, and no head of that person's fold says it."""
     folder = tmp_path / "data"
     folder.mkdir()
     for person in ("ann", "ben", "cleo"):

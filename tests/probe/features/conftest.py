@@ -9,7 +9,7 @@ import pytest
 from selfpab_jax.features.encoder import PretrainedEncoder, load_encoder
 from selfpab_jax.features.windows import make_windows
 from selfpab_jax.model.config import ModelSettings
-from selfpab_jax.model.functional import draw_blueprint
+from selfpab_jax.model.functional import make_functional
 from selfpab_jax.model_dir import ModelConfig, write_model
 from selfpab_jax.probe.dataset import Corpus
 from selfpab_jax.signal.normalization import Statistics
@@ -29,7 +29,7 @@ CONFIG = ModelConfig(
 
 def write(directory: Path, config: ModelConfig = CONFIG, statistics: bool = True, seed: int = 1) -> Path:
     rng = np.random.default_rng(seed)
-    shapes = draw_blueprint(config.model, config.features, config.outputs).abstract
+    shapes = make_functional(config.model, config.features, config.outputs).abstract
     size = len(config.channels) * config.spectrogram.bins
     given = Statistics(np.linspace(0, 1, size, dtype=np.float32), np.linspace(1, 2, size, dtype=np.float32), "plain")
     arrays = {name: rng.normal(0, 0.2, shape.shape).astype(np.float32) for name, shape in shapes.items()}

@@ -42,7 +42,7 @@ def test_a_window_is_what_encode_gives(overlapping: Corpus, encoder: PretrainedE
     assert len(x) == len(last) == len(overlapping.windows.first_W)
     assert (overlapping.rows_of_windows < overlapping.windows.length_W).any(), "no window reaches beyond its recording"
     found = np.stack([last[window] for window in range(len(x))])
-    np.testing.assert_allclose(found[:, :, 0], encoder.encode(x, normalised=True), **CLOSE)
+    np.testing.assert_allclose(found[:, :, 0], encoder.encode(x, normalized=True), **CLOSE)
 
 
 def test_frames_cover_every_sample(overlapping: Corpus, encoder: PretrainedEncoder) -> None:
@@ -60,7 +60,7 @@ def test_layers_are_the_embedding_and_every_layer(overlapping: Corpus, encoder: 
     branches = branches_of(encoder, overlapping.channels)
     every = features_of(overlapping, branches, replace(EXACT, layers="all"))
     assert every[0].shape == (20, 3, 16)
-    trace = encoder.encode_layers(windows_by_hand(overlapping, encoder)[:1], normalised=True)
+    trace = encoder.encode_layers(windows_by_hand(overlapping, encoder)[:1], normalized=True)
     np.testing.assert_allclose(every[0], trace[0], **CLOSE)
     np.testing.assert_allclose(every[3][:, 2:], last[3], **CLOSE)
     chosen = features_of(overlapping, branches, replace(EXACT, layers=(-1, 0), dtype="float16"))
@@ -89,7 +89,7 @@ def test_windows_of_several_lengths(overlapping: Corpus, encoder: PretrainedEnco
     window = int(np.flatnonzero(lengths == 10)[-1])
     first = mixed.windows.first_W[window]
     x = frames_of(overlapping.recordings[1].signal_NxC, encoder)[None, first : first + 10]
-    np.testing.assert_allclose(found[window][:, 0], encoder.encode(x, normalised=True)[0], **CLOSE)
+    np.testing.assert_allclose(found[window][:, 0], encoder.encode(x, normalized=True)[0], **CLOSE)
 
 
 def test_one_encoder_a_sensor_merged(overlapping: Corpus, mono_directory) -> None:
@@ -134,7 +134,7 @@ def test_random_weights_are_drawn_by_their_seed(overlapping: Corpus, encoder: Pr
     assert len({float(kernel[0, 0]) for kernel in drawn}) == 3
     found = features_of(overlapping, branches, replace(EXACT, random_seed=5))[0]
     assert not np.allclose(found, last[0], atol=1e-2)
-    expected = first.encode(windows_by_hand(overlapping, encoder)[:1], normalised=True)[0]
+    expected = first.encode(windows_by_hand(overlapping, encoder)[:1], normalized=True)[0]
     np.testing.assert_allclose(found[:, 0], expected, **CLOSE)
 
 
@@ -145,7 +145,7 @@ def test_what_does_not_fit_is_told(overlapping: Corpus, encoder: PretrainedEncod
         features_of(other, branches, EXACT)
     with pytest.raises(ConfigError, match="takes its sensors together"):
         features_of(overlapping, branches, replace(EXACT, merge="mean"))
-    with pytest.raises(ModelError, match=r"no normalisation statistics.*--statistics"):
+    with pytest.raises(ModelError, match=r"no normalization statistics.*--statistics"):
         open_branches(bare_directory, overlapping.channels)
     for wrong in ({"merge": "sum"}, {"dtype": "float64"}, {"batch_size": 0}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):

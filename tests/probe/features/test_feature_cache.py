@@ -100,9 +100,9 @@ def test_the_key_knows_all_that_decides_and_nothing_else(
         key(how=replace(EXACT, random_seed=8)),
     ]
     assert len(set(keys)) == len(keys)
-    unlabelled = tuple(np.full_like(labels, -1) for labels in overlapping.frame_labels)
+    unlabeled = tuple(np.full_like(labels, -1) for labels in overlapping.frame_labels)
     same = [
-        key(replace(overlapping, frame_labels=unlabelled, name="renamed")),
+        key(replace(overlapping, frame_labels=unlabeled, name="renamed")),
         key(how=replace(EXACT, batch_size=3)),
         key(how=replace(EXACT, layers=-1)),
         key(of=replace_dropout(encoder, 0.3)),

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.image import imread
 
 from selfpab_jax.probe.report.embedding_map import EmbeddingMap, choose_rows, draw_embedding, project
-from selfpab_jax.probe.report.figures import COLOURS, RIGHT, WRONG, brief, colour, draw_confusion, marker
+from selfpab_jax.probe.report.figures import COLORS, RIGHT, WRONG, brief, color, draw_confusion, marker
 from selfpab_jax.probe.report.page import draw_all
 from selfpab_jax.probe.report.results import Arm, Budget, ProbeResult
 from selfpab_jax.probe.report.timeline import Timeline, draw_timeline, shares
@@ -14,9 +14,9 @@ from selfpab_jax.probe.report.timeline import Timeline, draw_timeline, shares
 AWKWARD = ("<b>&", "$x_1$ and $", "_hidden", "cycling while sitting upright, inactive, on a bench")
 
 
-def pixels(path: Path, colour: str) -> int:
-    """How many pixels have this colour, near enough."""
-    rgb = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+def pixels(path: Path, color: str) -> int:
+    """How many pixels have this color, near enough."""
+    rgb = np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
     return int((np.abs(imread(path)[..., :3] - rgb).max(axis=-1) < 0.02).sum())
 
 
@@ -26,8 +26,8 @@ def test_shares_of_columns_add_up_and_keep_short_stretches():
     np.testing.assert_allclose(share.sum(axis=0), 1)
     assert share[1, 35] == 1 / 20
     assert np.count_nonzero(share[1]) == 1
-    labelled = np.arange(2000) < 1000
-    assert not shares(labels, labelled, 3, 100)[:, 50:].any()
+    labeled = np.arange(2000) < 1000
+    assert not shares(labels, labeled, 3, 100)[:, 50:].any()
 
 
 def test_a_timeline_marks_errors_only_where_there_are_some(tmp_path: Path):
@@ -147,6 +147,6 @@ def test_names_on_pictures_are_brief_and_never_hidden():
     assert brief(AWKWARD[3]).endswith("bench")
 
 
-def test_colours_and_marks_repeat_late():
-    assert len(set(COLOURS)) == len(COLOURS) == 12
-    assert len({(colour(i), marker(i)) for i in range(31)}) == 31
+def test_colors_and_marks_repeat_late():
+    assert len(set(COLORS)) == len(COLORS) == 12
+    assert len({(color(i), marker(i)) for i in range(31)}) == 31

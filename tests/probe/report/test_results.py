@@ -10,7 +10,7 @@ import pytest
 from selfpab_jax.errors import DataError
 from selfpab_jax.probe.metrics import score_subjects
 from selfpab_jax.probe.report.results import SELECTED_ON_TEST, Arm, Budget, ProbeResult, as_dict, load, save
-from selfpab_jax.probe.report.summary import compare, summarise
+from selfpab_jax.probe.report.summary import compare, summarize
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -153,20 +153,20 @@ def test_spread_over_seeds_and_over_subjects_are_different_things(make_arm: Call
     assert of.macro_f1.seeds_std == pytest.approx(np.std(means, ddof=1))
     by_subject = [np.mean([scores.subjects[name].macro_f1 for scores in arm.scores]) for name in arm.subjects]
     assert of.subjects_std == pytest.approx(np.std(by_subject))
-    same = summarise([arm.confusions[0]] * 3)
+    same = summarize([arm.confusions[0]] * 3)
     assert same.macro_f1.seeds_std == pytest.approx(0, abs=1e-12)
     assert same.subjects_std > 0.001
 
 
 def test_one_subject_has_no_interval_and_one_without_labels_counts_in_no_mean(make_arm: Callable[..., Arm]):
     first = make_arm("linear", 0.8).confusions[0]
-    alone = summarise([{"S1": first["S1"]}])
+    alone = summarize([{"S1": first["S1"]}])
     assert np.isnan([alone.macro_f1.low, alone.macro_f1.high, alone.pooled_macro_f1.low]).all()
-    mute = summarise([{**first, "S9": np.zeros((4, 4), int)}])
-    assert mute.macro_f1.mean == pytest.approx(summarise([first]).macro_f1.mean)
-    assert mute.macro_f1.low == pytest.approx(summarise([first]).macro_f1.low)
+    mute = summarize([{**first, "S9": np.zeros((4, 4), int)}])
+    assert mute.macro_f1.mean == pytest.approx(summarize([first]).macro_f1.mean)
+    assert mute.macro_f1.low == pytest.approx(summarize([first]).macro_f1.low)
     assert np.isnan(mute.subjects["S9"])
-    nobody = summarise([{"S9": np.zeros((4, 4), int)}])
+    nobody = summarize([{"S9": np.zeros((4, 4), int)}])
     assert np.isnan([nobody.macro_f1.mean, nobody.kappa.mean, nobody.subjects_std]).all()
 
 

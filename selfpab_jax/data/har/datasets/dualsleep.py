@@ -62,7 +62,7 @@ CARD = DatasetCard(
   year = {2024},
   doi = {10.2147/NSS.S452799},
 }""",
-    licence="see the tab Terms of its DataverseNO page",
+    license="see the tab Terms of its DataverseNO page",
     homepage="https://doi.org/10.18710/UGNIFE",
     sensors=BACK_AND_THIGH,
     default_sensors=("back", "thigh"),

@@ -29,7 +29,7 @@ CARD = DatasetCard(
   year = {2023},
   doi = {10.3390/s23052368},
 }""",
-    licence="CC BY 4.0",
+    license="CC BY 4.0",
     homepage="https://archive.ics.uci.edu/dataset/780/har70",
     sensors=BACK_AND_THIGH,
     default_sensors=("back", "thigh"),

@@ -52,7 +52,7 @@ CARD = DatasetCard(
   year = {2016},
   doi = {10.5220/0005792401430151},
 }""",
-    licence="none stated in its files; handed out by its authors on request",
+    license="none stated in its files; handed out by its authors on request",
     homepage="https://bmi.hmu.gr/the-mobifall-and-mobiact-datasets-2/",
     sensors=(
         Sensor(

@@ -57,7 +57,7 @@ CARD = DatasetCard(
   year = {2013},
   doi = {10.1016/j.patrec.2012.12.014},
 }""",
-    licence="CC BY 4.0",
+    license="CC BY 4.0",
     homepage="https://archive.ics.uci.edu/dataset/226/opportunity+activity+recognition",
     sensors=(
         Sensor("back", "back (BACK); no axes published, x taken as up, then corrected by gravity", UPWARD_X),

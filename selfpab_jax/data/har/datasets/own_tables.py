@@ -1,4 +1,4 @@
-"""A user's own labelled tables: CSV or Parquet, one file a subject."""
+"""A user's own labeled tables: CSV or Parquet, one file a subject."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -90,7 +90,7 @@ class OwnTables(SubjectTables):
             title="own tables",
             description=f"The tables in {self.path}.",
             citation="",
-            licence="",
+            license="",
             homepage="",
             sensors=tuple(self._sensors.values()),
             default_sensors=tuple(self._sensors),

@@ -50,7 +50,7 @@ CARD = DatasetCard(
   year = {2012},
   doi = {10.1109/ISWC.2012.13},
 }""",
-    licence="CC BY 4.0",
+    license="CC BY 4.0",
     homepage="https://archive.ics.uci.edu/dataset/231/pamap2+physical+activity+monitoring",
     sensors=(
         Sensor("chest", "chest; axes derived: y up, z towards the body, x right", ("-y", "-x", "-z")),

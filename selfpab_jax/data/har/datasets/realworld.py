@@ -155,7 +155,7 @@ CARD = DatasetCard(
     title="RealWorld (HAR)",
     description=(
         "15 people did 8 activities of about 10 minutes (jumping: about 1.7) with devices on 7 parts of the body, of "
-        "which the accelerometers are read. The devices were not synchronised; their times are brought together here."
+        "which the accelerometers are read. The devices were not synchronized; their times are brought together here."
     ),
     citation="""@inproceedings{sztyler2016onbody,
   author = {Sztyler, Timo and Stuckenschmidt, Heiner},
@@ -165,7 +165,7 @@ CARD = DatasetCard(
   year = {2016},
   doi = {10.1109/PERCOM.2016.7456521},
 }""",
-    licence="none stated in its files; its authors ask that their paper be cited",
+    license="none stated in its files; its authors ask that their paper be cited",
     homepage="https://www.uni-mannheim.de/dws/research/projects/activity-recognition/dataset/dataset-realworld/",
     sensors=(
         _phone("waist", "waist", TORSO),

@@ -48,7 +48,7 @@ CARD = DatasetCard(
   booktitle = {Knowledge Science, Engineering and Management (KSEM)},
   year = {2017},
 }""",
-    licence="CC BY 4.0",
+    license="CC BY 4.0",
     homepage="https://archive.ics.uci.edu/dataset/521/selfback",
     sensors=(
         Sensor("wrist", "wrist; has no counterpart in HUNT4 and keeps its published axes"),

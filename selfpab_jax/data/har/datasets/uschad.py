@@ -28,7 +28,7 @@ CARD = DatasetCard(
     Goal Awareness (SAGAware)},
   year = {2012},
 }""",
-    licence="none stated; offered by its authors for research",
+    license="none stated; offered by its authors for research",
     homepage="https://sipi.usc.edu/had/",
     sensors=(
         Sensor(
@@ -61,7 +61,7 @@ CARD = DatasetCard(
     cut_at_activity=True,
 )
 NUMBER_FIELDS = ("activity_number", "activity_numbr")
-"""Of the activity: its name is misspelt in some files."""
+"""Of the activity: its name is misspelled in some files."""
 FILE_NAME = re.compile(r"a(\d+)t(\d+)\.mat", re.IGNORECASE)
 BYTES_A_SAMPLE = 48
 

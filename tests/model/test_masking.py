@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfpab_jax.model.masking import (
-    AlterationSettings,
+    MaskingSettings,
     TaskSettings,
-    alter,
     covered,
-    draw_stretches,
+    draw_segments,
     features_of,
-    pose,
-    stretch_count,
+    mask_batch,
+    mask_sample,
+    segment_count,
     swap_frames,
 )
 
@@ -34,7 +34,7 @@ def drawn() -> dict[str, np.ndarray]:
 
     @jax.jit
     def facts(key: jax.Array) -> dict[str, jax.Array]:
-        altered = alter(frames, key, C, AlterationSettings())
+        altered = mask_sample(frames, key, C, MaskingSettings())
         bins = altered.mask.all(0).reshape(C, F)
         # a frame altered in time is altered in every bin
         times = altered.mask.all(1)
@@ -85,7 +85,7 @@ def many_masks(frames: int, channels: int, bins: int, draws: int) -> np.ndarray:
     keys = jax.random.split(jax.random.key(12), draws)
     masks = jax.jit(
         lambda keys: jax.lax.map(
-            lambda key: alter(ones, key, channels, AlterationSettings()).mask, keys, batch_size=1000
+            lambda key: mask_sample(ones, key, channels, MaskingSettings()).mask, keys, batch_size=1000
         )
     )
     return np.asarray(masks(keys))
@@ -118,9 +118,9 @@ def test_frames_at_the_edges_are_the_originals(drawn: dict[str, np.ndarray], gol
 
 def test_numbers_of_stretches(golden: Path) -> None:
     expected = json.loads((golden / "alteration_statistics.json").read_text())
-    assert stretch_count(T, 0.15, 3) == expected["num_time_starts"] == 29
-    assert stretch_count(F, 0.2, 3) == expected["num_freq_starts"] == 1
-    assert stretch_count(T, 0.0, 3) == stretch_count(T, 0.15, 0) == 0
+    assert segment_count(T, 0.15, 3) == expected["num_time_starts"] == 29
+    assert segment_count(F, 0.2, 3) == expected["num_freq_starts"] == 1
+    assert segment_count(T, 0.0, 3) == segment_count(T, 0.15, 0) == 0
 
 
 def test_swap_is_the_originals(golden: Path) -> None:
@@ -154,7 +154,7 @@ def test_swap_reads_the_unaltered_source_and_the_last_target_wins(data: st.DataO
 @given(st.integers(0, 2**31 - 1), st.sampled_from([(59, 3, 4), (119, 5, 2), (40, 1, 30)]))
 def test_starts_are_distinct_and_stay_inside(seed: int, sizes: tuple[int, int, int]) -> None:
     length, width, count = sizes
-    positions = np.asarray(draw_stretches(jax.random.key(seed), length, count, width))
+    positions = np.asarray(draw_segments(jax.random.key(seed), length, count, width))
     assert len(set(positions[:, 0])) == count
     assert positions.min() >= 0
     assert positions.max() <= length - 2
@@ -162,12 +162,12 @@ def test_starts_are_distinct_and_stay_inside(seed: int, sizes: tuple[int, int, i
 
 
 def test_reversed_mask_covers_the_last_frame_and_not_the_first() -> None:
-    lta2v = AlterationSettings(
+    lta2v = MaskingSettings(
         time_share=0.1, time_width=5, mask_probability=1.0, swap_probability=0.0, reverse_probability=1.0,
         frequency_share=0.0,
     )  # fmt: skip
     frames = jnp.ones((59, 12))
-    masks = jax.vmap(lambda key: alter(frames, key, 2, lta2v).mask)(jax.random.split(jax.random.key(0), 300))
+    masks = jax.vmap(lambda key: mask_sample(frames, key, 2, lta2v).mask)(jax.random.split(jax.random.key(0), 300))
     assert not masks[:, 0].any()
     assert masks[:, -2].any()
 
@@ -176,8 +176,8 @@ def test_same_key_same_alteration_whatever_the_batch() -> None:
     frames = jax.random.normal(jax.random.key(0), (4, 119, 156))
     keys = jax.random.split(jax.random.key(1), 4)
     arguments = {"task": TaskSettings(), "channels": 6, "sensors": ("back", "thigh")}
-    whole = pose(frames, keys, **arguments)
-    alone = pose(frames[2:3], keys[2:3], **arguments)
+    whole = mask_batch(frames, keys, **arguments)
+    alone = mask_batch(frames[2:3], keys[2:3], **arguments)
     np.testing.assert_array_equal(whole.input[2], alone.input[0])
     np.testing.assert_array_equal(whole.mask[2], alone.mask[0])
 
@@ -187,14 +187,14 @@ def test_cross_sensor_takes_one_sensor_and_asks_for_the_other() -> None:
     frames = jnp.broadcast_to(jnp.where(jnp.arange(12) < 6, 1.0, 2.0), (count, 20, 12))
     keys = jax.random.split(jax.random.key(5), count)
     task = TaskSettings(kind="cross_sensor", input_sensor="back", switch_probability=0.3)
-    puzzle = pose(frames, keys, task, channels=6, sensors=("back", "thigh"))
-    assert puzzle.input.shape == puzzle.target.shape == puzzle.mask.shape == (count, 20, 6)
-    entering = np.asarray(puzzle.input.max((1, 2)))
-    asked = np.asarray(puzzle.target[:, 0, 0])
+    masked = mask_batch(frames, keys, task, channels=6, sensors=("back", "thigh"))
+    assert masked.input.shape == masked.target.shape == masked.mask.shape == (count, 20, 6)
+    entering = np.asarray(masked.input.max((1, 2)))
+    asked = np.asarray(masked.target[:, 0, 0])
     np.testing.assert_array_equal(entering + asked, 3.0)
     share(entering == 2.0, 0.3, 10**9)
     task = TaskSettings(kind="cross_sensor", input_sensor="thigh", switch_probability=0.0)
-    never = pose(frames, keys, task, channels=6, sensors=("back", "thigh"))
+    never = mask_batch(frames, keys, task, channels=6, sensors=("back", "thigh"))
     assert (never.target == 1.0).all()
 
 
@@ -213,4 +213,4 @@ def test_cross_sensor_needs_two_sensors_one_after_the_other() -> None:
 @pytest.mark.parametrize("wrong", [{"time_share": 1.5}, {"mask_probability": 0.95}, {"frequency_width": -1}])
 def test_impossible_settings_are_refused(wrong: dict) -> None:
     with pytest.raises(ValueError, match=r"alteration\."):
-        AlterationSettings(**wrong)
+        MaskingSettings(**wrong)
