@@ -20,7 +20,7 @@ from selfpab_jax.signal.normalization import Statistics
 from selfpab_jax.signal.stft import SpectrogramSettings, spectrogram
 from selfpab_jax.train.optimizer import OptimizerSettings, adamw, learning_rate
 from selfpab_jax.train.state import MeshSettings, create_state, make_mesh
-from selfpab_jax.train.step import Objective, TrainStep, jitted_train_step, to_devices, train_step, wishes
+from selfpab_jax.train.step import Objective, TrainStep, jitted_train_step, to_devices, train_step, stop_flags
 
 FRAMES, FEATURES = 599, 156
 CHANNELS = tuple(f"{sensor}_{axis}" for sensor in ("back", "thigh") for axis in "xyz")
@@ -64,7 +64,7 @@ def step(settings: ModelSettings, batch: int) -> Turns:
         nonlocal state
         metrics = None
         for _ in range(count):
-            state, metrics = take(state, to_devices(mesh, windows, batch), wishes(mesh, False))
+            state, metrics = take(state, to_devices(mesh, windows, batch), stop_flags(mesh, False))
         jax.block_until_ready((state, metrics))
 
     return turns
@@ -138,7 +138,7 @@ def curve(settings: ModelSettings, batch: int, steps: int, windows: int) -> list
     losses = []
     for _ in range(steps):
         chosen = cohort[order.choice(len(cohort), batch, replace=False)]
-        state, metrics = take(state, to_devices(made["mesh"], chosen, batch), wishes(made["mesh"], False))
+        state, metrics = take(state, to_devices(made["mesh"], chosen, batch), stop_flags(made["mesh"], False))
         losses.append(metrics.loss)
     return [float(loss) for loss in losses]
 

@@ -16,11 +16,12 @@ from selfpab_jax.errors import ModelError
 from selfpab_jax.io import atomic_path, require_disk_space, require_parent
 from selfpab_jax.model.functional import make_functional
 from selfpab_jax.signal.normalization import Statistics
-from selfpab_jax.train.checkpoint import Checkpoints, facts_of
+from selfpab_jax.train.checkpoint import Checkpoints, checkpoint_metadata
 from selfpab_jax.train.config import PretrainSettings
-from selfpab_jax.train.loop import as_json
+from selfpab_jax.train.config import as_json
 from selfpab_jax.train.optimizer import FINAL_SHARE, OptimizerSettings, adamw, learning_rate
-from selfpab_jax.train.run_dir import SETTINGS_FILE, write_json
+from selfpab_jax.io import write_json
+from selfpab_jax.train.run_dir import SETTINGS_FILE
 from selfpab_jax.train.state import TrainState
 
 # AdamW's moments and the schedule's position in a checkpoint, checked and under our names.
@@ -248,7 +249,7 @@ def _facts(checkpoint: Checkpoint, settings: PretrainSettings, statistics: Stati
         "features": len(statistics.mean),
         "source": f"{checkpoint.file.path.name}, written by PyTorch Lightning {checkpoint.version}",
     }
-    return facts_of(
+    return checkpoint_metadata(
         as_json(settings),
         statistics,
         records,

@@ -1,4 +1,4 @@
-"""`selfpab-jax status`: where a run is, from its log, while it runs or after."""
+"""`selfpab-jax status`: how far a run is, from its log, while it runs or after."""
 
 import sys
 import time
@@ -7,14 +7,15 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from selfpab_jax.config import Parser
-from selfpab_jax.errors import RunError
-from selfpab_jax.train.logging import duration, read_log
+from selfpab_jax.errors import ExitCode, RunError
+from selfpab_jax.progress import duration
+from selfpab_jax.train.logging import read_log
 from selfpab_jax.train.run_dir import read_settings
 
 
 def status_parser() -> Parser:
     """Arguments of the command."""
-    parser = Parser("status", "Say where runs are.")
+    parser = Parser("status", "Report how far runs are.")
     parser.add_argument("runs", nargs="+", type=Path, help="directories of runs")
     return parser
 
@@ -29,14 +30,14 @@ def run_status(parsed: Namespace) -> int:
         except RunError as error:
             failed = True
             print(f"selfpab-jax: {error}", file=sys.stderr)
-    return int(failed)
+    return ExitCode.FAILED if failed else ExitCode.OK
 
 
 def describe(run: Path) -> str:
-    """A sentence on a run."""
-    start, train, validation, end, told = {}, {}, {}, {}, 0.0
+    """The state of a run in one line."""
+    start, train, validation, end, latest = {}, {}, {}, {}, 0.0
     for event in read_log(run):
-        told = event["time"]
+        latest = event["time"]
         match event["event"]:
             case "start":
                 start, end = event, {}
@@ -56,11 +57,11 @@ def describe(run: Path) -> str:
         parts.append(
             f"held-out loss {validation['loss']:.4f} at step {validation['step']} (best {validation['best']:.4f})"
         )
-    silence = duration(time.time() - told)
+    silence = duration(time.time() - latest)
     if end:
         parts.append(f"{end['ending']} {silence} ago")
     else:
         left = (steps - train["step"]) / steps if train else 1.0
-        seconds = (told - start["time"]) * left / max(1 - left - start["step"] / steps, 1e-9) if train else 0
-        parts.append(f"last heard of {silence} ago" + (f", then {duration(seconds)} left" if seconds else ""))
+        seconds = (latest - start["time"]) * left / max(1 - left - start["step"] / steps, 1e-9) if train else 0
+        parts.append(f"last log entry {silence} ago" + (f", {duration(seconds)} left then" if seconds else ""))
     return "; ".join(parts)

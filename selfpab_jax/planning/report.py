@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from selfpab_jax.model.attention import way_of_attention
 from selfpab_jax.planning.collectives import Collective
 from selfpab_jax.planning.roofline import ChipPlan, StepPlan
-from selfpab_jax.train.logging import duration
+from selfpab_jax.progress import duration
 
 # What to change where a step does not fit into a chip's memory.
 

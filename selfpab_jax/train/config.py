@@ -1,8 +1,9 @@
-"""The configuration of a pre-training run: one part for each of the files that read it."""
+"""The settings of a pre-training run: one group for each file that reads it."""
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from selfpab_jax.distributed.init import DistributedSettings
 from selfpab_jax.errors import ConfigError
@@ -20,11 +21,11 @@ class DataSettings:
 
     Args:
         path: directory that `records build` wrote.
-        hours: train on a seeded subset of so many hours; smaller subsets lie inside larger ones. All where not set.
-        subjects: train on a seeded subset of so many subjects, likewise nested.
+        hours: train on a seeded subset of this many hours; smaller subsets are part of larger ones. All where not set.
+        subjects: train on a seeded subset of this many subjects, nested likewise.
         subset_seed: seed of both draws.
-        statistics: `hour_weighted`, the original's: the deviation is that between windows' means, merged over the
-            hours of the day by their counts; or `plain`: over all frames.
+        statistics: `hour_weighted`, the original's: the std is that of the windows' means, merged over the hours of
+            the day by their counts; or `plain`: over all frames.
         workers: processes that read ahead; 0 reads in threads of this process.
         threads: reading threads of each process.
     """
@@ -49,9 +50,9 @@ class ValidationSettings:
     """When the held-out loss is measured, and when it ends the run.
 
     Args:
-        per_epoch: measurements an epoch.
-        every_steps: steps between two measurements; takes the place of `per_epoch` where it is set.
-        windows: measure on so many windows, evenly spaced over the split; all where not set.
+        per_epoch: measurements per epoch.
+        every_steps: steps between two measurements; replaces `per_epoch` where it is set.
+        windows: measure on this many windows, evenly spaced over the split; all where not set.
         patience: end the run after this share of all steps without improvement; 0 never does.
     """
 
@@ -68,7 +69,7 @@ class ValidationSettings:
         if self.windows is not None and self.windows < 1:
             raise ConfigError(f"validation.windows is {self.windows}; it must be at least 1")
         if not 0 <= self.patience <= 1:
-            raise ConfigError(f"validation.patience is {self.patience}; it must lie in [0, 1]")
+            raise ConfigError(f"validation.patience is {self.patience}; it must be in [0, 1]")
 
     def interval(self, windows: int, batch_size: int) -> int:
         """Steps between two measurements."""
@@ -81,10 +82,10 @@ class ValidationSettings:
 
 @dataclass(frozen=True)
 class PretrainSettings:
-    """Everything that `pretrain` is told. With its defaults it is the published run (Logacjov et al. 2024).
+    """Everything that `pretrain` needs to know; the defaults are the published run (Logacjov et al. 2024).
 
     Args:
-        seed: of parameters, order of records, alteration and dropout.
+        seed: of parameters, order of records, masking and dropout.
         data: which records.
         model: sizes and numerics.
         task: what is hidden and reconstructed.
@@ -92,7 +93,7 @@ class PretrainSettings:
         validation: held-out loss and early stop.
         mesh: how devices are used.
         checkpoint: when to save.
-        log: what to tell.
+        log: what to log.
         distributed: several processes.
     """
 
@@ -106,3 +107,9 @@ class PretrainSettings:
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     log: LogSettings = field(default_factory=LogSettings)
     distributed: DistributedSettings = field(default_factory=DistributedSettings)
+
+
+def as_json(settings: PretrainSettings) -> dict[str, Any]:
+    """The settings as plain JSON values, without those of `distributed`, which a resumed run may change."""
+    groups = {group: value for group, value in asdict(settings).items() if group != "distributed"}
+    return json.loads(json.dumps(groups, default=str))

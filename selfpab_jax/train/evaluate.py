@@ -1,62 +1,218 @@
-"""Held-out loss, and the baselines beside it."""
+"""Evaluation of a run on held-out windows: its loss beside two baselines, and figures of reconstructions."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import jax
+import matplotlib
 import numpy as np
-from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int, Int64
+from jaxtyping import Bool, Float, Int
 
 from selfpab_jax.data.loader import in_order
-from selfpab_jax.data.records.dataset import Records, RecordSource
-from selfpab_jax.errors import DataError
+from selfpab_jax.data.records.dataset import Records, open_records
+from selfpab_jax.data.subsets import evenly
+from selfpab_jax.errors import ConfigError, DataError
+from selfpab_jax.io import write_json
 from selfpab_jax.model.functional import Parameters
-from selfpab_jax.train.state import MeshSettings, make_mesh, reading_share, replicated
-from selfpab_jax.train.step import ErrorStep, Objective, held_out_keys, to_devices
+from selfpab_jax.train.export import read_checkpoint
+from selfpab_jax.train.logging import read_log
+from selfpab_jax.train.state import MeshSettings, make_mesh, replicated
+from selfpab_jax.train.step import Objective, held_out_keys, to_devices
 
-# The held-out loss: what early stop and the best checkpoint go by.
+matplotlib.use("agg")
 
-AHEAD = 2
-"""Batches that the device is given beyond the one that is waited for: what is queued holds its memory."""
+import matplotlib.pyplot as plt
+
+VALUE_SCALE = {"cmap": "viridis", "vmin": -1.5, "vmax": 3}
+ERROR_SCALE = {"cmap": "magma", "vmin": 0, "vmax": 2}
 
 
-def held_out_loss(
-    errors: ErrorStep,
-    parameters: Parameters,
-    source: RecordSource,
-    rows: Int[np.ndarray, " n"],
-    *,
-    batch_size: int,
-    mesh: Mesh,
-) -> float:
-    """Mean loss over the windows, each altered in its own fixed way, without dropout.
+@dataclass(frozen=True)
+class HeldOutLosses:
+    """Mean loss over held-out windows; windows with nothing masked count as 0, as in training.
 
-    The mean is taken in float64 in the order of the rows, so that it does not depend on mesh or processes.
+    Args:
+        windows: how many.
+        model: loss of the model.
+        feature_mean: loss of predicting each feature's mean.
+        interpolation: loss of interpolating linearly between the nearest visible frames or bins.
     """
-    share, shares = reading_share(mesh, batch_size)
-    losses: list[Array] = []
-    for batch in in_order(source, rows, batch_size=batch_size, process_index=share, process_count=shares):
-        spectrogram, row = (to_devices(mesh, batch[name], batch_size) for name in ("spectrogram", "row"))
-        losses.append(errors(parameters, spectrogram, row))  # read in the end: the device goes on with the next batch
-        if len(losses) > AHEAD:
-            losses[-1 - AHEAD].block_until_ready()
-    return float(np.concatenate([np.asarray(loss) for loss in losses])[: len(rows)].astype(np.float64).mean())
+
+    windows: int
+    model: float
+    feature_mean: float
+    interpolation: float
 
 
-# What can be guessed without a model: the feature mean, and a straight line across what is hidden.
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found.
+
+    Args:
+        losses: of the model and the baselines.
+        loss: its name, `masked_l1` or `masked_l2`.
+        split: that was measured on.
+        checkpoint: `best`, `latest` or a step.
+        step: of the checkpoint.
+        out: folder with scores.json and the figures.
+        figures: their file names.
+    """
+
+    losses: HeldOutLosses
+    loss: str
+    split: str
+    checkpoint: str
+    step: int
+    out: Path
+    figures: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One held-out window, for a figure."""
+
+    name: str
+    target: Float[np.ndarray, "T X"]
+    masked: Float[np.ndarray, "T X"]
+    output: Float[np.ndarray, "T X"]
+    mask: Bool[np.ndarray, "T X"]
+
+
+def evaluate(
+    run: str | Path,
+    data: str | Path,
+    *,
+    checkpoint: str = "best",
+    split: str = "validation",
+    windows: int | None = None,
+    batch_size: int = 32,
+    examples: int = 3,
+    out: str | Path | None = None,
+) -> Evaluation:
+    """Measure a run's checkpoint on held-out records, and write scores.json and figures.
+
+    Args:
+        run: directory of the run.
+        data: directory that `build_records` wrote.
+        checkpoint: `best`, `latest`, or the step of a kept state.
+        split: split to measure on.
+        windows: this many windows, evenly spaced; all where not given.
+        batch_size: windows at a time.
+        examples: windows in the figure.
+        out: folder for the results; `RUN/evaluation` where not given.
+
+    Raises:
+        ConfigError: a number is out of range.
+        DataError: the records have no such split or do not fit the model.
+        RunError: the run has no such checkpoint.
+    """
+    for name, value, least in (("windows", windows, 1), ("batch_size", batch_size, 1), ("examples", examples, 0)):
+        if value is not None and value < least:
+            raise ConfigError(f"--{name} is {value}; it must be at least {least}")
+    run, out = Path(run), Path(out) if out else Path(run) / "evaluation"
+    records = open_records(Path(data))
+    objective, parameters, metadata = read_checkpoint(run, checkpoint)
+    records.info.check_fits(metadata["records"], records.folder)
+    available = records.info.splits[split].records if split in records.info.splits else 0
+    losses, kept = evaluate_model(
+        objective,
+        parameters,
+        records,
+        split=split,
+        seed=metadata["settings"]["seed"],
+        rows=evenly(available, windows),
+        batch_size=batch_size,
+        examples=examples,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    scores = {"split": split, "checkpoint": checkpoint, "step": metadata["step"], **asdict(losses)}
+    write_json(out / "scores.json", scores)
+    baselines = {"feature mean": losses.feature_mean, "linear interpolation": losses.interpolation}
+    draw_loss_curve(read_log(run), out / "loss_curve.png", baselines)
+    figures = ["loss_curve.png"]
+    if examples:
+        draw_reconstructions(kept, out / "reconstructions.png", metadata["records"])
+        figures.append("reconstructions.png")
+    name = metadata["settings"]["task"]["loss"]
+    return Evaluation(losses, name, split, checkpoint, metadata["step"], out, tuple(figures))
+
+
+def evaluate_model(
+    objective: Objective,
+    parameters: Parameters,
+    records: Records,
+    *,
+    split: str,
+    seed: int,
+    rows: Int[np.ndarray, " n"] | None = None,
+    batch_size: int = 32,
+    examples: int = 3,
+) -> tuple[HeldOutLosses, list[Example]]:
+    """Measure a model on a split, each record masked in the fixed way that validation masks it.
+
+    Args:
+        objective: model, task and the statistics it was trained with.
+        parameters: of the model.
+        records: of the same features as the model's.
+        split: `validation`, `test` or `train`.
+        seed: the run's, so that the validation loss is the one in its log.
+        rows: windows of the split, all where not given.
+        batch_size: windows at a time, rounded up to a multiple of the devices.
+        examples: how many windows to keep for figures, of different subjects, with frames and bins masked.
+
+    Raises:
+        DataError: the split is missing or its records do not fit the model.
+    """
+    if split not in records.info.splits:
+        raise DataError(f"the records have no split {split!r}; there are {', '.join(records.info.splits)}")
+    mesh = make_mesh(MeshSettings())
+    parameters = jax.device_put(parameters, replicated(mesh))
+    batch_size = -(-batch_size // mesh.size) * mesh.size
+    rows = np.arange(len(records.source(split))) if rows is None else rows
+    index = records.index(split)
+
+    @jax.jit
+    def reconstruct(parameters: Parameters, spectrogram: jax.Array, rows: jax.Array) -> tuple:
+        return objective.reconstruct(parameters, spectrogram, held_out_keys(seed, rows), training=False)
+
+    power = 1 if objective.task.loss == "masked_l1" else 2
+    channels = objective.channels * objective.functional.outputs // records.info.features
+    totals = np.zeros(3)
+    kept: list[Example] = []
+    seen = 0
+    for batch in in_order(records.source(split), rows, batch_size=batch_size):
+        with jax.set_mesh(mesh):
+            masked, output = reconstruct(
+                parameters,
+                to_devices(mesh, batch["spectrogram"], batch_size),
+                to_devices(mesh, batch["row"].astype(np.int32), batch_size),
+            )
+        target, mask, output, frames = (np.asarray(x) for x in (masked.target, masked.mask, output, masked.input))
+        for i in range(min(batch_size, len(rows) - seen)):
+            guesses = (output[i], np.zeros_like(target[i]), interpolate(target[i], mask[i], channels))
+            hidden = max(int(mask[i].sum()), 1)
+            totals += [float((np.abs(guess - target[i])[mask[i]] ** power).sum()) / hidden for guess in guesses]
+            subject = str(index.subject[int(batch["row"][i])])
+            shows_both = mask[i].all(axis=1).any() and mask[i].all(axis=0).any()
+            if len(kept) < examples and shows_both and subject not in {example.name for example in kept}:
+                kept.append(Example(subject, target[i], frames[i], output[i], mask[i]))
+        seen += batch_size
+    return HeldOutLosses(len(rows), *(totals / len(rows)).tolist()), kept
 
 
 def interpolate(
     target: Float[np.ndarray, "T X"], mask: Bool[np.ndarray, "T X"], channels: int
 ) -> Float[np.ndarray, "T X"]:
-    """Fill hidden frames along time, then hidden bins along frequency, linearly between the nearest visible ones.
+    """Fill masked frames along time, then masked bins along frequency, linearly between the nearest visible ones.
 
-    At an edge the nearest visible value goes on. It is told which entries are hidden, swapped frames included,
-    which the model is not; in the cross-sensor task it even sees the rest of the target.
+    At an edge the nearest visible value is repeated. This baseline knows which entries are masked, swapped frames
+    included, which the model does not; in the cross-sensor task it even sees the rest of the target.
 
     Args:
-        target: unaltered frames, channel-major features.
-        mask: entries to be guessed: whole frames, and bins that are the same in all channels.
+        target: unmasked frames, channel-major features.
+        mask: entries to be filled: whole frames, and bins that are the same in all channels.
         channels: channels C.
     """
     frames_hidden = np.asarray(mask.all(axis=1))
@@ -83,88 +239,76 @@ def _fill(values: np.ndarray, hidden: np.ndarray, axis: int) -> np.ndarray:
     return filled
 
 
-# Held-out losses of a checkpoint beside the two baselines, with pictures.
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Mean held-out loss over windows; `windows` of them, those with nothing hidden counting 0 as in training."""
-
-    windows: int
-    model: float
-    feature_mean: float
-    interpolation: float
-
-
-@dataclass(frozen=True)
-class Example:
-    """One held-out window, for a picture."""
-
-    name: str
-    target: Float[np.ndarray, "T X"]
-    altered: Float[np.ndarray, "T X"]
-    output: Float[np.ndarray, "T X"]
-    mask: Bool[np.ndarray, "T X"]
-
-
-def evaluate(
-    objective: Objective,
-    parameters: Parameters,
-    records: Records,
-    *,
-    split: str,
-    seed: int,
-    rows: Int64[np.ndarray, " n"] | None = None,
-    batch_size: int = 32,
-    examples: int = 3,
-) -> tuple[Scores, list[Example]]:
-    """Measure a model on a split, each record altered in the fixed way that validation alters it.
+def draw_reconstructions(examples: list[Example], path: Path, records: dict[str, Any]) -> None:
+    """One row per window: spectrogram, masked input, reconstruction, and the error where it counts.
 
     Args:
-        objective: model, task and the statistics it was trained with.
-        parameters: of the model.
-        records: of the same features as the model's.
-        split: `validation`, `test` or `train`.
-        seed: the run's, so that the validation loss is the one in its log.
-        rows: windows of the split, all where not given.
-        batch_size: windows at a time, rounded up to a multiple of the devices.
-        examples: how many windows to keep for pictures, of different subjects, with frames and bins hidden.
-
-    Raises:
-        DataError: the split is missing or its records do not fit the model.
+        examples: the windows.
+        path: of the PNG.
+        records: the `records` part of a checkpoint's metadata: spectrogram settings and channel names.
     """
-    if split not in records.info.splits:
-        raise DataError(f"the records have no split {split!r}; there are {', '.join(records.info.splits)}")
-    mesh = make_mesh(MeshSettings())
-    parameters = jax.device_put(parameters, replicated(mesh))
-    batch_size = -(-batch_size // mesh.size) * mesh.size
-    rows = np.arange(len(records.source(split))) if rows is None else rows
-    index = records.index(split)
-
-    @jax.jit
-    def reconstruct(parameters: Parameters, spectrogram: jax.Array, rows: jax.Array) -> tuple:
-        return objective.reconstruct(parameters, spectrogram, held_out_keys(seed, rows), training=False)
-
-    power = 1 if objective.task.loss == "masked_l1" else 2
-    channels = objective.channels * objective.functional.outputs // records.info.features
-    totals = np.zeros(3)
-    kept: list[Example] = []
-    seen = 0
-    for batch in in_order(records.source(split), rows, batch_size=batch_size):
-        with jax.set_mesh(mesh):
-            masked, output = solve(
-                parameters,
-                to_devices(mesh, batch["spectrogram"], batch_size),
-                to_devices(mesh, batch["row"].astype(np.int32), batch_size),
+    settings, bins = records["settings"], records["settings"]["fft_window"] // 2 + 1
+    shown = examples[0].target.shape[1] // bins
+    names = records["channels"] if shown == len(records["channels"]) else [f"channel {i + 1}" for i in range(shown)]
+    figure, axes = plt.subplots(
+        len(examples), 4, figsize=(17, 1.2 + 3.6 * len(examples)), squeeze=False, sharex=True, sharey=True,
+        layout="constrained",
+    )  # fmt: skip
+    for row, example in zip(axes, examples, strict=True):
+        extent = (0, len(example.target) * settings["fft_hop"] / settings["rate_hz"], 0, example.target.shape[1])
+        for axis, (title, picture) in zip(row, _panels(example).items(), strict=True):
+            scale = ERROR_SCALE if "error" in title else VALUE_SCALE
+            image = axis.imshow(
+                picture.T, aspect="auto", origin="lower", extent=extent, interpolation="nearest", **scale
             )
-        target, mask, output, altered = (np.asarray(x) for x in (masked.target, masked.mask, output, masked.input))
-        for i in range(min(batch_size, len(rows) - seen)):
-            guesses = (output[i], np.zeros_like(target[i]), interpolate(target[i], mask[i], channels))
-            hidden = max(int(mask[i].sum()), 1)
-            totals += [float((np.abs(guess - target[i])[mask[i]] ** power).sum()) / hidden for guess in guesses]
-            subject = str(index.subject[int(batch["row"][i])])
-            tells_much = mask[i].all(axis=1).any() and mask[i].all(axis=0).any()
-            if len(kept) < examples and tells_much and subject not in {example.name for example in kept}:
-                kept.append(Example(subject, target[i], altered[i], output[i], mask[i]))
-        seen += batch_size
-    return Scores(len(rows), *(totals / len(rows)).tolist()), kept
+            axis.set_title(title, fontsize=10)
+            if title in ("reconstruction", "error where masked"):
+                figure.colorbar(image, ax=axis, pad=0.01)
+        row[0].set_yticks([bins * (i + 0.5) for i in range(shown)], names)
+        row[0].set_ylabel(f"{example.name}\n(each channel 0 to {settings['rate_hz'] / 2:g} Hz)", fontsize=8)
+    for axis in axes[-1]:
+        axis.set_xlabel("seconds")
+    figure.suptitle("Held-out windows, in standard deviations from each feature's mean", fontsize=11)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def _panels(example: Example) -> dict[str, np.ndarray]:
+    return {
+        "spectrogram": example.target,
+        "masked input": example.masked,
+        "reconstruction": np.where(example.mask, example.output, example.target),
+        "error where masked": np.where(example.mask, np.abs(example.output - example.target), np.nan),
+    }
+
+
+def draw_loss_curve(events: Iterable[dict[str, Any]], path: Path, baselines: dict[str, float]) -> None:
+    """Training and held-out loss against steps and hours of recording seen, with the baselines as lines.
+
+    Args:
+        events: of the run's log.
+        path: of the PNG.
+        baselines: loss of each by name.
+    """
+    train, held_out = [], []
+    for event in events:
+        if event["event"] == "train":
+            train.append((event["step"], event["mean_loss"], event["hours_seen"]))
+        elif event["event"] == "validation":
+            held_out.append((event["step"], event["loss"]))
+    figure, axis = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    if train:
+        steps, losses, hours = np.array(train).T
+        axis.plot(steps, losses, color="tab:blue", alpha=0.6, lw=1, label="training (with dropout)")
+        hours_per_step = hours[-1] / steps[-1]
+        top = axis.secondary_xaxis("top", functions=(lambda s: s * hours_per_step, lambda h: h / hours_per_step))
+        top.set_xlabel("hours of recording seen")
+    if held_out:
+        axis.plot(*np.array(held_out).T, "o-", color="tab:orange", ms=3, label="held-out windows")
+    for style, (name, value) in zip((":", "--", "-."), baselines.items(), strict=False):
+        axis.axhline(value, ls=style, color="0.4", label=f"{name}: {value:.3f}")
+    axis.set_xlabel("step")
+    axis.set_ylabel("masked loss")
+    axis.legend(frameon=False)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)

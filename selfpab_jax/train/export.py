@@ -8,59 +8,55 @@ from typing import Any
 import jax
 import numpy as np
 
+from selfpab_jax.config import parse_settings
 from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.functional import FunctionalModel, Parameters, make_functional
-from selfpab_jax.model.masking import MaskingSettings, TaskSettings
+from selfpab_jax.model.masking import TaskSettings
 from selfpab_jax.model_dir import ModelConfig, write_model
 from selfpab_jax.signal.stft import SpectrogramSettings
 from selfpab_jax.train.checkpoint import read_parameters, statistics_of
 from selfpab_jax.train.run_dir import SUBJECTS_FILE
 from selfpab_jax.train.step import Objective
 
-# A run's checkpoint as an objective and parameters, for measuring and exporting.
-
 
 def read_checkpoint(run: Path, which: str, compute: str | None = None) -> tuple[Objective, Parameters, dict[str, Any]]:
-    """Objective, parameters and facts of a run's `best` or `latest` checkpoint, on the default device.
+    """Objective, parameters and metadata of a run's `best` or `latest` checkpoint, on the default device.
 
     Args:
         run: the run's directory.
-        which: `best` or `latest`.
-        compute: dtype of matrix products; the run's own where not set.
+        which: `best`, `latest`, or the step of a kept state.
+        compute: dtype of matrix products; that of the run where not given.
 
     Raises:
         RunError: there is none, or it cannot be read.
     """
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
-    def abstract(facts: dict[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
+    def abstract(metadata: dict[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
         return {
             name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
-            for name, leaf in functional_of(facts).abstract.items()
+            for name, leaf in functional_of(metadata).abstract.items()
         }
 
-    parameters, facts = read_parameters(run, which, abstract)
-    functional = functional_of(facts, compute)
-    task = facts["settings"]["task"]
+    parameters, metadata = read_parameters(run, which, abstract)
+    functional = functional_of(metadata, compute)
+    task = metadata["settings"]["task"]
     objective = Objective(
         functional,
-        TaskSettings(**{**task, "masking": MaskingSettings(**task["masking"])}),
-        statistics_of(facts),
-        tuple(facts["records"]["sensors"]),
-        len(facts["records"]["channels"]),
+        parse_settings(TaskSettings, task),
+        statistics_of(metadata),
+        tuple(metadata["records"]["sensors"]),
+        len(metadata["records"]["channels"]),
     )
-    return objective, parameters, facts
+    return objective, parameters, metadata
 
 
-def functional_of(facts: dict[str, Any], compute: str | None = None) -> FunctionalModel:
-    """The network that a checkpoint's facts describe."""
-    settings = ModelSettings(**facts["settings"]["model"])
+def functional_of(metadata: dict[str, Any], compute: str | None = None) -> FunctionalModel:
+    """The network that a checkpoint's metadata describes."""
+    settings = parse_settings(ModelSettings, metadata["settings"]["model"])
     if compute:
         settings = replace(settings, compute=compute)
-    return make_functional(settings, facts["features"], facts["outputs"])
-
-
-# A run's checkpoint as a model directory.
+    return make_functional(settings, metadata["features"], metadata["outputs"])
 
 
 def export_run(run: Path, directory: Path, which: str = "best", *, overwrite: bool = False) -> ModelConfig:
@@ -70,32 +66,34 @@ def export_run(run: Path, directory: Path, which: str = "best", *, overwrite: bo
         RunError: the run has no such checkpoint.
         ModelError: the directory exists, or cannot be written.
     """
-    objective, parameters, facts = read_checkpoint(run, which)
-    config = config_of(facts, _subjects(run))
+    objective, parameters, metadata = read_checkpoint(run, which)
+    config = config_of(metadata, _subjects(run))
     arrays = {name: np.asarray(array) for name, array in parameters.items()}
     write_model(directory, config, arrays, objective.statistics, overwrite=overwrite)
     return config
 
 
-def config_of(facts: dict[str, Any], subjects: list[str]) -> ModelConfig:
-    """The model directory's configuration from a checkpoint's facts."""
-    settings, records = facts["settings"], facts["records"]
+def config_of(metadata: dict[str, Any], subjects: list[str]) -> ModelConfig:
+    """The model directory's configuration from a checkpoint's metadata."""
+    settings, records = metadata["settings"], metadata["records"]
     family = "monoselfpab" if settings["task"]["kind"] == "cross_sensor" else "selfpab"
     return ModelConfig(
         family=family,
-        # How it is computed is the user's choice, not a fact of the model.
-        model=replace(ModelSettings(**settings["model"]), layout="exact", attention="auto", rematerialize="nothing"),
-        features=facts["features"],
-        outputs=facts["outputs"],
+        # How it is computed is up to the user, not a property of the model.
+        model=replace(
+            parse_settings(ModelSettings, settings["model"]), layout="exact", attention="auto", rematerialize="nothing"
+        ),
+        features=metadata["features"],
+        outputs=metadata["outputs"],
         channels=tuple(records["channels"]),
         sensors=tuple(records["sensors"]),
         spectrogram=SpectrogramSettings(**records["settings"]),
         frames=records["frames"],
         provenance={
-            "hours": facts["hours"],
-            "steps": facts["step"],
+            "hours": metadata["hours"],
+            "steps": metadata["step"],
             "batch_size": settings["optimizer"]["batch_size"],
-            "held_out_loss": facts["validation"]["best"],
+            "held_out_loss": metadata["validation"]["best"],
             "source": records["source"],
             "seed": settings["seed"],
             "subjects": subjects,

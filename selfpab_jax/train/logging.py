@@ -1,9 +1,6 @@
-"""What a run tells: JSON lines on disk always, Weights & Biases when asked for, a progress line for people."""
+"""What a run logs: JSON lines on disk always, Weights & Biases on request, and a progress line."""
 
 import json
-import math
-import os
-import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -11,18 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
+import numpy as np
+from jax.sharding import Mesh
+
+from selfpab_jax.distributed.hardware import peak_flops
 from selfpab_jax.errors import ConfigError, RunError
+from selfpab_jax.io import write_text
+from selfpab_jax.progress import Progress
+from selfpab_jax.train.step import StepMetrics
 
 LOG_FILE = "log.jsonl"
 
 
 @dataclass(frozen=True)
 class LogSettings:
-    """What is told, and how often.
+    """What is logged, and how often.
 
     Args:
         every_steps: steps between two lines of log.jsonl.
-        progress_seconds: seconds between two progress lines.
+        progress_seconds: seconds between two progress lines where stderr is not a terminal.
         wandb: Weights & Biases: `off`, `offline` (kept in the run's directory) or `online`.
         project: its project there.
     """
@@ -41,16 +45,16 @@ class Log(Protocol):
     """Takes events: flat dictionaries with `event`, `step` and figures."""
 
     def write(self, event: dict[str, Any]) -> None:
-        """Tell one event."""
+        """Log one event."""
         ...
 
     def close(self) -> None:
-        """Tell no more."""
+        """Finish."""
         ...
 
 
 class JsonLines:
-    """One line an event; each is on its way to the disk when `write` returns."""
+    """One line per event, flushed when `write` returns."""
 
     def __init__(self, path: Path):
         self._file = path.open("a", encoding="utf-8")
@@ -66,7 +70,7 @@ class JsonLines:
 
 
 class WeightsAndBiases:
-    """The same events as a Weights & Biases run of the same name; resumed runs go on in it."""
+    """The same events as a Weights & Biases run of the same name; resumed runs continue it."""
 
     def __init__(self, run: Path, settings: LogSettings, configuration: dict[str, Any]):
         try:
@@ -99,14 +103,14 @@ class WeightsAndBiases:
         self._run.finish()
 
 
-class Silent:
-    """For the processes that do not speak."""
+class NoLog:
+    """For the processes that do not log."""
 
     def write(self, event: dict[str, Any]) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing."""
 
 
 class Both:
@@ -116,7 +120,7 @@ class Both:
         self._logs = (first, second)
 
     def write(self, event: dict[str, Any]) -> None:
-        """Tell both."""
+        """Write to both."""
         for log in self._logs:
             log.write(event)
 
@@ -126,16 +130,23 @@ class Both:
             log.close()
 
 
-def open_log(run: Path, settings: LogSettings, configuration: dict[str, Any], *, speaks: bool) -> Log:
-    """The log of a run; only the process that speaks writes."""
-    if not speaks:
-        return Silent()
+def open_log(run: Path, settings: LogSettings, configuration: dict[str, Any], *, enabled: bool) -> Log:
+    """The log of a run.
+
+    Args:
+        run: its directory.
+        settings: where to log.
+        configuration: of the run, for Weights & Biases.
+        enabled: only one process of a run writes.
+    """
+    if not enabled:
+        return NoLog()
     lines = JsonLines(run / LOG_FILE)
     return lines if settings.wandb == "off" else Both(lines, WeightsAndBiases(run, settings, configuration))
 
 
 def read_log(run: Path) -> Iterator[dict[str, Any]]:
-    """The events of a run; a line cut short by a kill is left out."""
+    """The events of a run; a line cut short by a kill is ignored."""
     path = run / LOG_FILE
     if not path.exists():
         return
@@ -150,46 +161,123 @@ def read_log(run: Path) -> Iterator[dict[str, Any]]:
 
 
 def rewind_log(run: Path, step: int) -> None:
-    """Take back what was told after `step`, because a resumed run tells it again."""
+    """Remove what was logged after `step`, because a resumed run logs it again."""
     if not (run / LOG_FILE).exists():
         return
     kept = [event for event in read_log(run) if event.get("step", 0) <= step and event["event"] != "end"]
-    temporary = run / (LOG_FILE + ".new")
-    temporary.write_text("".join(json.dumps(event) + "\n" for event in kept), encoding="utf-8")
-    os.replace(temporary, run / LOG_FILE)
+    write_text(run / LOG_FILE, "".join(json.dumps(event) + "\n" for event in kept))
 
 
-class ProgressLine:
-    """The line people watch: overwritten in place on a terminal, one line after another elsewhere."""
+class Meter:
+    """Turns finished steps into log lines and progress: loss, hours seen, speed, share of time spent waiting for data.
 
-    def __init__(self, seconds: float, *, speaks: bool):
-        self._seconds = seconds
-        self._speaks = speaks
-        self._terminal = sys.stderr.isatty()
-        self._last = -math.inf
+    Args:
+        log: takes events.
+        progress: of the run, in steps.
+        settings: how often to log.
+        steps: of the whole run.
+        batch_size: samples per step.
+        window_hours: hours of recording in a sample.
+        flops: of one sample's training step.
+        mesh: the devices.
+    """
 
-    def due(self) -> bool:
-        """It is time for another line."""
-        return self._speaks and time.monotonic() - self._last >= (1.0 if self._terminal else self._seconds)
+    def __init__(
+        self,
+        log: Log,
+        progress: Progress,
+        settings: LogSettings,
+        *,
+        steps: int,
+        batch_size: int,
+        window_hours: float,
+        flops: int,
+        mesh: Mesh,
+    ):
+        self._log, self._progress, self._every_steps = log, progress, settings.every_steps
+        self._all_steps, self._batch_size, self._window_hours, self._flops = steps, batch_size, window_hours, flops
+        peak = peak_flops(mesh.devices.flat[0].device_kind)
+        self._peak = peak * mesh.size if peak else None
+        self._losses: list[float] = []
+        self._validation = ""
+        self._rates: dict[str, float] = {}
+        self._since: float | None = None  # None until the first step is done: it compiles
+        self._steps, self._waited = 0, 0.0
 
-    def show(self, line: str) -> None:
-        """Put the line where people see it."""
-        self._last = time.monotonic()
-        print(f"\r\033[K{line}" if self._terminal else line, end="" if self._terminal else "\n", file=sys.stderr)
-        sys.stderr.flush()
+    def waited(self, seconds: float) -> None:
+        """Add time that the loop waited for its next batch."""
+        self._waited += seconds
 
-    def say(self, line: str) -> None:
-        """A line that stays."""
-        if self._speaks:
-            print(f"\r\033[K{line}" if self._terminal else line, file=sys.stderr, flush=True)
+    def restart_clock(self) -> None:
+        """Start timing again, after a pause for validation or a checkpoint."""
+        self._since, self._steps, self._waited = time.perf_counter(), 0, 0.0
 
+    def add_step(self, step: int, loss: float, metrics: StepMetrics) -> None:
+        """Take in a step that is done.
 
-def duration(seconds: float) -> str:
-    """`2 d 3 h`, `3 h 12 min`, `4 min 10 s`, `8 s`."""
-    whole = max(0, round(seconds))
-    days, hours, minutes = whole // 86_400, whole // 3_600 % 24, whole // 60 % 60
-    if days:
-        return f"{days} d {hours} h"
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
+        Args:
+            step: its number, from 1.
+            loss: as a number of the host.
+            metrics: what the step reported.
+        """
+        self._losses.append(loss)
+        if self._since is None:
+            self.restart_clock()
+        else:
+            self._steps += 1
+            self._measure()
+        if step % self._every_steps == 0 or step == self._all_steps:
+            self._log.write(
+                {
+                    "event": "train",
+                    "step": step,
+                    "loss": loss,
+                    "mean_loss": float(np.mean(self._losses)),
+                    "gradient_norm": float(metrics.gradient_norm),
+                    "learning_rate": float(metrics.learning_rate),
+                    "hours_seen": self._hours(step),
+                    **{name: float(f"{value:.6g}") for name, value in self._rates.items()},
+                }
+            )
+            self._losses.clear()
+        if self._progress.is_due():
+            self._progress.update(step, self._note(step, loss))
+
+    def add_validation(self, step: int, loss: float, best: float) -> None:
+        """Take in a held-out loss.
+
+        Args:
+            step: after which it was measured.
+            loss: the held-out loss.
+            best: the lowest so far.
+        """
+        self._log.write({"event": "validation", "step": step, "loss": loss, "best": best})
+        self._validation = f"held-out {loss:.4f} (best {best:.4f})"
+        self._progress.log(f"step {step}/{self._all_steps}  {self._validation}")
+
+    def _hours(self, step: int) -> float:
+        return step * self._batch_size * self._window_hours
+
+    def _measure(self) -> None:
+        elapsed = time.perf_counter() - self._since if self._since else 0.0
+        if not self._steps or elapsed <= 0:
+            return
+        samples = self._steps * self._batch_size / elapsed
+        self._rates = {
+            "samples_per_second": samples,
+            "model_flops_per_second": samples * self._flops,
+            "waiting_share": min(self._waited / elapsed, 1.0),
+        }
+        if self._peak:
+            self._rates["mfu"] = samples * self._flops / self._peak
+
+    def _note(self, step: int, loss: float) -> str:
+        parts = [f"loss {loss:.4f}", f"{self._hours(step):,.1f} h seen"]
+        if self._rates:
+            parts += [
+                f"{self._rates['samples_per_second']:,.1f} samples/s",
+                f"{self._rates['model_flops_per_second'] / 1e12:,.3g} TFLOP/s",
+                *([f"MFU {self._rates['mfu']:.0%}"] if "mfu" in self._rates else []),
+                f"waiting {self._rates['waiting_share']:.0%}",
+            ]
+        return ", ".join([*parts, *([self._validation] if self._validation else [])])

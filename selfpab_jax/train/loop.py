@@ -1,6 +1,5 @@
-"""SIGTERM and Ctrl-C as a wish to stop, granted after the step at hand."""
+"""The training loop: the one place where data, step, checkpoints and logs meet."""
 
-import json
 import math
 import signal
 import time
@@ -13,33 +12,40 @@ from typing import Any, Literal
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+from jaxtyping import Array, Int
 
-from selfpab_jax.data.loader import batches, rows_of_batch
-from selfpab_jax.data.records.dataset import Records, RecordSource, open_records
+from selfpab_jax.data.loader import batches, in_order, rows_of_batch
+from selfpab_jax.data.records.dataset import RecordSource, open_records
 from selfpab_jax.distributed.init import join
 from selfpab_jax.errors import ConfigError, RunError
-from selfpab_jax.train.checkpoint import Checkpoints, facts_of, statistics_of
-from selfpab_jax.train.config import PretrainSettings
-from selfpab_jax.train.evaluate import held_out_loss
-from selfpab_jax.train.logging import Log, ProgressLine, open_log, rewind_log
-from selfpab_jax.train.meter import Meter
-from selfpab_jax.train.run_dir import SUBJECTS_FILE, claim, write_json
-from selfpab_jax.train.setup import Plan, make_plan
+from selfpab_jax.io import write_json
+from selfpab_jax.model.functional import Parameters
+from selfpab_jax.progress import Progress
+from selfpab_jax.train.checkpoint import Checkpoints, checkpoint_metadata, statistics_of
+from selfpab_jax.train.config import PretrainSettings, as_json
+from selfpab_jax.train.logging import Log, Meter, open_log, rewind_log
+from selfpab_jax.train.run_dir import SUBJECTS_FILE, open_run
+from selfpab_jax.train.setup import TrainSetup, make_setup
 from selfpab_jax.train.state import (
     TrainState,
     abstract_state,
+    batch_shard,
     create_state,
     parameter_shardings,
-    reading_share,
     sharding_table,
 )
-from selfpab_jax.train.step import StepMetrics, error_step, to_devices, train_step, wishes
+from selfpab_jax.train.step import ErrorStep, StepMetrics, error_step, stop_flags, to_devices, train_step
 
-# SIGTERM and Ctrl-C as a wish to stop, granted after the step at hand.
+ADVICE = "the training diverged; start another --run with a lower optimizer.learning_rate or with optimizer.clip_norm"
+AHEAD = 2
+"""Batches that the device is given beyond the one that is waited for: each batch in the queue holds its memory."""
+
+Ending = Literal["finished", "stopped early", "interrupted"]
 
 
-class Interruption:
-    """The wish, once there is one."""
+class StopRequest:
+    """Whether SIGTERM or Ctrl-C came: the run then stops after the current step."""
 
     signal_number: int | None = None
 
@@ -47,34 +53,9 @@ class Interruption:
         return self.signal_number is not None
 
 
-@contextmanager
-def listen() -> Iterator[Interruption]:
-    """Turn SIGTERM and SIGINT into an `Interruption`; a second signal ends the program at once."""
-    wish = Interruption()
-
-    def note(number: int, _frame: object) -> None:
-        if wish:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        wish.signal_number = number
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield wish
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-# The training loop: the one place where records, step, checkpoints and logs meet.
-
-ADVICE = "the training diverged; start another --run with a lower optimizer.learning_rate or with optimizer.clip_norm"
-Ending = Literal["finished", "stopped early", "interrupted"]
-
-
 @dataclass(frozen=True)
 class Validation:
-    """The best held-out loss so far and how many measurements it has stood."""
+    """The best held-out loss so far, its step, and the validations since then."""
 
     best: float = math.inf
     best_step: int = 0
@@ -89,9 +70,9 @@ def pretrain(settings: PretrainSettings, run: Path, *, resume: bool = False, ove
     """Train a model on records, as one of the processes of a run.
 
     Args:
-        settings: the whole configuration.
-        run: directory of the run: configuration, log, checkpoints.
-        resume: go on where an earlier process stopped, or start if there is nothing yet.
+        settings: all settings.
+        run: directory of the run: settings, log, checkpoints.
+        resume: continue where an earlier process stopped, or start if there is nothing yet.
         overwrite: remove an earlier run first.
 
     Returns:
@@ -100,144 +81,194 @@ def pretrain(settings: PretrainSettings, run: Path, *, resume: bool = False, ove
     Raises:
         ConfigError: a field does not fit the records or the devices.
         DataError: the records cannot be read.
-        RunError: the run's directory is not to be used, a loss is not finite, or a checkpoint cannot be written.
+        RunError: the run's directory cannot be used, a loss is not finite, or a checkpoint cannot be written.
     """
+    run = Path(run)
     join(settings.distributed)
     if settings.data.path is None:
         raise ConfigError("data.path is not set: give --data.path the directory that `selfpab-jax records build` wrote")
     records = open_records(settings.data.path)
-    plan = make_plan(settings, records)
+    setup = make_setup(settings, records)
     if jax.process_index():
-        multihost_utils.sync_global_devices("the run is claimed")
-        with listen() as wish:
-            return _train(settings, run, records, plan, wish)
-    with listen() as wish, claim(run, as_json(settings), resume=resume, overwrite=overwrite):
-        subjects = np.unique(np.asarray(records.index("train").subject)[plan.rows])
+        multihost_utils.sync_global_devices("the run is open")
+        with catch_stop_signals() as stop:
+            return _train(setup, run, stop)
+    with catch_stop_signals() as stop, open_run(run, as_json(settings), resume=resume, overwrite=overwrite):
+        subjects = np.unique(np.asarray(records.index("train").subject)[setup.rows])
         write_json(run / SUBJECTS_FILE, [str(subject) for subject in subjects])
         if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("the run is claimed")
-        return _train(settings, run, records, plan, wish)
+            multihost_utils.sync_global_devices("the run is open")
+        return _train(setup, run, stop)
 
 
-def as_json(settings: PretrainSettings) -> dict[str, Any]:
-    """The configuration as plain JSON values, but for how processes meet: a resumed run may have others."""
-    told = {part: value for part, value in asdict(settings).items() if part != "distributed"}
-    return json.loads(json.dumps(told, default=str))
+def held_out_loss(
+    errors: ErrorStep,
+    parameters: Parameters,
+    source: RecordSource,
+    rows: Int[np.ndarray, " n"],
+    *,
+    batch_size: int,
+    mesh: Mesh,
+) -> float:
+    """Mean loss over held-out windows, each masked in its own fixed way, without dropout.
+
+    The mean is taken in float64 in the order of the rows, so that it does not depend on mesh or processes.
+
+    Args:
+        errors: the compiled loss of each sample.
+        parameters: of the model.
+        source: records of the held-out split.
+        rows: which of them.
+        batch_size: windows at a time, over all devices.
+        mesh: the devices.
+    """
+    index, count = batch_shard(mesh, batch_size)
+    losses: list[Array] = []
+    for batch in in_order(source, rows, batch_size=batch_size, process_index=index, process_count=count):
+        spectrogram, row = (to_devices(mesh, batch[name], batch_size) for name in ("spectrogram", "row"))
+        losses.append(errors(parameters, spectrogram, row))  # read at the end, so that the device is never idle
+        if len(losses) > AHEAD:
+            losses[-1 - AHEAD].block_until_ready()
+    return float(np.concatenate([np.asarray(loss) for loss in losses])[: len(rows)].astype(np.float64).mean())
 
 
-def _train(settings: PretrainSettings, run: Path, records: Records, plan: Plan, wish: Interruption) -> Ending:
-    speaks = jax.process_index() == 0
-    progress = ProgressLine(settings.log.progress_seconds, speaks=speaks)
-    shardings = parameter_shardings(plan.objective.functional, plan.mesh)
-    progress.say(sharding_table(plan.objective.functional, shardings, plan.mesh))
+@contextmanager
+def catch_stop_signals() -> Iterator[StopRequest]:
+    """Turn SIGTERM and SIGINT into a `StopRequest`; a second signal ends the program at once."""
+    request = StopRequest()
 
-    checkpoints = Checkpoints(run, settings.checkpoint)
-    state, validation, plan = _start(settings, records, plan, checkpoints)
-    first = int(state.step)
-    if speaks:
-        rewind_log(run, first)
-    log = open_log(run, settings.log, as_json(settings), speaks=speaks)
+    def note(number: int, _frame: object) -> None:
+        if request:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        request.signal_number = number
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        log.write(_started(plan, records, first))
-        progress.say(
-            f"{'goes on at' if first else 'starts at'} step {first} of {plan.steps}: "
-            f"{plan.hours:,.1f} h of recording in {len(plan.rows):,} windows, "
-            + (
-                f"validation on {len(plan.held_out):,} windows every {plan.validation_interval} steps"
-                if len(plan.held_out)
-                else "no held-out windows: the last state counts as the best"
-            )
-        )
-        ending = _loop(settings, records, plan, checkpoints, state, validation, log, progress, wish)
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _train(setup: TrainSetup, run: Path, stop: StopRequest) -> Ending:
+    settings, is_main = setup.settings, jax.process_index() == 0
+    functional = setup.objective.functional
+    checkpoints = Checkpoints(run, settings.checkpoint)
+    state, validation, setup = _start(setup, checkpoints)
+    first = int(state.step)
+    if is_main:
+        rewind_log(run, first)
+    log = open_log(run, settings.log, as_json(settings), enabled=is_main)
+    progress = Progress(
+        "pretrain",
+        setup.steps,
+        "steps",
+        enabled=is_main,
+        every_seconds=settings.log.progress_seconds,
+        started=first,
+    )
+    progress.log(sharding_table(functional, parameter_shardings(functional, setup.mesh), setup.mesh))
+    try:
+        log.write(_start_event(setup, first))
+        progress.log(_start_line(setup, first))
+        ending = _loop(setup, checkpoints, state, validation, log, progress, stop)
         checkpoints.finish()
         log.write({"event": "end", "ending": ending})
     finally:
+        progress.close()
         log.close()
         checkpoints.close()
-    progress.say(f"{ending}: {run}")
+    progress.log(f"{ending}: {run}")
     return ending
 
 
-def _start(
-    settings: PretrainSettings, records: Records, plan: Plan, checkpoints: Checkpoints
-) -> tuple[TrainState, Validation, Plan]:
-    functional = plan.objective.functional
+def _start(setup: TrainSetup, checkpoints: Checkpoints) -> tuple[TrainState, Validation, TrainSetup]:
+    """A new state, or the one to resume."""
+    functional = setup.objective.functional
     if checkpoints.latest_step is None:
-        key = jax.random.key(settings.seed)
-        return create_state(functional, plan.update, plan.mesh, key), Validation(), plan
-    state, facts = checkpoints.restore(abstract_state(functional, plan.update, plan.mesh))
-    records.info.check_fits(facts["records"], records.folder)
-    record = facts["validation"]
-    best = math.inf if record["best"] is None else record["best"]
-    # The encoder knows the statistics it began with: a converted run goes on with the published ones.
-    objective = replace(plan.objective, statistics=statistics_of(facts))
-    return state, Validation(best, record["best_step"], record["since"]), replace(plan, objective=objective)
+        key = jax.random.key(setup.settings.seed)
+        return create_state(functional, setup.optimizer, setup.mesh, key), Validation(), setup
+    state, metadata = checkpoints.restore(abstract_state(functional, setup.optimizer, setup.mesh))
+    setup.records.info.check_fits(metadata["records"], setup.records.folder)
+    stored = metadata["validation"]
+    best = math.inf if stored["best"] is None else stored["best"]
+    # The encoder keeps the statistics it began with: a converted run continues with the published ones.
+    objective = replace(setup.objective, statistics=statistics_of(metadata))
+    return state, Validation(best, stored["best_step"], stored["since"]), replace(setup, objective=objective)
 
 
 def _loop(
-    settings: PretrainSettings,
-    records: Records,
-    plan: Plan,
+    setup: TrainSetup,
     checkpoints: Checkpoints,
     state: TrainState,
     validation: Validation,
     log: Log,
-    progress: ProgressLine,
-    wish: Interruption,
+    progress: Progress,
+    stop: StopRequest,
 ) -> Ending:
-    if plan.patience is not None and validation.since >= plan.patience:
+    if setup.patience is not None and validation.since >= setup.patience:
         return "stopped early"
-    batch_size = settings.optimizer.batch_size
-    share, shares = reading_share(plan.mesh, batch_size)
-    train = records.source("train")
-    held_out = records.source("validation") if len(plan.held_out) else None
+    settings, objective, mesh, batch_size = setup.settings, setup.objective, setup.mesh, setup.batch_size
+    train = setup.records.source("train")
+    held_out = setup.records.source("validation") if len(setup.held_out) else None
     take_step = train_step(
-        plan.objective,
-        plan.update,
-        plan.schedule,
-        plan.mesh,
+        objective,
+        setup.optimizer,
+        setup.schedule,
+        mesh,
         seed=settings.seed,
         accumulate=settings.optimizer.accumulate,
     )
-    errors = error_step(plan.objective, plan.mesh, seed=settings.seed)
+    errors = error_step(objective, mesh, seed=settings.seed)
     first = int(state.step)
-    meter = Meter(plan, batch_size, records.info.window_seconds / 3600, log, progress, settings.log.every_steps)
+    meter = Meter(
+        log,
+        progress,
+        settings.log,
+        steps=setup.steps,
+        batch_size=batch_size,
+        window_hours=setup.records.info.window_seconds / 3600,
+        flops=setup.flops,
+        mesh=mesh,
+    )
+    index, count = setup.shard
     stream = iter(
         batches(
             train,
-            plan.rows,
+            setup.rows,
             seed=settings.seed,
             batch_size=batch_size,
             first_step=first,
-            last_step=plan.steps,
-            process_index=share,
-            process_count=shares,
+            last_step=setup.steps,
+            process_index=index,
+            process_count=count,
             workers=settings.data.workers,
             threads=settings.data.threads,
         )
     )
 
     def read(step: int, metrics: StepMetrics) -> bool:
-        """Look at a step that is done: is it finite, what is to be told, are we to stop?"""
+        """Look at a step that is done: is its loss finite, and are we to stop?"""
         loss = float(metrics.loss)
         if not math.isfinite(loss):
-            raise RunError(_not_finite(step, loss, settings, records, plan, train))
-        meter.read(step, loss, metrics)
+            raise RunError(_not_finite(setup, step, loss, train))
+        meter.add_step(step, loss, metrics)
         return bool(metrics.stop)
 
     unread: StepMetrics | None = None
-    for step in range(first + 1, plan.steps + 1):
-        waited = time.perf_counter()
+    for step in range(first + 1, setup.steps + 1):
+        began = time.perf_counter()
         batch = next(stream)
-        meter.waited(time.perf_counter() - waited)
-        spectrogram = to_devices(plan.mesh, batch["spectrogram"], batch_size)
-        state, metrics = take_step(state, spectrogram, wishes(plan.mesh, bool(wish)))
+        meter.waited(time.perf_counter() - began)
+        spectrogram = to_devices(mesh, batch["spectrogram"], batch_size)
+        state, metrics = take_step(state, spectrogram, stop_flags(mesh, bool(stop)))
 
-        # The device works on this step while the host looks at the one before.
+        # The device computes this step while the host reads the one before.
         interrupted = unread is not None and read(step - 1, unread)
         unread = metrics
-        is_last = step == plan.steps
-        validates = held_out is not None and (step % plan.validation_interval == 0 or is_last)
+        is_last = step == setup.steps
+        validates = held_out is not None and (step % setup.validation_interval == 0 or is_last)
         saves = step % settings.checkpoint.every_steps == 0 or is_last or interrupted
         if not (validates or saves):
             continue
@@ -250,65 +281,75 @@ def _loop(
                 errors,
                 state.parameters,
                 held_out,
-                plan.held_out,
+                setup.held_out,
                 batch_size=batch_size // settings.optimizer.accumulate,
-                mesh=plan.mesh,
+                mesh=mesh,
             )
             if not math.isfinite(loss):
                 raise RunError(f"the held-out loss is {loss} at step {step}, though training is finite: {ADVICE}")
             validation = validation.with_measurement(loss, step)
             improved = validation.best_step == step
-            ended = plan.patience is not None and validation.since >= plan.patience
-            meter.validated(step, loss, validation.best)
-        facts = _facts(settings, records, plan, validation)
+            ended = setup.patience is not None and validation.since >= setup.patience
+            meter.add_validation(step, loss, validation.best)
+        metadata = _metadata(setup, validation)
         if improved or held_out is None:
-            checkpoints.save_best(state.parameters, facts, step)
+            checkpoints.save_best(state.parameters, metadata, step)
         if saves or ended or interrupted:
-            checkpoints.save(state, facts, step)
+            checkpoints.save(state, metadata, step)
         if ended:
             return "stopped early"
         if interrupted and not is_last:
             return "interrupted"
-        meter.skip_pause()
+        meter.restart_clock()
     return "finished"
 
 
-def _started(plan: Plan, records: Records, step: int) -> dict[str, Any]:
-    return {
-        "event": "start",
-        "step": step,
-        "steps": plan.steps,
-        "parameters": plan.objective.functional.parameter_count,
-        "windows": len(plan.rows),
-        "hours": plan.hours,
-        "processes": jax.process_count(),
-        "devices": plan.mesh.size,
-        "device": plan.mesh.devices.flat[0].device_kind,
-        "mesh": dict(plan.mesh.shape),
-    }
-
-
-def _facts(settings: PretrainSettings, records: Records, plan: Plan, validation: Validation) -> dict[str, Any]:
-    return facts_of(
-        as_json(settings),
-        plan.objective.statistics,
-        asdict(records.info),
-        features=plan.objective.functional.features,
-        outputs=plan.objective.functional.outputs,
-        hours=plan.hours,
-        steps=plan.steps,
+def _metadata(setup: TrainSetup, validation: Validation) -> dict[str, Any]:
+    return checkpoint_metadata(
+        as_json(setup.settings),
+        setup.objective.statistics,
+        asdict(setup.records.info),
+        features=setup.objective.functional.features,
+        outputs=setup.objective.functional.outputs,
+        hours=setup.hours,
+        steps=setup.steps,
         best=validation.best,
         best_step=validation.best_step,
         since=validation.since,
     )
 
 
-def _not_finite(
-    step: int, loss: float, settings: PretrainSettings, records: Records, plan: Plan, source: RecordSource
-) -> str:
+def _start_event(setup: TrainSetup, step: int) -> dict[str, Any]:
+    return {
+        "event": "start",
+        "step": step,
+        "steps": setup.steps,
+        "parameters": setup.objective.functional.parameter_count,
+        "windows": len(setup.rows),
+        "hours": setup.hours,
+        "processes": jax.process_count(),
+        "devices": setup.mesh.size,
+        "device": setup.mesh.devices.flat[0].device_kind,
+        "mesh": dict(setup.mesh.shape),
+    }
+
+
+def _start_line(setup: TrainSetup, step: int) -> str:
+    begin = f"resuming at step {step}" if step else "starting"
+    held_out = (
+        f"validation on {len(setup.held_out):,} windows every {setup.validation_interval} steps"
+        if len(setup.held_out)
+        else "no held-out windows: the last state counts as the best"
+    )
+    return (
+        f"{begin}: {setup.steps} steps on {setup.hours:,.1f} h of recording in {len(setup.rows):,} windows, {held_out}"
+    )
+
+
+def _not_finite(setup: TrainSetup, step: int, loss: float, source: RecordSource) -> str:
     """Which step, which records, and whether they or the training are to blame."""
-    rows = rows_of_batch(plan.rows, seed=settings.seed, batch_size=settings.optimizer.batch_size, step=step - 1)
-    index = records.index("train")
+    rows = rows_of_batch(setup.rows, seed=setup.settings.seed, batch_size=setup.batch_size, step=step - 1)
+    index = setup.records.index("train")
     broken = [row for row in rows if not np.isfinite(source[int(row)]["spectrogram"]).all()]
     recordings = dict.fromkeys(f"{index.subject[row]}/{index.recording[row]}" for row in broken or rows)
     names = ", ".join(list(recordings)[:4])

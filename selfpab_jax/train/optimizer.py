@@ -11,10 +11,9 @@ from jaxtyping import Array, Float, Int
 
 from selfpab_jax.errors import ConfigError
 
-# The original's three learning-rate schedules as functions of the step, counted from 0.
-
 ScheduleName = Literal["linear_warmup", "inverse_sqrt", "exponential", "constant"]
 Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
+"""The learning rate as a function of the step, counted from 0."""
 
 
 FINAL_SHARE = 0.01
@@ -24,7 +23,12 @@ FINAL_SHARE = 0.01
 def linear_warmup(peak: float, total_steps: int, warmup_share: float) -> Schedule:
     """Linear up over `warmup_share` of the steps, then linear down (`LinearWUSchedule`, SelfPAB's pre-training).
 
-    The original divides by the warm-up share plus 1e-6; so does this, to stay on its values.
+    The original divides by the warm-up share plus 1e-6, and so does this.
+
+    Args:
+        peak: highest rate.
+        total_steps: of the run.
+        warmup_share: share of the steps spent warming up.
     """
     floor = FINAL_SHARE * peak
 
@@ -39,7 +43,13 @@ def linear_warmup(peak: float, total_steps: int, warmup_share: float) -> Schedul
 
 
 def inverse_sqrt(width: int, total_steps: int, warmup_share: float) -> Schedule:
-    """Vaswani et al. (2017): width^-0.5 * min(n^-0.5, n * warmup^-1.5); the peak follows from the width."""
+    """Vaswani et al. (2017): width^-0.5 * min(n^-0.5, n * warmup^-1.5); the peak follows from the width.
+
+    Args:
+        width: of the model.
+        total_steps: of the run.
+        warmup_share: share of the steps spent warming up.
+    """
     warmup = max(warmup_share * total_steps, 1.0)
 
     def rate(step: Int[Array, ""]) -> Float[Array, ""]:
@@ -50,16 +60,19 @@ def inverse_sqrt(width: int, total_steps: int, warmup_share: float) -> Schedule:
 
 
 def exponential(peak: float, factor: float = 0.8, steps: int = 200) -> Schedule:
-    """peak * factor^(n / steps), continuous in n (`ExponentialTFDecay`, the original's downstream training)."""
+    """peak * factor^(n / steps), continuous in n (`ExponentialTFDecay`, the original's downstream training).
+
+    Args:
+        peak: rate of the first step.
+        factor: of the decay.
+        steps: over which the rate decays by `factor`.
+    """
     return lambda step: peak * jnp.power(jnp.float32(factor), step.astype(jnp.float32) / steps)
 
 
 def with_full_first_step(schedule: Schedule, peak: float) -> Schedule:
     """The original's quirk: its scheduler acts only after the first step, which therefore runs at the full rate."""
     return lambda step: jnp.where(step == 0, jnp.float32(peak), schedule(step))
-
-
-# AdamW as the original uses it, with its schedule.
 
 
 @dataclass(frozen=True)
@@ -69,7 +82,7 @@ class OptimizerSettings:
     Args:
         batch_size: samples of a global batch, over all devices and processes.
         epochs: passes over the training windows; the number of steps follows from it.
-        steps: number of steps; takes the place of `epochs` where it is set.
+        steps: number of steps; replaces `epochs` where it is set.
         learning_rate: peak rate (`inverse_sqrt` has its own).
         schedule: `linear_warmup` as published; `inverse_sqrt`, `exponential` or `constant`.
         warmup_share: share of the steps spent warming up.
@@ -79,7 +92,7 @@ class OptimizerSettings:
         epsilon: added to the root of the second moment.
         weight_decay: decoupled decay of every parameter, biases and norms included.
         clip_norm: largest global gradient norm; off where not set.
-        accumulate: micro-batches that a global batch is cut into, to save memory.
+        accumulate: micro-batches that a global batch is divided into, to save memory.
     """
 
     batch_size: int = 64
@@ -103,15 +116,15 @@ class OptimizerSettings:
         if self.steps is not None and self.steps < 1:
             raise ConfigError(f"optimizer.steps is {self.steps}; it must be at least 1")
         if not 0 <= self.warmup_share < 1:
-            raise ConfigError(f"optimizer.warmup_share is {self.warmup_share}; it must lie in [0, 1)")
+            raise ConfigError(f"optimizer.warmup_share is {self.warmup_share}; it must be in [0, 1)")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"optimizer.{name} is {getattr(self, name)}; it must lie in [0, 1)")
+                raise ConfigError(f"optimizer.{name} is {getattr(self, name)}; it must be in [0, 1)")
         if self.weight_decay < 0 or (self.clip_norm is not None and self.clip_norm <= 0):
             raise ConfigError("optimizer.weight_decay must not be negative, optimizer.clip_norm must be greater than 0")
         if self.batch_size % self.accumulate:
             raise ConfigError(
-                f"optimizer.batch_size {self.batch_size} is no multiple of optimizer.accumulate {self.accumulate}"
+                f"optimizer.batch_size {self.batch_size} is not a multiple of optimizer.accumulate {self.accumulate}"
             )
 
     def total_steps(self, windows: int) -> int:
@@ -120,7 +133,13 @@ class OptimizerSettings:
 
 
 def learning_rate(settings: OptimizerSettings, total_steps: int, width: int) -> Schedule:
-    """The rate in force at each step."""
+    """The learning rate at each step.
+
+    Args:
+        settings: which schedule, and its peak.
+        total_steps: of the run.
+        width: of the model, for `inverse_sqrt`.
+    """
     peak = settings.learning_rate
     match settings.schedule:
         case "linear_warmup":

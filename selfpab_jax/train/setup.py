@@ -1,4 +1,4 @@
-"""What a run will do, worked out and checked before the first device is used."""
+"""A run before it starts: model, mesh, optimizer, windows and length, computed and checked before any step."""
 
 from dataclasses import dataclass
 
@@ -16,31 +16,36 @@ from selfpab_jax.model.masking import features_of
 from selfpab_jax.signal.normalization import SMALLEST_STD
 from selfpab_jax.train.config import PretrainSettings
 from selfpab_jax.train.optimizer import Schedule, adamw, learning_rate
-from selfpab_jax.train.state import check_batch, make_mesh, parameter_shardings, reading_share
+from selfpab_jax.train.state import batch_shard, check_batch, make_mesh, parameter_shardings
 from selfpab_jax.train.step import Objective
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A run before it starts.
+class TrainSetup:
+    """Everything that the training loop needs and that does not change while it runs.
 
     Args:
+        settings: of the run.
+        records: that it trains on.
         objective: model, task and statistics.
         mesh: over all devices.
-        update: the optimizer.
+        optimizer: AdamW with its schedule.
         schedule: its learning rate.
         rows: training windows, as positions in the train split.
         hours: of recording in them, overlaps counted once.
-        held_out: windows that validation measures on.
+        held_out: windows that validation measures on; none where there is no validation split.
         steps: of the whole run.
-        validation_interval: steps between two measurements.
-        patience: measurements without improvement that end the run, or None.
+        validation_interval: steps between two validations.
+        patience: validations without improvement that end the run, or None.
         flops: of one sample's training step.
+        shard: which part of each batch this process reads, as (index, count).
     """
 
+    settings: PretrainSettings
+    records: Records
     objective: Objective
     mesh: Mesh
-    update: optax.GradientTransformation
+    optimizer: optax.GradientTransformation
     schedule: Schedule
     rows: Int64[np.ndarray, " n"]
     hours: float
@@ -49,10 +54,16 @@ class Plan:
     validation_interval: int
     patience: int | None
     flops: int
+    shard: tuple[int, int]
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of a global batch."""
+        return self.settings.optimizer.batch_size
 
 
-def make_plan(settings: PretrainSettings, records: Records) -> Plan:
-    """Work out a run.
+def make_setup(settings: PretrainSettings, records: Records) -> TrainSetup:
+    """Check the settings against records and devices, and compute what follows from them.
 
     Raises:
         ConfigError: task, mesh or batch do not fit the records or the devices.
@@ -61,50 +72,42 @@ def make_plan(settings: PretrainSettings, records: Records) -> Plan:
     info = records.info
     if settings.model.temporal_positions:
         raise ConfigError(
-            "model.temporal_positions needs the time of every frame, which records do not carry; leave it off to train"
+            "model.temporal_positions needs the time of every frame, which records do not hold; leave it off to train"
         )
-    try:
-        features = features_of(settings.task, info.features, info.sensors, info.channels)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
+    features = features_of(settings.task, info.features, info.sensors, info.channels)
     functional = make_functional(settings.model, features, features)
     mesh = make_mesh(settings.mesh)
     parameter_shardings(functional, mesh)
-    optimizer = settings.optimizer
-    check_batch(optimizer.batch_size, optimizer.accumulate, mesh)
-    reading_share(mesh, optimizer.batch_size)
+    check_batch(settings.optimizer.batch_size, settings.optimizer.accumulate, mesh)
+    shard = batch_shard(mesh, settings.optimizer.batch_size)
     if "train" not in info.splits:
         raise DataError(f"{records.folder} has no train split; build it with smaller validation and test shares")
     index = records.index("train")
-    rows = select(
-        index,
-        hours=settings.data.hours,
-        subjects=settings.data.subjects,
-        seed=settings.data.subset_seed,
-    )
-    statistics = records.statistics(settings.data.statistics)
+    data = settings.data
+    rows = select(index, hours=data.hours, subjects=data.subjects, seed=data.subset_seed)
+    statistics = records.statistics(data.statistics)
     if (statistics.std <= SMALLEST_STD).any():
         raise DataError(
-            f"{records.folder}: the {statistics.kind} statistics have features without spread, "
-            "which normalization blows up; use more or shorter windows, or --data.statistics plain"
+            f"{records.folder}: some features of the {statistics.kind} statistics never vary, so they cannot be "
+            "normalized; use more or shorter windows, or --data.statistics plain"
         )
-    steps = optimizer.total_steps(len(rows))
-    schedule = learning_rate(optimizer, steps, settings.model.width)
-    interval = settings.validation.interval(len(rows), optimizer.batch_size)
-    return Plan(
+    steps = settings.optimizer.total_steps(len(rows))
+    schedule = learning_rate(settings.optimizer, steps, settings.model.width)
+    interval = settings.validation.interval(len(rows), settings.optimizer.batch_size)
+    held_out = len(records.source("validation")) if "validation" in info.splits else 0
+    return TrainSetup(
+        settings=settings,
+        records=records,
         objective=Objective(functional, settings.task, statistics, info.sensors, len(info.channels)),
         mesh=mesh,
-        update=adamw(optimizer, schedule),
+        optimizer=adamw(settings.optimizer, schedule),
         schedule=schedule,
         rows=rows,
         hours=hours_of(index, rows),
-        held_out=evenly(_held_out_windows(records), settings.validation.windows),
+        held_out=evenly(held_out, settings.validation.windows),
         steps=steps,
         validation_interval=interval,
         patience=settings.validation.patience_in_validations(steps, interval),
         flops=training_flops(settings.model, features, features, info.frames),
+        shard=shard,
     )
-
-
-def _held_out_windows(records: Records) -> int:
-    return len(records.source("validation")) if "validation" in records.info.splits else 0

@@ -1,4 +1,4 @@
-"""The state of a run as a pytree, and how it is sharded over the mesh."""
+"""The mesh, the state of a run as a pytree, and which axis of which parameter is on which axis of the mesh."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,19 +7,17 @@ from typing import Any, NamedTuple
 
 import jax
 import optax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, Key
 
 from selfpab_jax.errors import ConfigError
 from selfpab_jax.model.encoder import BATCH_AXES
 from selfpab_jax.model.functional import FunctionalModel, Parameters
 
-# Which axis of which parameter lies on which axis of the mesh: one table, checked and printed at start.
-
 MESH_AXES = ("data", "fsdp", "tensor")
 
 MESH_AXIS_OF = {
-    # logical axis of a parameter (named where the model makes it) -> mesh axis
+    # logical axis of a parameter (named where the model creates it) -> mesh axis
     "width": "fsdp",
     "heads": "tensor",
     "hidden": "tensor",
@@ -28,12 +26,12 @@ MESH_AXIS_OF = {
 
 @dataclass(frozen=True)
 class MeshSettings:
-    """Devices along each axis; at most one may be -1, which takes all that remain.
+    """Devices along each axis; at most one may be -1, which takes all remaining devices.
 
     Args:
-        data: copies of the parameters, each with its part of the batch.
-        fsdp: parts that parameters and optimizer state are cut into, each with its part of the batch.
-        tensor: parts that heads and feed-forward are cut into, each with the whole of the batch.
+        data: replicas of the parameters, each with its part of the batch.
+        fsdp: shards of parameters and optimizer state, each with its part of the batch.
+        tensor: shards of attention heads and feed-forward, each with the whole batch.
     """
 
     data: int = -1
@@ -60,7 +58,8 @@ def make_mesh(settings: MeshSettings, devices: Sequence[Any] | None = None) -> M
     if math.prod(sizes) != len(devices):
         asked = " x ".join(f"{axis} {size}" for axis, size in zip(MESH_AXES, sizes, strict=True))
         raise ConfigError(
-            f"mesh: {asked} is not the {len(devices)} devices there are; change mesh.data, mesh.fsdp or mesh.tensor"
+            f"mesh: {asked} does not multiply to the {len(devices)} available devices; change mesh.data, mesh.fsdp or "
+            "mesh.tensor"
         )
     return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices)
 
@@ -69,14 +68,14 @@ def parameter_shardings(functional: FunctionalModel, mesh: Mesh) -> dict[str, Na
     """The sharding of every parameter.
 
     Raises:
-        ConfigError: an axis does not divide, or two axes of a parameter fall on the same mesh axis.
+        ConfigError: an axis does not divide, or two axes of a parameter are on the same mesh axis.
     """
     shardings = {}
     for name, shape in functional.abstract.items():
         spec = [MESH_AXIS_OF.get(axis) if axis else None for axis in functional.axes[name]]
         used = [axis for axis in spec if axis]
         if len(used) != len(set(used)):
-            raise ConfigError(f"sharding table: two axes of {name} fall on one mesh axis: {spec}")
+            raise ConfigError(f"sharding table: two axes of {name} are on one mesh axis: {spec}")
         for logical, axis, size in zip(functional.axes[name], spec, shape.shape, strict=True):
             if axis and size % mesh.shape[axis]:
                 raise ConfigError(
@@ -93,7 +92,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def on_every_device(mesh: Mesh) -> NamedSharding:
-    """One entry a device."""
+    """One entry per device."""
     return NamedSharding(mesh, PartitionSpec(MESH_AXES))
 
 
@@ -102,13 +101,17 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def reading_share(mesh: Mesh, batch_size: int) -> tuple[int, int]:
-    """Which share of a global batch the devices of this process need, as (index, count): share i of n equal ones.
+def batch_shard(mesh: Mesh, batch_size: int) -> tuple[int, int]:
+    """Which part of a global batch the devices of this process need, as (index, count): part i of n equal ones.
 
-    Processes that a tensor axis runs across need the same samples.
+    Processes that share a tensor axis need the same samples.
+
+    Args:
+        mesh: over all devices of all processes.
+        batch_size: samples of the global batch.
 
     Raises:
-        ConfigError: the devices need samples that do not lie side by side.
+        ConfigError: the devices of this process need samples that are not contiguous.
     """
     needed = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
     spans = {part[0].indices(batch_size)[:2] for part in needed if part is not None}
@@ -116,34 +119,45 @@ def reading_share(mesh: Mesh, batch_size: int) -> tuple[int, int]:
     size = high - low
     if sum(stop - start for start, stop in spans) != size or batch_size % size or low % size:
         raise ConfigError(
-            "mesh: the devices of a process do not lie side by side on the data and fsdp axes; "
+            "mesh: the devices of a process are not contiguous on the data and fsdp axes; "
             "choose mesh.data x mesh.fsdp as a multiple or a divisor of the number of processes"
         )
     return low // size, batch_size // size
 
 
-def check_batch(batch_size: int, accumulate: int, mesh: Mesh) -> None:
-    """A micro-batch must spread evenly over the mesh.
+def check_batch(batch_size: int, accumulate: int, mesh: Mesh | AbstractMesh) -> None:
+    """Check that a micro-batch can be divided evenly over the mesh.
+
+    Args:
+        batch_size: samples of the global batch.
+        accumulate: micro-batches that it is cut into.
+        mesh: the devices.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: it cannot.
     """
     ways = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
     if (batch_size // accumulate) % ways:
         parts = f"{batch_size} samples" + (f" in {accumulate} micro-batches" if accumulate > 1 else "")
         raise ConfigError(
-            f"optimizer.batch_size: {parts} do not spread over data {mesh.shape['data']} x fsdp {mesh.shape['fsdp']} "
-            f"devices; make the (micro-)batch a multiple of {ways}"
+            f"optimizer.batch_size: {parts} cannot be divided evenly over data {mesh.shape['data']} x fsdp "
+            f"{mesh.shape['fsdp']} devices; make the (micro-)batch a multiple of {ways}"
         )
 
 
 def sharding_table(functional: FunctionalModel, shardings: Mapping[str, NamedSharding], mesh: Mesh) -> str:
-    """For people: each parameter once (layers stand for one another), its axes, and bytes a device."""
+    """A table to print: each parameter of one layer, how it is sharded, and the bytes per device.
+
+    Args:
+        functional: the model.
+        shardings: of its parameters.
+        mesh: the devices.
+    """
     whole = sum(shape.size * 4 for shape in functional.abstract.values())
     local = sum(math.prod(shardings[name].shard_shape(shape.shape)) * 4 for name, shape in functional.abstract.items())
     device = mesh.devices.flat[0].device_kind
     total = (
-        f"{functional.parameter_count:,} parameters; a device holds {local / 2**20:.1f} of {whole / 2**20:.1f} MiB"
+        f"{functional.parameter_count:,} parameters; each device holds {local / 2**20:.1f} of {whole / 2**20:.1f} MiB"
         f" of them and {2 * local / 2**20:.1f} MiB of AdamW's moments"
     )
     if mesh.size == 1:
@@ -153,14 +167,13 @@ def sharding_table(functional: FunctionalModel, shardings: Mapping[str, NamedSha
         if ".layers." in name and ".layers.0." not in name:
             continue
         spec = shardings[name].spec
-        cut = ", ".join(f"{a or '-'}:{m}" for a, m in zip(functional.axes[name], spec, strict=True) if m) or "whole"
+        cut = (
+            ", ".join(f"{a or '-'}:{m}" for a, m in zip(functional.axes[name], spec, strict=True) if m) or "replicated"
+        )
         rows.append(f"  {name:<46} {'x'.join(map(str, shape.shape)):>16}  {cut}")
     sizes = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
-    head = f"mesh {sizes} of {mesh.size} devices ({device}); samples over {' x '.join(BATCH_AXES)}"
+    head = f"mesh {sizes} of {mesh.size} devices ({device}); batch over {' x '.join(BATCH_AXES)}"
     return "\n".join([head, *rows, f"  {total}"])
-
-
-# The state of a run as a pytree, created sharded: no host ever holds a whole copy it does not need.
 
 
 class TrainState(NamedTuple):
@@ -171,15 +184,21 @@ class TrainState(NamedTuple):
     optimizer: optax.OptState
 
 
-def _fresh(functional: FunctionalModel, update: optax.GradientTransformation, key: Key[Array, ""]) -> TrainState:
+def _fresh(functional: FunctionalModel, optimizer: optax.GradientTransformation, key: Key[Array, ""]) -> TrainState:
     parameters = functional.initialize(key)
-    return TrainState(jax.numpy.zeros((), "int32"), parameters, update.init(parameters))
+    return TrainState(jax.numpy.zeros((), "int32"), parameters, optimizer.init(parameters))
 
 
-def state_shardings(functional: FunctionalModel, update: optax.GradientTransformation, mesh: Mesh) -> TrainState:
-    """A sharding for every leaf of the state: moments lie as their parameters, scalars everywhere."""
+def state_shardings(functional: FunctionalModel, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """A sharding for every leaf of the state: moments as their parameters, scalars replicated.
+
+    Args:
+        functional: the model.
+        optimizer: AdamW with its schedule.
+        mesh: the devices.
+    """
     of_parameter = parameter_shardings(functional, mesh)
-    abstract = jax.eval_shape(lambda key: _fresh(functional, update, key), jax.random.key(0))
+    abstract = jax.eval_shape(lambda key: _fresh(functional, optimizer, key), jax.random.key(0))
 
     def of_leaf(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.sharding.NamedSharding:
         names = [part.key for part in path if isinstance(part, jax.tree_util.DictKey)]
@@ -189,19 +208,32 @@ def state_shardings(functional: FunctionalModel, update: optax.GradientTransform
 
 
 def create_state(
-    functional: FunctionalModel, update: optax.GradientTransformation, mesh: Mesh, key: Key[Array, ""]
+    functional: FunctionalModel, optimizer: optax.GradientTransformation, mesh: Mesh, key: Key[Array, ""]
 ) -> TrainState:
-    """Fresh parameters and moments, drawn where they will live; the same on any mesh."""
-    shardings = state_shardings(functional, update, mesh)
+    """New parameters and moments, created sharded, so that no host holds a full copy; the same on any mesh.
+
+    Args:
+        functional: the model.
+        optimizer: AdamW with its schedule.
+        mesh: the devices.
+        key: for the parameters.
+    """
+    shardings = state_shardings(functional, optimizer, mesh)
     with jax.set_mesh(mesh):
-        return jax.jit(lambda key: _fresh(functional, update, key), out_shardings=shardings)(key)
+        return jax.jit(lambda key: _fresh(functional, optimizer, key), out_shardings=shardings)(key)
 
 
-def abstract_state(functional: FunctionalModel, update: optax.GradientTransformation, mesh: Mesh) -> TrainState:
-    """Shapes, dtypes and shardings of the state: what a checkpoint is restored into."""
-    abstract = jax.eval_shape(lambda key: _fresh(functional, update, key), jax.random.key(0))
+def abstract_state(functional: FunctionalModel, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """Shapes, dtypes and shardings of the state: what a checkpoint is restored into.
+
+    Args:
+        functional: the model.
+        optimizer: AdamW with its schedule.
+        mesh: the devices.
+    """
+    abstract = jax.eval_shape(lambda key: _fresh(functional, optimizer, key), jax.random.key(0))
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         abstract,
-        state_shardings(functional, update, mesh),
+        state_shardings(functional, optimizer, mesh),
     )

@@ -38,7 +38,7 @@ class Objective:
     channels: int
 
     def normalize(self, spectrogram: Float16[Array, "B T X"]) -> Float[Array, "B T X"]:
-        """Float32 frames with each feature's mean 0 and deviation 1 over the training recordings."""
+        """Float32 frames with mean 0 and standard deviation 1 of each feature over the training recordings."""
         return (spectrogram.astype(jnp.float32) - self.statistics.mean) / self.statistics.std
 
     def reconstruct(
@@ -49,7 +49,14 @@ class Objective:
         *,
         training: bool,
     ) -> tuple[MaskedBatch, Float[Array, "B T O"]]:
-        """The masked made of a batch and the model's answer; dropout only in training."""
+        """The masked batch and the model's reconstruction of it.
+
+        Args:
+            parameters: of the model.
+            spectrogram: magnitudes as records hold them.
+            keys_B: one key per sample.
+            training: with dropout.
+        """
         masked = mask_batch(
             self.normalize(spectrogram),
             fold_each(keys_B, 0),
@@ -68,19 +75,19 @@ class Objective:
         *,
         training: bool,
     ) -> Float[Array, " B"]:
-        """The loss of each sample."""
+        """The loss of each sample; arguments as for `reconstruct`."""
         masked, output = self.reconstruct(parameters, spectrogram, keys_B, training=training)
         return masked_errors(output, masked.target, masked.mask, self.task.loss)
 
 
 class StepMetrics(NamedTuple):
-    """What a training step tells the host."""
+    """What a training step reports to the host."""
 
     loss: Float[Array, ""]
     gradient_norm: Float[Array, ""]
     learning_rate: Float[Array, ""]
     stop: Bool[Array, ""]
-    """Some process was asked to stop; all of them read it after the same step."""
+    """Some process was asked to stop; all of them read this after the same step."""
 
 
 TrainStep = Callable[[TrainState, Float16[Array, "B T X"], Bool[Array, " N"]], tuple[TrainState, StepMetrics]]
@@ -89,15 +96,24 @@ ErrorStep = Callable[[Parameters, Float16[Array, "B T X"], Int[Array, " B"]], Fl
 
 def train_step(
     objective: Objective,
-    update: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     mesh: Mesh,
     *,
     seed: int,
     accumulate: int,
 ) -> TrainStep:
-    """`jitted_train_step` for calls with arrays; it takes over the state that it is given."""
-    jitted = jitted_train_step(objective, update, schedule, mesh, seed=seed, accumulate=accumulate)
+    """`jitted_train_step` for calls with arrays; the state that goes in is donated.
+
+    Args:
+        objective: model, task and statistics.
+        optimizer: AdamW with its schedule.
+        schedule: its learning rate, for the metrics.
+        mesh: the devices.
+        seed: of masking and dropout.
+        accumulate: micro-batches that a batch is cut into.
+    """
+    jitted = jitted_train_step(objective, optimizer, schedule, mesh, seed=seed, accumulate=accumulate)
 
     def on_mesh(state: TrainState, spectrogram: Array, stop: Array) -> tuple[TrainState, StepMetrics]:
         with jax.set_mesh(mesh):
@@ -108,16 +124,24 @@ def train_step(
 
 def jitted_train_step(
     objective: Objective,
-    update: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     mesh: Mesh,
     *,
     seed: int,
     accumulate: int,
 ) -> jax.stages.Wrapped:
-    """The training step as `jax.jit` gives it, to be lowered or called with `jax.set_mesh(mesh)` in force.
+    """The training step as `jax.jit` returns it, to be lowered or called under `jax.set_mesh(mesh)`.
 
-    Alteration and dropout depend on the seed, the step and each sample's place in the global batch, not on devices.
+    Masking and dropout depend on the seed, the step and each sample's place in the global batch, not on devices.
+
+    Args:
+        objective: model, task and statistics.
+        optimizer: AdamW with its schedule.
+        schedule: its learning rate, for the metrics.
+        mesh: the devices.
+        seed: of masking and dropout.
+        accumulate: micro-batches that a batch is cut into.
     """
 
     def loss_of(parameters: Parameters, spectrogram: Array, keys_B: Array) -> Array:
@@ -126,12 +150,12 @@ def jitted_train_step(
     def step(state: TrainState, spectrogram: Array, stop: Array) -> tuple[TrainState, StepMetrics]:
         keys_B = sample_keys(jax.random.key(seed), state.step, jnp.arange(spectrogram.shape[0]))
         loss, gradient = _mean_gradient(loss_of, state.parameters, spectrogram, keys_B, accumulate)
-        change, optimizer = update.update(gradient, state.optimizer, state.parameters)
+        change, optimizer_state = optimizer.update(gradient, state.optimizer, state.parameters)
         parameters = cast(Parameters, optax.apply_updates(state.parameters, change))
         metrics = StepMetrics(loss, optax.tree.norm(gradient), schedule(state.step), stop.any())
-        return TrainState(state.step + 1, parameters, optimizer), metrics
+        return TrainState(state.step + 1, parameters, optimizer_state), metrics
 
-    shardings = state_shardings(objective.functional, update, mesh)
+    shardings = state_shardings(objective.functional, optimizer, mesh)
     batch = batch_sharding(mesh)
     return jax.jit(
         step,
@@ -158,12 +182,12 @@ def _mean_gradient(
 
 
 def held_out_keys(seed: int, rows: Int[Array, " B"]) -> Key[Array, " B"]:
-    """Keys that alter a held-out record the same way every time, whatever batch it comes in."""
+    """Keys that mask a held-out record in the same way every time, whatever batch it comes in."""
     return sample_keys(jax.random.key(seed), jnp.zeros((), jnp.int32), rows)
 
 
 def error_step(objective: Objective, mesh: Mesh, *, seed: int) -> ErrorStep:
-    """The compiled held-out loss of each sample; the alteration depends on the seed and the record alone."""
+    """The compiled held-out loss of each sample; its masking depends on the seed and the record alone."""
 
     def step(parameters: Parameters, spectrogram: Array, rows: Array) -> Array:
         return objective.errors(parameters, spectrogram, held_out_keys(seed, rows), training=False)
@@ -178,11 +202,11 @@ def error_step(objective: Objective, mesh: Mesh, *, seed: int) -> ErrorStep:
 
 
 def to_devices(mesh: Mesh, local: np.ndarray, batch_size: int) -> Array:
-    """This process's share of a batch (see `sharding.reading_share`) as its part of the global array."""
+    """This process's share of a batch (see `sharding.batch_shard`) as its part of the global array."""
     return jax.make_array_from_process_local_data(batch_sharding(mesh), local, (batch_size, *local.shape[1:]))
 
 
-def wishes(mesh: Mesh, wish: bool) -> Bool[Array, " N"]:
-    """Whether this process was asked to stop, said by each of its devices."""
-    local = np.full(len(mesh.local_devices), wish)
+def stop_flags(mesh: Mesh, stop: bool) -> Bool[Array, " N"]:
+    """Whether this process was asked to stop, one entry per device."""
+    local = np.full(len(mesh.local_devices), stop)
     return jax.make_array_from_process_local_data(on_every_device(mesh), local, (mesh.size,))

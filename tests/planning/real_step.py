@@ -18,7 +18,7 @@ from selfpab_jax.signal.normalization import Statistics
 from selfpab_jax.train.config import PretrainSettings
 from selfpab_jax.train.optimizer import adamw, learning_rate
 from selfpab_jax.train.state import create_state, make_mesh
-from selfpab_jax.train.step import Objective, to_devices, train_step, wishes
+from selfpab_jax.train.step import Objective, to_devices, train_step, stop_flags
 
 STATUS = Path("/proc/self/status")
 FEATURES = 156
@@ -44,7 +44,7 @@ def main(words: list[str], frames: int) -> None:
     state = create_state(functional, update, mesh, jax.random.key(0))
     size = settings.optimizer.batch_size
     batch = np.random.default_rng(0).random((size, frames, FEATURES)).astype(np.float16)
-    spectrogram, stop = to_devices(mesh, batch, size), wishes(mesh, False)
+    spectrogram, stop = to_devices(mesh, batch, size), stop_flags(mesh, False)
     growth = []
     for _ in range(6):
         jax.block_until_ready((state, spectrogram))

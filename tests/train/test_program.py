@@ -83,7 +83,7 @@ def test_a_parameter_is_gathered_once_a_pass_and_only_where_it_is_cut() -> None:
     gathers = [each for each in collectives if each.kind == "all-gather"]
     times = Counter(each.tensor for each in gathers)
     sharded = {name for name, leaf in ahead.state.parameters.items() if not leaf.sharding.is_fully_replicated}
-    assert len(sharded) == 2 * 5 + 3  # of a layer four kernels and a bias
+    assert len(sharded) == 2 * 7 + 3  # of a layer six kernels and a bias
     assert set(times) == sharded
     assert all(count <= (2 if ".layers." in name else 1) for name, count in times.items())
     assert {each.axes for each in gathers} == {("fsdp",)}

@@ -8,13 +8,13 @@ import pytest
 from selfpab_jax.cli.main import main
 from selfpab_jax.errors import RunError
 from selfpab_jax.train.logging import read_log, rewind_log
-from selfpab_jax.train.run_dir import SETTINGS_FILE, claim
+from selfpab_jax.train.run_dir import SETTINGS_FILE, open_run
 
 SETTINGS = {"seed": 1, "data": {"path": "a", "hours": None}, "mesh": {"data": 1}}
 
 
 def take(run: Path, settings: dict = SETTINGS, **options: bool) -> None:
-    with claim(run, settings, **{"resume": False, "overwrite": False, **options}):
+    with open_run(run, settings, **{"resume": False, "overwrite": False, **options}):
         pass
 
 
@@ -50,7 +50,7 @@ def test_overwrite_leaves_other_peoples_directories_alone(tmp_path: Path) -> Non
 
 def test_two_processes_never_train_one_run(tmp_path: Path) -> None:
     with (
-        claim(tmp_path / "run", SETTINGS, resume=False, overwrite=False),
+        open_run(tmp_path / "run", SETTINGS, resume=False, overwrite=False),
         pytest.raises(RunError, match="another process"),
     ):
         take(tmp_path / "run", resume=True)

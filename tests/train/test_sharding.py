@@ -19,7 +19,7 @@ from selfpab_jax.train.state import (
     parameter_shardings,
     sharding_table,
 )
-from selfpab_jax.train.step import Objective, error_step, to_devices, train_step, wishes
+from selfpab_jax.train.step import Objective, error_step, to_devices, train_step, stop_flags
 
 STEPS, BATCH, FRAMES, FEATURES = 20, 16, 39, 36
 MODEL = ModelSettings(width=32, heads=4, feedforward=64, layers=2, dropout=0.1, compute="float32")
@@ -52,7 +52,7 @@ def curve(mesh_settings: MeshSettings, devices: int, task: TaskSettings | None =
     take_step = train_step(what, update, schedule, mesh, seed=3, accumulate=accumulate)
     losses = []
     for step in range(STEPS):
-        state, metrics = take_step(state, to_devices(mesh, batch(step), BATCH), wishes(mesh, False))
+        state, metrics = take_step(state, to_devices(mesh, batch(step), BATCH), stop_flags(mesh, False))
         losses.append(float(metrics.loss))
     errors = error_step(what, mesh, seed=3)
     rows = to_devices(mesh, np.arange(BATCH, dtype=np.int32), BATCH)

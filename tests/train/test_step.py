@@ -15,7 +15,7 @@ import pytest
 from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.train import loop as loop
 from selfpab_jax.train.config import DataSettings, PretrainSettings, ValidationSettings
-from selfpab_jax.train.meter import Meter
+from selfpab_jax.train.logging import Meter
 from selfpab_jax.train.optimizer import OptimizerSettings
 from selfpab_jax.train.state import TrainState
 from selfpab_jax.train.step import StepMetrics, jitted_train_step
@@ -76,11 +76,11 @@ class Watched:
             self.events.append(("read", step))
             original_read(meter, step, *rest)
 
-        original_read = Meter.read
+        original_read = Meter.add_step
         monkeypatch.setattr(loop, "train_step", train_step)
         monkeypatch.setattr(loop, "to_devices", guarded(loop.to_devices))
-        monkeypatch.setattr(loop, "wishes", guarded(loop.wishes))
-        monkeypatch.setattr(Meter, "read", read)
+        monkeypatch.setattr(loop, "stop_flags", guarded(loop.stop_flags))
+        monkeypatch.setattr(Meter, "add_step", read)
         see_host_reads(monkeypatch, self.host_reads)
         settings = PretrainSettings(
             data=DataSettings(path=records),
