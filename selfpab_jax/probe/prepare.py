@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from selfpab_jax.data.har.card import DatasetCard, LabeledSource
-from selfpab_jax.data.sources.base import Recording, Rejected, SourceFile, milliseconds
+from selfpab_jax.data.sources.base import Recording, SourceFile, UnusableError, milliseconds
 from selfpab_jax.data.sources.segments import RATE_TOLERANCE, bridge_gaps
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.features.windows import Short, make_windows
@@ -141,7 +141,7 @@ def _read(source: LabeledSource, file: SourceFile, ledger: Ledger) -> Iterator[R
     what = f"{file.subject}, {file.name}" if file.name != file.subject else file.subject
     try:
         recordings = source.read(file)
-    except Rejected as reason:
+    except UnusableError as reason:
         ledger.add(what, str(reason))
         return
     declared, channels = source.card.rate_hz, source.channels

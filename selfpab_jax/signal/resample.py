@@ -70,12 +70,14 @@ def fourier_count(samples: int, from_hz: float, to_hz: float) -> int:
 
 # Units of acceleration.
 
-Unit = Literal["g", "m/s2"]
+Unit = Literal["g", "mg", "m/s2"]
 STANDARD_GRAVITY = 9.80665
 """m/s^2 in 1 g (CGPM 1901)."""
+UNITS_PER_G: dict[str, float] = {"g": 1.0, "mg": 1000.0, "m/s2": STANDARD_GRAVITY}
+"""How many of each `Unit` make 1 g."""
 
 
 def to_g(signal_NxC: Shaped[np.ndarray, "N C"], unit: Unit) -> Float[np.ndarray, "N C"]:
     """The signal in g; its own dtype where it is floating, else float32."""
     signal_NxC = signal_NxC if np.issubdtype(signal_NxC.dtype, np.floating) else signal_NxC.astype(np.float32)
-    return signal_NxC if unit == "g" else signal_NxC / signal_NxC.dtype.type(STANDARD_GRAVITY)
+    return signal_NxC if unit == "g" else signal_NxC / signal_NxC.dtype.type(UNITS_PER_G[unit])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from selfpab_jax.data.sources.base import Rejected
+from selfpab_jax.data.sources.base import UnusableError
 from selfpab_jax.data.sources.checks import check_signal, longest_run, run_lengths
 from selfpab_jax.data.sources.hunt4 import CHANNELS
 
@@ -28,7 +28,7 @@ def spoiled(signal: np.ndarray, rows: slice, channel: int, value: float) -> np.n
     ],
 )
 def test_what_no_sensor_delivers_is_set_aside(moving, rows, channel, value, reason):
-    with pytest.raises(Rejected, match=reason):
+    with pytest.raises(UnusableError, match=reason):
         check(spoiled(moving, rows, channel, value))
 
 
@@ -37,12 +37,12 @@ def test_a_clipped_channel_is_set_aside(moving, level):
     running = moving.copy()
     running[:600, 0] = (running[:600, 0] + 1) * 4 * level
     running = np.clip(running, -level, level)
-    with pytest.raises(Rejected, match="clipped channel"):
+    with pytest.raises(UnusableError, match="clipped channel"):
         check(running)
 
 
 def test_a_wrong_unit_is_told(moving):
-    with pytest.raises(Rejected, match="--unit m/s2"):
+    with pytest.raises(UnusableError, match="--unit m/s2"):
         check(moving * 9.80665)
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from selfpab_jax.data.sources.base import Rejected, SourceFile
+from selfpab_jax.data.sources.base import SourceFile, UnusableError
 from selfpab_jax.data.sources.hunt4 import Hunt4
 from selfpab_jax.errors import DataError
 
@@ -28,7 +28,7 @@ def test_every_fault_has_its_reason(tmp_path, moving):
 
     def reason_of(**arrays):
         np.savez(path, **arrays)
-        with pytest.raises(Rejected) as caught:
+        with pytest.raises(UnusableError) as caught:
             read(path)
         return str(caught.value)
 
@@ -43,20 +43,20 @@ def test_every_fault_has_its_reason(tmp_path, moving):
     assert "wrong type" in reason_of(arr_0=moving.astype(object))
     for content in (b"", b"no npz at all", b"PK\x03\x04 broken"):
         path.write_bytes(content)
-        with pytest.raises(Rejected, match="not a readable npz"):
+        with pytest.raises(UnusableError, match="not a readable npz"):
             read(path)
     np.savez(path, arr_0=moving)
     path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(Rejected, match="not a readable npz"):
+    with pytest.raises(UnusableError, match="not a readable npz"):
         read(path)
     np.savez_compressed(path, arr_0=moving)
     damaged = bytearray(path.read_bytes())
     damaged[200:400] = b"\xff" * 200
     path.write_bytes(damaged)
-    with pytest.raises(Rejected, match="not a readable npz"):
+    with pytest.raises(UnusableError, match="not a readable npz"):
         read(path)
     np.savez(path, arr_0=moving)
-    with pytest.raises(Rejected, match="wrong name"):
+    with pytest.raises(UnusableError, match="wrong name"):
         read(path, name="monday")
 
 

@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 
-from selfpab_jax.data.sources.base import Recording, Rejected, sensors_of, windows
-from selfpab_jax.data.sources.segments import stretches
+from selfpab_jax.data.sources.base import Recording, UnusableError, sensors_of, windows
+from selfpab_jax.data.sources.segments import continuous_segments
 from selfpab_jax.data.sources.tables import Tables, parse_columns, sensor_columns
 from selfpab_jax.errors import DataError
 
@@ -46,7 +46,7 @@ def test_own_columns_units_and_clocks(frame, tmp_path):
     (recording,) = read(own, tmp_path, columns=columns, unit="m/s2", timestamp_column="clock", timestamp_unit="ms")
     np.testing.assert_allclose(recording.signal_NxC, frame[["back_x", "back_y", "back_z"]], atol=1e-6)
     assert recording.start == pd.Timestamp("2019-01-12 10:00:00")
-    with pytest.raises(Rejected, match="--timestamp_unit"):
+    with pytest.raises(UnusableError, match="--timestamp_unit"):
         read(own, tmp_path, columns=columns, unit="m/s2", timestamp_column="clock")
     own["clock"] -= own["clock"].iloc[0]
     (recording,) = read(own, tmp_path, columns=columns, unit="m/s2", timestamp_column="clock", timestamp_unit="ms")
@@ -68,7 +68,7 @@ def test_segments_and_gaps_end_a_recording(frame, tmp_path):
 def test_every_fault_has_its_reason(frame, tmp_path):
     def reason_of(change, ending="parquet", **options):
         changed = frame.copy()
-        with pytest.raises(Rejected) as caught:
+        with pytest.raises(UnusableError) as caught:
             read(changed.pipe(change), tmp_path, ending, **options)
         return str(caught.value)
 
@@ -90,7 +90,7 @@ def test_every_fault_has_its_reason(frame, tmp_path):
 def test_times_that_cannot_be_are_set_aside(frame, tmp_path):
     milliseconds = (frame["timestamp"] - pd.Timestamp(0)).dt.total_seconds() * 1000
     for times in (milliseconds, milliseconds.astype("int64")):
-        with pytest.raises(Rejected, match=r"timestamps: row 0 of column timestamp .* --timestamp_unit s"):
+        with pytest.raises(UnusableError, match=r"timestamps: row 0 of column timestamp .* --timestamp_unit s"):
             read(frame.assign(timestamp=times), tmp_path, timestamp_unit="s")
     for wrong in (np.nan, np.inf, -np.inf):
         times = milliseconds.to_numpy().copy()
@@ -99,7 +99,7 @@ def test_times_that_cannot_be_are_set_aside(frame, tmp_path):
         pq.write_table(table, tmp_path / "S02.parquet")
         source = Tables((str(tmp_path),), timestamp_unit="ms")
         file = list(source.files())[-1]
-        with pytest.raises(Rejected, match=r"timestamps: row 9 .* --timestamp_unit ms"):
+        with pytest.raises(UnusableError, match=r"timestamps: row 9 .* --timestamp_unit ms"):
             source.read(file)
 
 
@@ -109,7 +109,7 @@ def test_an_unreadable_file_is_set_aside(tmp_path, name, kind):
         (tmp_path / name).write_bytes(content)
         source = Tables((str(tmp_path),))
         (file,) = source.files()
-        with pytest.raises(Rejected, match=f"unreadable {kind}|unknown column"):
+        with pytest.raises(UnusableError, match=f"unreadable {kind}|unknown column"):
             source.read(file)
 
 
@@ -117,7 +117,7 @@ def test_segments_may_lie_in_any_order_in_time(frame, tmp_path):
     frame["segment"] = np.arange(len(frame)) // 1500
     turned = pd.concat([frame.iloc[1500:], frame.iloc[:1500]])
     assert len(read(turned, tmp_path, segment_column="segment")) == 2
-    with pytest.raises(Rejected, match="out of order"):
+    with pytest.raises(UnusableError, match="out of order"):
         read(turned, tmp_path)
 
 
@@ -129,7 +129,7 @@ STEPS = st.lists(st.tuples(st.sampled_from([0.0, 0.02, 0.5, 1.5, 100.0]), st.boo
 def test_windows_never_cross_a_segment_or_a_gap(steps, window, shift):
     times = np.cumsum([0.0, *(step for step, _ in steps)])
     segments = np.cumsum([0, *(changes for _, changes in steps)])
-    pieces = stretches(len(times), times, segments, gap_limit=1.0)
+    pieces = continuous_segments(len(times), times, segments, gap_limit=1.0)
     assert [row for first, last in pieces for row in range(first, last)] == list(range(len(times)))
     for first, last in pieces:
         rows = np.arange(first, last, dtype=np.float32)[:, None]

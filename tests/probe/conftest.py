@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from selfpab_jax.data.har.card import DatasetCard, LabeledSource, Sensor
-from selfpab_jax.data.sources.base import Recording, Rejected, SourceFile
+from selfpab_jax.data.sources.base import Recording, SourceFile, UnusableError
 from selfpab_jax.probe.dataset import Corpus
 from selfpab_jax.probe.prepare import prepare_corpus
 from selfpab_jax.signal.stft import SpectrogramSettings
@@ -25,7 +25,7 @@ FRAMES = 20
 class SyntheticSource:
     """Subjects who do the four activities in random bouts of 8 to 20 s, wearing one or two sensors.
 
-    `damage` maps a subject to a function that turns its recordings into others (or raises Rejected).
+    `damage` maps a subject to a function that turns its recordings into others (or raises UnusableError).
     """
 
     subjects: int = 4
@@ -121,6 +121,6 @@ def rejected() -> Callable[[Recording], list[Recording]]:
     """A damage: the file cannot be read."""
 
     def reject(recording: Recording) -> list[Recording]:
-        raise Rejected(f"unreadable: {recording.name}")
+        raise UnusableError(f"unreadable: {recording.name}")
 
     return reject

@@ -13,10 +13,10 @@ from selfpab_jax.data.har.card import (
     DatasetCard,
     Sensor,  # readers take it from here
 )
-from selfpab_jax.data.sources.base import Recording, Rejected, SourceFile
+from selfpab_jax.data.sources.base import Recording, SourceFile, UnusableError
 from selfpab_jax.data.sources.checks import check_signal
 from selfpab_jax.errors import ConfigError, DataError
-from selfpab_jax.signal.resample import STANDARD_GRAVITY
+from selfpab_jax.signal.resample import UNITS_PER_G
 
 # Axes that are permuted and turned round, so that a sensor's x, y, z become HUNT4's.
 
@@ -51,7 +51,6 @@ def to_hunt4_axes(signal_Nx3: Float[np.ndarray, "N 3"], axes: tuple[str, str, st
 
 DEPTH = 3
 """Levels of folders in which published files are looked for, the one given included."""
-G_IN = {"g": 1.0, "mg": 1e-3, "m/s2": 1 / STANDARD_GRAVITY}
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ class Published:
         raise NotImplementedError
 
     def read(self, file: SourceFile) -> list[Recording]:
-        """The continuous recordings of a file, in g and on HUNT4's axes; raises Rejected where it is unusable.
+        """The continuous recordings of a file, in g and on HUNT4's axes; raises UnusableError where it is unusable.
 
         Samples that are missing stay NaN: whoever uses them bridges or cuts.
         """
@@ -118,7 +117,7 @@ class Published:
 
     def converted(self, signals: Iterable[Float[np.ndarray, "N 3"]]) -> Float32[np.ndarray, "N C"]:
         """The chosen sensors' published x, y, z, in order, as one signal in g and on HUNT4's axes."""
-        scale = G_IN[self.card.unit]
+        scale = 1 / UNITS_PER_G[self.card.unit]
         turned = [
             to_hunt4_axes(np.asarray(signal_Nx3, np.float64) * scale, sensor.axes)
             for sensor, signal_Nx3 in zip(self.chosen, signals, strict=True)
@@ -130,20 +129,20 @@ class Published:
         """Notes on a converted signal. What was published is kept, even clipped, dead or out of range in parts.
 
         Raises:
-            Rejected: no sample at all, none with numbers in all channels, or in another unit than declared.
+            UnusableError: no sample at all, none with numbers in all channels, or in another unit than declared.
         """
         if not len(signal_NxC):
-            raise Rejected("too short: it has no samples")
+            raise UnusableError("too short: it has no samples")
         finite_N = np.asarray(np.isfinite(signal_NxC).all(axis=1))
         if not finite_N.any():
             empty = [name for c, name in enumerate(self.channels) if not np.isfinite(signal_NxC[:, c]).any()]
             missing = f" ({', '.join(empty)} have none)" if empty else ""
-            raise Rejected(f"sensor missing: no sample has numbers in all of {', '.join(self.channels)}{missing}")
+            raise UnusableError(f"sensor missing: no sample has numbers in all of {', '.join(self.channels)}{missing}")
         try:
             check_signal(signal_NxC[finite_N], self.channels, rate_hz or self.card.rate_hz)
-        except Rejected as doubt:
+        except UnusableError as doubt:
             if str(doubt).startswith("wrong unit"):
-                raise Rejected(f"wrong unit: the median of a channel is beyond 4 g if it is {self.card.unit}") from None
+                raise UnusableError(f"wrong unit: the median of a channel is beyond 4 g if it is {self.card.unit}") from None
             return (f"{doubt}; kept as published",)
         return ()
 

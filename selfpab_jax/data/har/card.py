@@ -137,7 +137,7 @@ class LabeledSource(Protocol):
         ...
 
     def read(self, file: SourceFile) -> list[Recording]:
-        """The continuous recordings of a file, in g and on HUNT4's axes; raises Rejected where it is unusable."""
+        """The continuous recordings of a file, in g and on HUNT4's axes; raises UnusableError where it is unusable."""
         ...
 
 

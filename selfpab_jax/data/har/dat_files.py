@@ -8,8 +8,8 @@ import pandas as pd
 from jaxtyping import Float64
 
 from selfpab_jax.data.har.resync import Stream, steady_times, stream_of
-from selfpab_jax.data.sources.base import Rejected
-from selfpab_jax.data.sources.segments import check_rate, stretches
+from selfpab_jax.data.sources.base import UnusableError
+from selfpab_jax.data.sources.segments import check_rate, continuous_segments
 
 
 @dataclass(frozen=True)
@@ -51,22 +51,22 @@ def read_session(path: Path, layout: Layout, label_column: int, sensors: list[st
     """The chosen sensors of a file; lines without a time are left out.
 
     Raises:
-        Rejected: not such a file, times out of order or of another rate, or a sensor without any value.
+        UnusableError: not such a file, times out of order or of another rate, or a sensor without any value.
     """
     columns = [layout.first_columns[sensor] + axis for sensor in sensors for axis in range(3)]
     table_NxK = read_spaced(path, [layout.time, label_column, *columns], layout)
     table_NxK = table_NxK[np.isfinite(table_NxK[:, 0])]
     if len(table_NxK) < 2:
-        raise Rejected(f"too short: {len(table_NxK)} lines with a time")
+        raise UnusableError(f"too short: {len(table_NxK)} lines with a time")
     times_N = table_NxK[:, 0] / layout.ticks
-    check_rate(times_N, stretches(len(times_N), times_N, None, gap_limit), layout.rate_hz)
+    check_rate(times_N, continuous_segments(len(times_N), times_N, None, gap_limit), layout.rate_hz)
     times_N = steady_times(times_N, layout.rate_hz)
     streams = []
     for position, sensor in enumerate(sensors):
         try:
             streams.append(stream_of(times_N, table_NxK[:, 2 + 3 * position : 5 + 3 * position]))
-        except Rejected as error:
-            raise Rejected(f"no {sensor}: {error}") from None
+        except UnusableError as error:
+            raise UnusableError(f"no {sensor}: {error}") from None
     return Session(times_N, table_NxK[:, 1], tuple(streams))
 
 
@@ -74,17 +74,17 @@ def read_spaced(path: Path, columns: list[int], layout: Layout) -> Float64[np.nd
     """Some columns of the table, missing values as NaN.
 
     Raises:
-        Rejected: unreadable, of another number of columns, or something other than numbers in a wanted column.
+        UnusableError: unreadable, of another number of columns, or something other than numbers in a wanted column.
     """
     try:
         with open(path, encoding="ascii") as lines:
             present = len(lines.readline().split())
         if present != layout.width:
-            raise Rejected(f"{present} columns; {layout.what} has {layout.width}, separated by spaces")
+            raise UnusableError(f"{present} columns; {layout.what} has {layout.width}, separated by spaces")
         table = pd.read_csv(path, sep=r"\s+", header=None, usecols=sorted(columns), low_memory=False)
     except (OSError, ValueError) as error:  # pandas' parser errors and wrong encodings are ValueErrors
-        raise Rejected(f"not {layout.what}: {str(error).splitlines()[0]}") from None
+        raise UnusableError(f"not {layout.what}: {str(error).splitlines()[0]}") from None
     for column in columns:
         if table[column].dtype.kind not in "fiu":
-            raise Rejected(f"wrong type: column {column + 1} holds something other than numbers")
+            raise UnusableError(f"wrong type: column {column + 1} holds something other than numbers")
     return table[columns].to_numpy(np.float64)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from selfpab_jax.data.har.card import AXES, DatasetCard, card_of_fields
-from selfpab_jax.data.sources.base import EPOCH, UNKNOWN_START, Recording, Rejected, SourceFile, sensors_of
+from selfpab_jax.data.sources.base import EPOCH, UNKNOWN_START, Recording, SourceFile, UnusableError, sensors_of
 from selfpab_jax.errors import ConfigError, DataError
 
 INFO_FILE, METADATA_FILE = "dataset_info.json", "metadata.json"
@@ -68,10 +68,10 @@ class Prepared:
         """The recording.
 
         Raises:
-            Rejected: it was, when the data set was prepared.
+            UnusableError: it was, when the data set was prepared.
         """
         if not file.path.isdecimal():
-            raise Rejected(file.path.removeprefix("set aside: "))
+            raise UnusableError(file.path.removeprefix("set aside: "))
         example = _examples(self.path)[int(file.path)]
         prepared = _metadata(self.path)["channels"]
         start, notes = int(example["start_ms"]), _text(example["notes"])

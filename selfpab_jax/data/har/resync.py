@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int
 
 from selfpab_jax.data.har.base import Published, turned_upright
-from selfpab_jax.data.sources.base import Recording, Rejected, SourceFile
+from selfpab_jax.data.sources.base import Recording, SourceFile, UnusableError
 from selfpab_jax.data.sources.checks import check_signal
 
 GAP_LIMIT = 0.2
@@ -53,11 +53,11 @@ def stream_of(times_N: Float64[np.ndarray, " N"], signal_Nx3: Float[np.ndarray, 
     """The samples whose time and values are all there, in order of time, the first of those that share a time.
 
     Raises:
-        Rejected: nothing is left.
+        UnusableError: nothing is left.
     """
     there_N = np.isfinite(times_N) & np.isfinite(signal_Nx3).all(axis=1)
     if not there_N.any():
-        raise Rejected(f"no values: each of the {len(times_N)} rows lacks its time or a part of its acceleration")
+        raise UnusableError(f"no values: each of the {len(times_N)} rows lacks its time or a part of its acceleration")
     times_N, first_N = np.unique(times_N[there_N], return_index=True)
     return Stream(times_N, signal_Nx3[there_N][first_N])
 
@@ -118,14 +118,14 @@ def rate_notes(stream: Stream, rate_hz: float, what: str) -> tuple[str, ...]:
     """A line where the samples come at another rate than declared; they are interpolated to it all the same.
 
     Raises:
-        Rejected: below a quarter of the declared rate.
+        UnusableError: below a quarter of the declared rate.
     """
     steps_n = np.diff(stream.times_N)
     if not len(steps_n):
-        raise Rejected(f"{what}: a single sample")
+        raise UnusableError(f"{what}: a single sample")
     measured = 1 / float(np.median(steps_n))
     if measured < LEAST_RATE * rate_hz:
-        raise Rejected(f"wrong rate: {what} has {measured:.3g} samples a second, not about {rate_hz:g}")
+        raise UnusableError(f"wrong rate: {what} has {measured:.3g} samples a second, not about {rate_hz:g}")
     if abs(measured / rate_hz - 1) <= RATE_TOLERANCE:
         return ()
     return (f"{what} has {measured:.3g} samples a second: interpolated to the declared {rate_hz:g}",)
@@ -163,7 +163,7 @@ def believed(
         gravity_C: what the channels show upright, where sensors are to be turned by it; None: axes as declared.
 
     Raises:
-        Rejected: none is left; with the reason of the first.
+        UnusableError: none is left; with the reason of the first.
     """
     kept, notes, rate_hz = [], [], source.card.rate_hz
     for stretch in stretches:
@@ -175,11 +175,11 @@ def believed(
         labels_N = labels_at(stretch.times_N).astype(np.int32)
         try:
             check_signal(signal_NxC, source.channels, rate_hz)
-        except Rejected as error:
+        except UnusableError as error:
             notes.append(f"{len(signal_NxC) / rate_hz:.4g} s of {name} left out: {error}")
         else:
             start = moment(float(stretch.times_N[0])) if moment else None
             kept.append(Recording(file.subject, name, start, rate_hz, signal_NxC, labels_N))
     if not kept:
-        raise Rejected(notes[0] if notes else f"never do all sensors have values for {LEAST_SECONDS:g} s without a gap")
+        raise UnusableError(notes[0] if notes else f"never do all sensors have values for {LEAST_SECONDS:g} s without a gap")
     return kept, tuple(notes)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from selfpab_jax.data.har.base import Published
 from selfpab_jax.data.har.prepared import Prepared
-from selfpab_jax.data.sources.base import Recording, Rejected, SourceFile
+from selfpab_jax.data.sources.base import Recording, SourceFile, UnusableError
 from selfpab_jax.data.sources.checks import check_signal
 
 # Samples that are missing: they end a continuous recording, and what lies around them is kept.
@@ -66,11 +66,11 @@ class ForRecords:
         """The continuous recordings of a file.
 
         Raises:
-            Rejected: by the data set's reader, or a signal that cannot be believed.
+            UnusableError: by the data set's reader, or a signal that cannot be believed.
         """
         recordings = [piece for recording in self.dataset.read(file) for piece in self._whole(recording)]
         if not recordings:
-            raise Rejected("no sample has numbers in all channels")
+            raise UnusableError("no sample has numbers in all channels")
         for recording in recordings:
             check_signal(recording.signal_NxC, self.channels, recording.rate_hz)
         return recordings

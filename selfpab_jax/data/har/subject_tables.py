@@ -10,16 +10,16 @@ import pyarrow as pa
 
 from selfpab_jax.data.har.base import Published, published_folder, with_notes
 from selfpab_jax.data.har.card import AXES, Label, Sensor, column_class_indices
-from selfpab_jax.data.sources.base import Recording, Rejected, SourceFile
-from selfpab_jax.data.sources.segments import check_rate, stretches
+from selfpab_jax.data.sources.base import Recording, SourceFile, UnusableError
+from selfpab_jax.data.sources.segments import check_rate, continuous_segments
 from selfpab_jax.data.sources.tables import (
     TimestampUnit,
     estimated_rows,
-    moment,
     numbers,
     read_table,
     seconds,
     segment_codes,
+    to_datetime,
 )
 from selfpab_jax.errors import DataError
 
@@ -58,7 +58,7 @@ class SubjectTables(Published):
         """The continuous recordings of a table.
 
         Raises:
-            Rejected: unreadable, a column missing or of a wrong type, no labels, or another rate than declared.
+            UnusableError: unreadable, a column missing or of a wrong type, no labels, or another rate than declared.
         """
         return self.recordings(file, timestamp="timestamp", label="label")
 
@@ -88,13 +88,13 @@ class SubjectTables(Published):
         if times_N is not None:
             try:
                 check_rate(times_N, pieces, self.card.rate_hz)
-            except Rejected as wrong:
-                raise Rejected(str(wrong).removesuffix(" (--rate)")) from None
+            except UnusableError as wrong:
+                raise UnusableError(str(wrong).removesuffix(" (--rate)")) from None
         recordings = [
             Recording(
                 subject=file.subject,
                 name=file.name if len(pieces) == 1 else f"{file.name}:{first}",
-                start=None if times_N is None else moment(float(times_N[first]), timestamp_unit),
+                start=None if times_N is None else to_datetime(float(times_N[first]), timestamp_unit),
                 rate_hz=self.card.rate_hz,
                 signal_NxC=signal_NxC[first:last],
                 labels_N=labels_N[first:last],
@@ -117,4 +117,4 @@ class SubjectTables(Published):
                 notes = (f"time runs backwards {int(backwards_n.sum())} times (at row {rows}): recordings end there",)
                 changes_n |= backwards_n
         codes_N = np.concatenate([[0], np.cumsum(changes_n)])[: table.num_rows]
-        return stretches(table.num_rows, times_N, codes_N, self.gap_limit), notes
+        return continuous_segments(table.num_rows, times_N, codes_N, self.gap_limit), notes

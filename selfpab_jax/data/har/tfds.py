@@ -16,7 +16,7 @@ from tensorflow_datasets.core.utils import classproperty
 from selfpab_jax.data.har.base import Published
 from selfpab_jax.data.har.card import DatasetCard, Download, card_fields
 from selfpab_jax.data.har.registry import DATASETS, dataset_class
-from selfpab_jax.data.sources.base import Rejected, milliseconds
+from selfpab_jax.data.sources.base import UnusableError, milliseconds
 from selfpab_jax.errors import DataError
 
 SPLIT = "train"
@@ -105,7 +105,7 @@ class LabeledBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             for file in source.files():
                 try:
                     recordings = source.read(file)
-                except Rejected as reason:
+                except UnusableError as reason:
                     set_aside.append([file.subject, file.name, str(reason)])
                     continue
                 for recording in recordings:

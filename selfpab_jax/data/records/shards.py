@@ -26,8 +26,8 @@ from selfpab_jax.data.records.format import (
 from selfpab_jax.data.records.spec import Plan, RecordSettings, Shard, shard_files
 from selfpab_jax.data.sources.base import (
     Recording,
-    Rejected,
     SourceFile,
+    UnusableError,
     Window,
     at_rate,
     milliseconds,
@@ -108,7 +108,7 @@ def build_shard(plan: Plan, folder: Path, shard: Shard, strict: bool = False, co
                     index["recording"].append(recording.name)
                     index["start_ms"].append(example["start"])
                     written += 1
-            except Rejected as reason:
+            except UnusableError as reason:
                 if strict:
                     raise DataError(f"{file.path}: {reason} (--strict)") from None
                 about = {"file": file.path, "subject": file.subject, "split": shard.split, "reason": str(reason)}
@@ -138,13 +138,13 @@ def file_windows(plan: Plan, file: SourceFile) -> Iterator[tuple[Recording, Wind
     """The windows of a file at the plan's rate; all checks are done before the first.
 
     Raises:
-        Rejected: by a check, or no stretch of it is as long as a window.
+        UnusableError: by a check, or no stretch of it is as long as a window.
     """
     settings: RecordSettings = plan.records
     recordings = [at_rate(recording, settings.spectrogram.rate_hz) for recording in plan.source.read(file)]
     longest = max(len(recording.signal_NxC) for recording in recordings)
     if longest < settings.window_samples:
-        raise Rejected(
+        raise UnusableError(
             f"too short: its longest continuous stretch is {longest / settings.spectrogram.rate_hz:.4g} s, "
             f"a window {settings.window_seconds:g} s"
         )

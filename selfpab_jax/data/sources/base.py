@@ -87,7 +87,7 @@ def milliseconds(start: datetime | None) -> int:
 # What a source of recordings is: a list of files, and a reader of one file.
 
 
-class Rejected(Exception):
+class UnusableError(Exception):
     """This file cannot be used; the reason says why, for `rejected.jsonl`."""
 
 
@@ -126,7 +126,7 @@ class Source(Protocol):
         """The continuous recordings of a file, in g.
 
         Raises:
-            Rejected: the file is not what it should be.
+            UnusableError: the file is not what it should be.
         """
         ...
 

@@ -8,7 +8,7 @@ body-worn accelerometer delivers.
 import numpy as np
 from jaxtyping import Bool, Float
 
-from selfpab_jax.data.sources.base import Rejected
+from selfpab_jax.data.sources.base import UnusableError
 
 LIMIT_G = 16.0
 """No accelerometer in use for activity measures more."""
@@ -36,7 +36,7 @@ def check_signal(signal_NxC: Float[np.ndarray, "N C"], channels: tuple[str, ...]
         rate_hz: sampling rate, for durations.
 
     Raises:
-        Rejected: the first thing found, with the channel's name.
+        UnusableError: the first thing found, with the channel's name.
     """
     _check_finite(signal_NxC, channels)
     _check_range(signal_NxC, channels)
@@ -69,7 +69,7 @@ def _check_finite(signal_NxC: np.ndarray, channels: tuple[str, ...]) -> None:
         return
     bad_NxC = ~np.isfinite(signal_NxC)
     c = int(bad_NxC.any(axis=0).argmax())
-    raise Rejected(f"NaN or infinity: {int(bad_NxC[:, c].sum())} of {len(signal_NxC)} samples of {channels[c]}")
+    raise UnusableError(f"NaN or infinity: {int(bad_NxC[:, c].sum())} of {len(signal_NxC)} samples of {channels[c]}")
 
 
 def _check_range(signal_NxC: np.ndarray, channels: tuple[str, ...]) -> None:
@@ -77,19 +77,19 @@ def _check_range(signal_NxC: np.ndarray, channels: tuple[str, ...]) -> None:
     middle_C = np.median(np.abs(signal_NxC[:: max(1, len(signal_NxC) // 2000)]), axis=0)
     c = int(largest_C.argmax())
     if middle_C.max() > WRONG_UNIT_G:
-        raise Rejected(
+        raise UnusableError(
             f"wrong unit: half of the samples of {channels[int(middle_C.argmax())]} lie beyond {WRONG_UNIT_G:g} g; "
             "is it m/s^2 (--unit m/s2)?"
         )
     if largest_C[c] > LIMIT_G:
-        raise Rejected(f"beyond {LIMIT_G:g} g: {channels[c]} reaches {largest_C[c]:.4g} g")
+        raise UnusableError(f"beyond {LIMIT_G:g} g: {channels[c]} reaches {largest_C[c]:.4g} g")
 
 
 def _check_dead(steps_N: Bool[np.ndarray, " N"], channel: str, rate_hz: float) -> None:
     still = longest_run(~steps_N) + 1
     samples = len(steps_N) + 1
     if still >= DEAD_SHARE * samples and still >= min(DEAD_SECONDS * rate_hz, samples):
-        raise Rejected(f"dead channel: {channel} stays at one value for {still / rate_hz:.4g} s")
+        raise UnusableError(f"dead channel: {channel} stays at one value for {still / rate_hz:.4g} s")
 
 
 def _check_clipped(signal_N: Float[np.ndarray, " N"], channel: str) -> None:
@@ -99,4 +99,4 @@ def _check_clipped(signal_N: Float[np.ndarray, " N"], channel: str) -> None:
         runs = run_lengths(np.abs(signal_N - extreme) <= CLIPPED_TOLERANCE_G)
         share = runs[runs >= CLIPPED_RUN].sum() / len(signal_N)
         if share > CLIPPED_SHARE:
-            raise Rejected(f"clipped channel: {100 * share:.3g}% of {channel} lies on plateaus at {extreme:.4g} g")
+            raise UnusableError(f"clipped channel: {100 * share:.3g}% of {channel} lies on plateaus at {extreme:.4g} g")

@@ -12,7 +12,7 @@ from typing import IO
 import numpy as np
 from jaxtyping import Float32
 
-from selfpab_jax.data.sources.base import Recording, Rejected, SourceFile, existing_folders
+from selfpab_jax.data.sources.base import Recording, SourceFile, UnusableError, existing_folders
 from selfpab_jax.data.sources.checks import check_signal
 from selfpab_jax.errors import DataError
 
@@ -72,11 +72,11 @@ class Hunt4:
         """The first `seconds` of a file as one recording.
 
         Raises:
-            Rejected: wrong name, not an npz, wrong key or columns, too short, or a signal that cannot be believed.
+            UnusableError: wrong name, not an npz, wrong key or columns, too short, or a signal that cannot be believed.
         """
         start = start_of(file.name)
         if start is None:
-            raise Rejected("wrong name: recordings are called <YYYY-MM-DD_HH>.npz")
+            raise UnusableError("wrong name: recordings are called <YYYY-MM-DD_HH>.npz")
         signal_NxC = read_rows(Path(file.path), self.samples, len(self.channels))
         check_signal(signal_NxC, self.channels, self.rate_hz)
         return [Recording(file.subject, file.name, start, self.rate_hz, signal_NxC)]
@@ -94,17 +94,17 @@ def read_rows(path: Path, rows: int, columns: int) -> Float32[np.ndarray, "N C"]
     """The first rows of the array, reading no more of the file than they take.
 
     Raises:
-        Rejected: what is wrong with the file.
+        UnusableError: what is wrong with the file.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             if f"{KEY}.npy" not in archive.namelist():
                 names = ", ".join(name.removesuffix(".npy") for name in archive.namelist()[:5]) or "nothing"
-                raise Rejected(f"wrong key: the npz holds {names}, not {KEY}")
+                raise UnusableError(f"wrong key: the npz holds {names}, not {KEY}")
             with archive.open(f"{KEY}.npy") as stream:
                 return _first_rows(stream, rows, columns)
     except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise Rejected(f"not a readable npz: {error}") from None
+        raise UnusableError(f"not a readable npz: {error}") from None
 
 
 def _first_rows(stream: IO[bytes], rows: int, columns: int) -> Float32[np.ndarray, "N C"]:
@@ -112,15 +112,15 @@ def _first_rows(stream: IO[bytes], rows: int, columns: int) -> Float32[np.ndarra
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran_order, dtype = read_header(stream)
     if dtype.kind not in "fiu":
-        raise Rejected(f"wrong type: {KEY} holds {dtype}, not numbers")
+        raise UnusableError(f"wrong type: {KEY} holds {dtype}, not numbers")
     if len(shape) != 2 or shape[1] != columns:
-        raise Rejected(f"wrong number of columns: {KEY} has shape {shape}, not (samples, {columns})")
+        raise UnusableError(f"wrong number of columns: {KEY} has shape {shape}, not (samples, {columns})")
     if shape[0] < rows:
-        raise Rejected(f"too short: {shape[0]} samples, {rows} are needed")
+        raise UnusableError(f"too short: {shape[0]} samples, {rows} are needed")
     wanted = shape[0] if fortran_order else rows
     data = stream.read(wanted * columns * dtype.itemsize)
     if len(data) < wanted * columns * dtype.itemsize:
-        raise Rejected("not a readable npz: it ends too early")
+        raise UnusableError("not a readable npz: it ends too early")
     flat = np.frombuffer(data, dtype)
     array = flat.reshape(columns, wanted).T[:rows] if fortran_order else flat.reshape(wanted, columns)
     with np.errstate(over="ignore"):

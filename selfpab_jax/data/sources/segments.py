@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Float64, Int, Int64
 
-from selfpab_jax.data.sources.base import Recording, Rejected
+from selfpab_jax.data.sources.base import Recording, UnusableError
 
 # Where recordings break into continuous stretches, which windows never cross.
 
@@ -18,7 +18,7 @@ LEAST_ROWS = 50
 ROUNDING_MS = 2
 
 
-def stretches(
+def continuous_segments(
     rows: int,
     times_N: Float64[np.ndarray, " N"] | None,
     segments_N: Int[np.ndarray, " N"] | None,
@@ -27,7 +27,7 @@ def stretches(
     """(first, last + 1) of every run of rows without a change of segment or a step in time above gap_limit seconds.
 
     Raises:
-        Rejected: time runs backwards within a segment (between segments it may: they need not be in order).
+        UnusableError: time runs backwards within a segment (between segments it may: they need not be in order).
     """
     breaks_n = np.zeros(max(rows - 1, 0), bool)
     if segments_N is not None:
@@ -36,7 +36,7 @@ def stretches(
         steps_n = np.diff(times_N)
         backwards_n = (steps_n < 0) & ~breaks_n
         if backwards_n.any():
-            raise Rejected(
+            raise UnusableError(
                 f"timestamps out of order: row {int(backwards_n.argmax()) + 1} is earlier than the one before"
             )
         breaks_n |= steps_n > gap_limit
@@ -48,7 +48,7 @@ def check_rate(times_N: Float64[np.ndarray, " N"], pieces: list[tuple[int, int]]
     """Compares the rows a second of the longest stretch, if it has a thousand rows, with the rate that was given.
 
     Raises:
-        Rejected: they differ by more than 5%.
+        UnusableError: they differ by more than 5%.
     """
     first, last = max(pieces, key=lambda piece: piece[1] - piece[0])
     marks = np.linspace(first, last - 1, CHUNKS + 1).astype(int)
@@ -58,7 +58,7 @@ def check_rate(times_N: Float64[np.ndarray, " N"], pieces: list[tuple[int, int]]
     # The median of many parts: a gap that was let pass, or a clock in whole seconds, disturbs few of them.
     measured = float(np.median(np.diff(marks) / spans))
     if abs(measured / rate_hz - 1) > RATE_TOLERANCE:
-        raise Rejected(f"wrong rate: the timestamps say {measured:.4g} Hz, not {rate_hz:g} Hz (--rate)")
+        raise UnusableError(f"wrong rate: the timestamps say {measured:.4g} Hz, not {rate_hz:g} Hz (--rate)")
 
 
 def first_windows(

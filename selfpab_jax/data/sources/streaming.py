@@ -15,17 +15,17 @@ import pyarrow.parquet
 from jaxtyping import Float32
 
 from selfpab_jax.data.sources import hunt4
-from selfpab_jax.data.sources.base import Rejected
+from selfpab_jax.data.sources.base import UnusableError
 from selfpab_jax.data.sources.checks import check_signal
-from selfpab_jax.data.sources.segments import check_rate, stretches
+from selfpab_jax.data.sources.segments import check_rate, continuous_segments
 from selfpab_jax.data.sources.tables import (
     CSV_BYTES_A_ROW,
     Tables,
     estimated_rows,
-    moment,
     numbers,
     seconds,
     segment_codes,
+    to_datetime,
 )
 from selfpab_jax.errors import DataError
 from selfpab_jax.signal.resample import ratio, resample, to_g
@@ -119,7 +119,7 @@ def _table_parts(path: Path, how: Tables, set_aside: SetAsideLine, rows: int) ->
             try:
                 signal_NxC, times_N, pieces = _checked(block, how)
                 goes_on = _goes_on(before, block, times_N, how)
-            except Rejected as reason:
+            except UnusableError as reason:
                 set_aside(_rows(path, first, block.num_rows, is_last), str(reason))
                 before = None
             else:
@@ -127,14 +127,14 @@ def _table_parts(path: Path, how: Tables, set_aside: SetAsideLine, rows: int) ->
                     begins = begin > 0 or not goes_on
                     if begins:
                         name = f"{path.stem}:{first + begin}"
-                        start = None if times_N is None else moment(float(times_N[begin]), how.timestamp_unit)
+                        start = None if times_N is None else to_datetime(float(times_N[begin]), how.timestamp_unit)
                     yield Part(name, start, begins, how.rate_hz, signal_NxC[begin:end])
                 segment = block.column(how.segment_column)[-1].as_py() if how.segment_column else None
                 before = (None if times_N is None else float(times_N[-1]), segment)
             first += block.num_rows
         if not first:
-            raise Rejected("too short: the table has no rows")
-    except Rejected as reason:
+            raise UnusableError("too short: the table has no rows")
+    except UnusableError as reason:
         set_aside(f"{path}, from row {first} on" if first else str(path), str(reason))
 
 
@@ -144,7 +144,7 @@ def _checked(block: pa.Table, how: Tables) -> tuple[np.ndarray, np.ndarray | Non
     check_signal(signal_NxC, how.channels, how.rate_hz)
     times_N = None if how.timestamp_column is None else seconds(block, how.timestamp_column, how.timestamp_unit)
     codes_N = None if how.segment_column is None else segment_codes(block, how.segment_column)
-    pieces = stretches(block.num_rows, times_N, codes_N, how.gap_limit)
+    pieces = continuous_segments(block.num_rows, times_N, codes_N, how.gap_limit)
     if times_N is not None:
         check_rate(times_N, pieces, how.rate_hz)
     return signal_NxC, times_N, pieces
@@ -163,7 +163,7 @@ def _goes_on(before: tuple | None, block: pa.Table, times_N: np.ndarray | None, 
     if times_N is None:
         return True
     if times_N[0] < before[0]:
-        raise Rejected("timestamps out of order: its first row is earlier than the one before")
+        raise UnusableError("timestamps out of order: its first row is earlier than the one before")
     return bool(times_N[0] - before[0] <= how.gap_limit)
 
 
@@ -175,7 +175,7 @@ def _with_last(blocks: Iterator[Block]) -> Iterator[tuple[Block, bool]]:
             if held is not None:
                 yield held, False
             held = block
-    except Rejected:
+    except UnusableError:
         if held is not None:
             yield held, False
         raise
@@ -191,7 +191,7 @@ def _table_blocks(path: Path, how: Tables, rows: int) -> Iterator[pa.Table]:
         reading = _parquet_blocks(path, columns, rows) if kind == "Parquet" else _csv_blocks(path, how, columns, rows)
         yield from (block for block in reading if block.num_rows)
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise Rejected(f"unreadable {kind}: {str(error).splitlines()[0]}") from None
+        raise UnusableError(f"unreadable {kind}: {str(error).splitlines()[0]}") from None
 
 
 def _parquet_blocks(path: Path, columns: list[str], rows: int) -> Iterator[pa.Table]:
@@ -242,20 +242,20 @@ def _csv_blocks(path: Path, how: Tables, columns: list[str], rows: int) -> Itera
 
 def _check_present(columns: list[str], present: list[str]) -> None:
     if missing := [column for column in columns if column not in present]:
-        raise Rejected(f"unknown column: {', '.join(missing)}; the table has {', '.join(present)}")
+        raise UnusableError(f"unknown column: {', '.join(missing)}; the table has {', '.join(present)}")
 
 
 def _npz_parts(path: Path, how: Tables, set_aside: SetAsideLine, rows: int) -> Iterator[Part]:
     first, begins, name, start = 0, True, "", None
     try:
         if missing := [channel for channel in how.channels if channel not in hunt4.CHANNELS]:
-            raise Rejected(f"an npz of the HUNT4 layout has {', '.join(hunt4.CHANNELS)}, not {', '.join(missing)}")
+            raise UnusableError(f"an npz of the HUNT4 layout has {', '.join(hunt4.CHANNELS)}, not {', '.join(missing)}")
         columns, began = [hunt4.CHANNELS.index(channel) for channel in how.channels], hunt4.start_of(path.stem)
         for block_NxC, is_last in _with_last(_npz_blocks(path, rows)):
             signal_NxC = np.ascontiguousarray(block_NxC[:, columns], np.float32)
             try:
                 check_signal(signal_NxC, how.channels, how.rate_hz)
-            except Rejected as reason:
+            except UnusableError as reason:
                 set_aside(_rows(path, first, len(signal_NxC), is_last), str(reason))
                 begins = True
             else:
@@ -266,8 +266,8 @@ def _npz_parts(path: Path, how: Tables, set_aside: SetAsideLine, rows: int) -> I
                 begins = False
             first += len(signal_NxC)
         if not first:
-            raise Rejected("too short: no samples")
-    except Rejected as reason:
+            raise UnusableError("too short: no samples")
+    except UnusableError as reason:
         set_aside(f"{path}, from row {first} on" if first else str(path), str(reason))
 
 
@@ -278,19 +278,19 @@ def _npz_blocks(path: Path, rows: int) -> Iterator[np.ndarray]:
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, fortran_order, dtype = read(stream)
             if len(shape) != 2 or shape[1] != len(hunt4.CHANNELS) or dtype.kind not in "fiu":
-                raise Rejected(f"wrong shape: {hunt4.KEY} is {dtype} {shape}, not (samples, {len(hunt4.CHANNELS)})")
+                raise UnusableError(f"wrong shape: {hunt4.KEY} is {dtype} {shape}, not (samples, {len(hunt4.CHANNELS)})")
             rows = shape[0] if fortran_order else rows
             for first in range(0, shape[0], max(rows, 1)):
                 count = min(rows, shape[0] - first)
                 data = stream.read(count * shape[1] * dtype.itemsize)
                 if len(data) < count * shape[1] * dtype.itemsize:
-                    raise Rejected("not a readable npz: it ends too early")
+                    raise UnusableError("not a readable npz: it ends too early")
                 flat = np.frombuffer(data, dtype)
                 yield flat.reshape(shape[1], count).T if fortran_order else flat.reshape(count, shape[1])
     except KeyError:
-        raise Rejected(f"wrong key: the npz holds no {hunt4.KEY}") from None
+        raise UnusableError(f"wrong key: the npz holds no {hunt4.KEY}") from None
     except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise Rejected(f"not a readable npz: {error}") from None
+        raise UnusableError(f"not a readable npz: {error}") from None
 
 
 # Parts of recordings at another sampling rate.

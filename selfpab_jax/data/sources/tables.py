@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from selfpab_jax.data.sources.base import EPOCH, Recording, Rejected, SourceFile, existing_folders
+from selfpab_jax.data.sources.base import EPOCH, Recording, SourceFile, UnusableError, existing_folders
 from selfpab_jax.data.sources.checks import check_signal
-from selfpab_jax.data.sources.segments import check_rate, stretches
+from selfpab_jax.data.sources.segments import check_rate, continuous_segments
 from selfpab_jax.errors import DataError
 from selfpab_jax.signal.resample import Unit, to_g
 
@@ -31,7 +31,7 @@ def read_table(path: Path, columns: list[str]) -> pa.Table:
     """These columns of a table.
 
     Raises:
-        Rejected: unreadable, or a column is missing.
+        UnusableError: unreadable, or a column is missing.
     """
     kind = "Parquet" if path.suffix == ".parquet" else "CSV"
     try:
@@ -42,7 +42,7 @@ def read_table(path: Path, columns: list[str]) -> pa.Table:
                 present = reader.schema.names
         missing = [column for column in columns if column not in present]
         if missing:
-            raise Rejected(f"unknown column: {', '.join(missing)}; the table has {', '.join(present)}")
+            raise UnusableError(f"unknown column: {', '.join(missing)}; the table has {', '.join(present)}")
         if kind == "Parquet":
             return pyarrow.parquet.read_table(path, columns=columns, use_threads=False)
         return pyarrow.csv.read_csv(
@@ -51,20 +51,20 @@ def read_table(path: Path, columns: list[str]) -> pa.Table:
             convert_options=pyarrow.csv.ConvertOptions(include_columns=columns),
         )
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise Rejected(f"unreadable {kind}: {str(error).splitlines()[0]}") from None
+        raise UnusableError(f"unreadable {kind}: {str(error).splitlines()[0]}") from None
 
 
 def numbers(table: pa.Table, column: str) -> np.ndarray:
     """A numeric column as float32, missing values as NaN.
 
     Raises:
-        Rejected: it holds something else.
+        UnusableError: it holds something else.
     """
     array = table.column(column)
     if pa.types.is_null(array.type):  # a column of a CSV file without a single value
         return np.full(len(array), np.nan, np.float32)
     if not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type) or pa.types.is_decimal(array.type)):
-        raise Rejected(f"wrong type: column {column} holds {array.type}, not numbers")
+        raise UnusableError(f"wrong type: column {column} holds {array.type}, not numbers")
     with np.errstate(over="ignore"):
         return array.cast(pa.float64(), safe=False).to_numpy().astype(np.float32)
 
@@ -73,12 +73,12 @@ def labels(table: pa.Table, column: str) -> np.ndarray:
     """A column of whole numbers as int32, missing values as -1.
 
     Raises:
-        Rejected: it holds something else.
+        UnusableError: it holds something else.
     """
     array = numbers(table, column)
     array = np.where(np.isnan(array), -1, array)
     if (array != np.round(array)).any():
-        raise Rejected(f"wrong type: label column {column} must hold whole numbers")
+        raise UnusableError(f"wrong type: label column {column} must hold whole numbers")
     return array.astype(np.int32)
 
 
@@ -91,13 +91,13 @@ def seconds(table: pa.Table, column: str, unit: TimestampUnit) -> np.ndarray:
     """Timestamps as float64 seconds since 1970 (exact to the microsecond).
 
     Raises:
-        Rejected: missing, neither a time nor a number of the unit given, or not within the years 1 to 2999.
+        UnusableError: missing, neither a time nor a number of the unit given, or not within the years 1 to 2999.
     """
     times_N = _seconds(table, column, unit)
     wrong_N = ~((times_N >= YEAR_1) & (times_N < YEAR_3000))
     if wrong_N.any():
         row = int(wrong_N.argmax())
-        raise Rejected(
+        raise UnusableError(
             f"timestamps: row {row} of column {column} is no time before the year 3000 ({times_N[row]:.6g} s since "
             f"1970 with --timestamp_unit {unit})"
         )
@@ -107,21 +107,21 @@ def seconds(table: pa.Table, column: str, unit: TimestampUnit) -> np.ndarray:
 def _seconds(table: pa.Table, column: str, unit: TimestampUnit) -> np.ndarray:
     array = table.column(column)
     if array.null_count:
-        raise Rejected(f"timestamps: {array.null_count} of {len(array)} are missing in column {column}")
+        raise UnusableError(f"timestamps: {array.null_count} of {len(array)} are missing in column {column}")
     if pa.types.is_integer(array.type) or pa.types.is_floating(array.type):
         scale = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}.get(unit)
         if scale is None:
-            raise Rejected(f"timestamps: column {column} holds numbers; say their unit with --timestamp_unit")
+            raise UnusableError(f"timestamps: column {column} holds numbers; say their unit with --timestamp_unit")
         return array.cast(pa.float64(), safe=False).to_numpy() / scale
     try:
         if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
             array = array.cast(pa.timestamp("ns"))
         return array.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).to_numpy() / 1e6
     except pa.ArrowException:
-        raise Rejected(f"timestamps: column {column} holds {array.type}, which reads as no date and time") from None
+        raise UnusableError(f"timestamps: column {column} holds {array.type}, which reads as no date and time") from None
 
 
-def moment(time: float, unit: TimestampUnit) -> datetime | None:
+def to_datetime(time: float, unit: TimestampUnit) -> datetime | None:
     """The date and time of seconds since 1970; None for numbers that count from elsewhere (before 1980)."""
     if unit != "text" and time < YEAR_1980:
         return None
@@ -209,20 +209,20 @@ class Tables:
         """The continuous recordings of a table: stretches without a change of segment or a gap in time.
 
         Raises:
-            Rejected: unreadable, a column missing or not numeric, timestamps out of order or of another rate, or a
+            UnusableError: unreadable, a column missing or not numeric, timestamps out of order or of another rate, or a
                 signal that cannot be believed.
         """
         wanted = [column for _, column in self.columns]
         extra = [name for name in (self.timestamp_column, self.segment_column, self.label_column) if name]
         table = read_table(Path(file.path), wanted + extra)
         if not table.num_rows:
-            raise Rejected("too short: the table has no rows")
+            raise UnusableError("too short: the table has no rows")
         signal_NxC = np.stack([numbers(table, column) for column in wanted], axis=1)
         signal_NxC = to_g(signal_NxC, self.unit)
         check_signal(signal_NxC, self.channels, self.rate_hz)
         times_N = None if self.timestamp_column is None else seconds(table, self.timestamp_column, self.timestamp_unit)
         segments_N = None if self.segment_column is None else segment_codes(table, self.segment_column)
-        pieces = stretches(table.num_rows, times_N, segments_N, self.gap_limit)
+        pieces = continuous_segments(table.num_rows, times_N, segments_N, self.gap_limit)
         if times_N is not None:
             check_rate(times_N, pieces, self.rate_hz)
         labels_N = None if self.label_column is None else labels(table, self.label_column)
@@ -230,7 +230,7 @@ class Tables:
             Recording(
                 subject=file.subject,
                 name=f"{file.name}:{first}",
-                start=None if times_N is None else moment(float(times_N[first]), self.timestamp_unit),
+                start=None if times_N is None else to_datetime(float(times_N[first]), self.timestamp_unit),
                 rate_hz=self.rate_hz,
                 signal_NxC=signal_NxC[first:last],
                 labels_N=None if labels_N is None else labels_N[first:last],

@@ -21,7 +21,7 @@ from selfpab_jax.data.har.datasets.har70plus import Har70Plus
 from selfpab_jax.data.har.datasets.harth import Harth
 from selfpab_jax.data.har.datasets.uschad import UscHad
 from selfpab_jax.data.har.registry import DATASETS, open_dataset
-from selfpab_jax.data.sources.base import Rejected
+from selfpab_jax.data.sources.base import UnusableError
 from selfpab_jax.errors import ConfigError, DataError
 
 from .conftest import standing, times
@@ -99,7 +99,7 @@ def test_a_zip_is_fetched_prepared_and_read_as_the_published_files(tmp_path, add
             [published.read(file)[0] for file in published.files() if file.name != "a10t1"],
         )
     (aside,) = (file for file in prepared.files() if file.name == "a10t1")
-    with pytest.raises(Rejected, match="labels missing"):
+    with pytest.raises(UnusableError, match="labels missing"):
         prepared.read(aside)
     with pytest.raises(ConfigError, match="holds no sensor wrist, only hip"):
         open_dataset("uschad", builder.data_dir, sensors=("wrist",))

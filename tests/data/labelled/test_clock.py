@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from selfpab_jax.data.har.resync import Stream, common_stretches, nearest, rate_notes, spans, steady_times, stream_of
-from selfpab_jax.data.sources.base import Rejected
+from selfpab_jax.data.sources.base import UnusableError
 
 
 def line(times: np.ndarray) -> np.ndarray:
@@ -51,7 +51,7 @@ def test_rows_without_values_go_and_others_are_sorted():
     )
     assert stream.times_N.tolist() == [1.0, 2.0]
     assert stream.signal_Nx3[:, 0].tolist() == [2.0, 1.0]
-    with pytest.raises(Rejected, match="no values: each of the 1 rows"):
+    with pytest.raises(UnusableError, match="no values: each of the 1 rows"):
         stream_of(np.array([1.0]), np.full((1, 3), np.nan))
 
 
@@ -60,5 +60,5 @@ def test_another_rate_is_told_and_far_too_few_samples_are_refused():
     assert rate_notes(Stream(times, line(times)), 100.0, "the phone") == ()
     (note,) = rate_notes(Stream(times, line(times)), 200.0, "the phone")
     assert "100 samples a second: interpolated to the declared 200" in note
-    with pytest.raises(Rejected, match="wrong rate: the phone has 100 samples a second"):
+    with pytest.raises(UnusableError, match="wrong rate: the phone has 100 samples a second"):
         rate_notes(Stream(times, line(times)), 500.0, "the phone")

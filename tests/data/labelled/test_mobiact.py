@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from selfpab_jax.data.har.registry import open_dataset
-from selfpab_jax.data.sources.base import Rejected
+from selfpab_jax.data.sources.base import UnusableError
 from selfpab_jax.errors import DataError
 
 START_NS = 1_391_155_434_000_000_000
@@ -120,17 +120,17 @@ def test_another_rate_and_unknown_labels_are_told(tmp_path):
 def test_what_is_wrong_is_said(tmp_path):
     table = trial(["WAL"], (0, 9.8, 0))
     path = write(tmp_path, "WAL_1_1", table.drop(columns="acc_z"))
-    with pytest.raises(Rejected, match="unknown column: acc_z"):
+    with pytest.raises(UnusableError, match="unknown column: acc_z"):
         read(tmp_path)
     write(tmp_path, "WAL_1_1", trial(["WAL"], (0, 9.8, 0), rate=20.0))
-    with pytest.raises(Rejected, match="wrong rate: the phone has"):
+    with pytest.raises(UnusableError, match="wrong rate: the phone has"):
         read(tmp_path)
     table["acc_x"] = np.nan
     write(tmp_path, "WAL_1_1", table)
-    with pytest.raises(Rejected, match="no values: each of the 400 rows"):
+    with pytest.raises(UnusableError, match="no values: each of the 400 rows"):
         read(tmp_path)
     path.write_text("")
-    with pytest.raises(Rejected, match="unreadable CSV"):
+    with pytest.raises(UnusableError, match="unreadable CSV"):
         read(tmp_path)
     with pytest.raises(DataError, match="not a folder of MobiAct"):
         list(open_dataset("mobiact", path.parent).files())

@@ -8,7 +8,7 @@ import pytest
 
 from selfpab_jax.data.har.datasets.opportunity import GESTURES, LOCOMOTION, Opportunity
 from selfpab_jax.data.har.registry import open_dataset
-from selfpab_jax.data.sources.base import Rejected
+from selfpab_jax.data.sources.base import UnusableError
 from selfpab_jax.errors import ConfigError, DataError
 
 COLUMN = {"knee": 2, "hip": 5, "back": 17}
@@ -123,15 +123,15 @@ def test_what_is_wrong_is_said(folder, tmp_path):
     assert recording.notes == ("label 3 is no class of the data set: its 90 samples are left without a label",)
     rows[:, 1:4] = np.nan
     write(path, rows)
-    with pytest.raises(Rejected, match="no knee: no values"):
+    with pytest.raises(UnusableError, match="no knee: no values"):
         read(folder)
     rows = table([1], {})
     rows[:, 16:19] = 500
     write(path, rows)
-    with pytest.raises(Rejected, match="dead channel: back_x"):
+    with pytest.raises(UnusableError, match="dead channel: back_x"):
         read(folder)
     write(path, rows[:, :243])
-    with pytest.raises(Rejected, match="243 columns; a file of Opportunity has 250"):
+    with pytest.raises(UnusableError, match="243 columns; a file of Opportunity has 250"):
         read(folder)
     with pytest.raises(DataError, match="not a folder of Opportunity"):
         list(open_dataset("opportunity", Path(__file__).parent).files())

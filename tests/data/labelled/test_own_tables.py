@@ -9,7 +9,7 @@ import pyarrow.parquet
 import pytest
 
 from selfpab_jax.data.har.registry import open_dataset
-from selfpab_jax.data.sources.base import Rejected
+from selfpab_jax.data.sources.base import UnusableError
 from selfpab_jax.errors import ConfigError, DataError
 
 from .conftest import standing, text_of, times, write_csv
@@ -101,5 +101,5 @@ def test_no_table_no_label_and_no_column(tmp_path, write_harth):
     with pytest.raises(DataError, match="no file has a label in column label"):
         open_dataset("tables", tmp_path).card  # noqa: B018
     source = open_dataset("tables", tmp_path, classes="1=walk")
-    with pytest.raises(Rejected, match="unknown column: label"):
+    with pytest.raises(UnusableError, match="unknown column: label"):
         source.read(next(source.files()))

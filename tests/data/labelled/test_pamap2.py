@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from selfpab_jax.data.har.registry import open_dataset
-from selfpab_jax.data.sources.base import Rejected
+from selfpab_jax.data.sources.base import UnusableError
 from selfpab_jax.errors import ConfigError, DataError
 
 UPRIGHT = {"hand": (-9.6, 1.0, 1.0), "chest": (0.24, 9.67, -1.69), "ankle": (9.66, -1.66, -0.1)}
@@ -123,23 +123,23 @@ def test_what_is_wrong_is_said(tmp_path):
     rows = table([4])
     rows[:, 38:41] = np.nan
     write(path, rows)
-    with pytest.raises(Rejected, match="no ankle: no values"):
+    with pytest.raises(UnusableError, match="no ankle: no values"):
         read(tmp_path)
     assert len(read(tmp_path, sensors=("chest",))) == 1
     write(path, table([4])[:, :40])
-    with pytest.raises(Rejected, match="40 columns; a file of PAMAP2 has 54"):
+    with pytest.raises(UnusableError, match="40 columns; a file of PAMAP2 has 54"):
         read(tmp_path)
     rows = table([4], 20.0)
     rows[:, 0] = np.arange(2000) / 50
     write(path, rows)
-    with pytest.raises(Rejected, match="the timestamps say 50 Hz, not 100 Hz"):
+    with pytest.raises(UnusableError, match="the timestamps say 50 Hz, not 100 Hz"):
         read(tmp_path)
     rows[:, 0] = rows[::-1, 0]
     write(path, rows)
-    with pytest.raises(Rejected, match="out of order"):
+    with pytest.raises(UnusableError, match="out of order"):
         read(tmp_path)
     path.write_text(" ".join(["x"] * 54))
-    with pytest.raises(Rejected, match="wrong type: column 1"):
+    with pytest.raises(UnusableError, match="wrong type: column 1"):
         read(tmp_path)
     with pytest.raises(ConfigError, match="pamap2 has no sensor back; there are chest, ankle, hand"):
         open_dataset("pamap2", tmp_path, sensors=("back",))

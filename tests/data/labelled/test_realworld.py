@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from selfpab_jax.data.har.registry import open_dataset
-from selfpab_jax.data.sources.base import Rejected
+from selfpab_jax.data.sources.base import UnusableError
 from selfpab_jax.errors import DataError
 
 START_MS = 1_435_996_000_000
@@ -168,7 +168,7 @@ def test_a_missing_sensor_sets_one_activity_aside(tmp_path):
     """Jumping of proband 6 has no thigh."""
     standing(tmp_path, 6)
     write(tmp_path, 6, "jumping", {"acc_jumping_waist.csv": samples("waist")})
-    with pytest.raises(Rejected, match=r"no acceleration of the thigh in acc_jumping_csv\.zip"):
+    with pytest.raises(UnusableError, match=r"no acceleration of the thigh in acc_jumping_csv\.zip"):
         read(tmp_path, "jumping", 6)
     assert len(read(tmp_path, "jumping", 6, sensors=("waist",))) == 1
     assert len(read(tmp_path, "standing", 6)) == 1
@@ -198,11 +198,11 @@ def test_what_is_damaged_is_said_and_the_rest_goes_on(tmp_path):
     assert any(note.startswith("acc_sitting_2_thigh.csv left out: unreadable CSV") for note in recording.notes)
     assert any(note.startswith("acc_sitting_2_csv.zip left out:") for note in recording.notes)
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(Rejected, match="not a readable zip"):
+    with pytest.raises(UnusableError, match="not a readable zip"):
         read(tmp_path, "sitting")
     apart = {"acc_sitting_waist.csv": samples("waist"), "acc_sitting_thigh.csv": samples("thigh", 99.0)}
     write(tmp_path, 1, "sitting", apart)
-    with pytest.raises(Rejected, match="the waist and the thigh have no second in common"):
+    with pytest.raises(UnusableError, match="the waist and the thigh have no second in common"):
         read(tmp_path, "sitting")
     with pytest.raises(DataError, match="not a folder of RealWorld"):
         list(open_dataset("realworld", path.parent).files())

@@ -9,10 +9,10 @@ from typing import get_args
 import pytest
 
 from selfpab_jax.cli.records import SourceName
-from selfpab_jax.data.har.base import G_IN
 from selfpab_jax.data.har.card import card_fields, card_of_fields
 from selfpab_jax.data.har.registry import DATASETS, dataset_class, open_dataset
 from selfpab_jax.errors import ConfigError
+from selfpab_jax.signal.resample import UNITS_PER_G
 
 PUBLISHED = [name for name in DATASETS if name != "tables"]
 
@@ -27,7 +27,7 @@ def test_cards_are_complete(name):
         assert card.citation.lstrip().startswith("@")
         assert card.homepage.startswith("http")
         assert card.rate_hz > 0
-        assert card.unit in G_IN
+        assert card.unit in UNITS_PER_G
         assert len(set(card.class_names)) == len(dict(card.classes)) == len(card.classes) >= 2
         names = [sensor.name for sensor in card.sensors]
         assert len(set(names)) == len(names)

@@ -6,7 +6,7 @@ import pyarrow.parquet
 import pytest
 
 from selfpab_jax.data.har.registry import open_dataset
-from selfpab_jax.data.sources.base import Rejected
+from selfpab_jax.data.sources.base import UnusableError
 from selfpab_jax.errors import DataError
 
 from .conftest import standing, text_of, times, write_csv
@@ -60,7 +60,7 @@ def test_one_sensor_needs_only_its_files(tmp_path, write_activity):
     both = open_dataset("selfback", tmp_path)
     jogging, standing_file = both.files()
     assert len(both.read(jogging)) == 1
-    with pytest.raises(Rejected, match=r"sensor missing: there is no w/standing/026\.csv \(wrist\)"):
+    with pytest.raises(UnusableError, match=r"sensor missing: there is no w/standing/026\.csv \(wrist\)"):
         both.read(standing_file)
     thigh = open_dataset("selfback", tmp_path, sensors=("thigh",))
     assert [thigh.read(file)[0].signal_NxC.shape for file in thigh.files()] == [(500, 3), (500, 3)]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from selfpab_jax.data.har.registry import open_dataset
-from selfpab_jax.data.sources.base import Rejected
+from selfpab_jax.data.sources.base import UnusableError
 from selfpab_jax.errors import ConfigError, DataError
 
 from .conftest import times
@@ -116,7 +116,7 @@ def test_missing_samples_and_labels(tmp_path, write_harth):
 )
 def test_files_that_cannot_be_used(tmp_path, write_harth, options, said):
     write_harth(tmp_path / "S006.csv", **options)
-    with pytest.raises(Rejected, match=said):
+    with pytest.raises(UnusableError, match=said):
         only(open_dataset("harth", tmp_path))
 
 
@@ -124,7 +124,7 @@ def test_a_sensor_that_one_subject_lacks(tmp_path, write_harth):
     signal = np.random.default_rng(0).normal((-1, 0, 0, -1, 0, 0), 0.01, (400, 6))
     signal[:, 3:] = np.nan
     write_harth(tmp_path / "S006.csv", signal=signal)
-    with pytest.raises(Rejected, match=r"sensor missing: .* \(thigh_x, thigh_y, thigh_z have none\)"):
+    with pytest.raises(UnusableError, match=r"sensor missing: .* \(thigh_x, thigh_y, thigh_z have none\)"):
         only(open_dataset("harth", tmp_path))
     (recording,) = only(open_dataset("harth", tmp_path, sensors=("back",)))
     assert np.isfinite(recording.signal_NxC).all()
@@ -132,7 +132,7 @@ def test_a_sensor_that_one_subject_lacks(tmp_path, write_harth):
 
 def test_another_rate_than_declared(tmp_path, write_harth):
     write_harth(tmp_path / "S006.csv", np.full(2000, 6), moments=times(2000, 100))
-    with pytest.raises(Rejected, match=r"the timestamps say 100 Hz, not 50 Hz$"):
+    with pytest.raises(UnusableError, match=r"the timestamps say 100 Hz, not 50 Hz$"):
         only(open_dataset("harth", tmp_path))
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from selfpab_jax.data.har.registry import open_dataset
-from selfpab_jax.data.sources.base import Rejected
+from selfpab_jax.data.sources.base import UnusableError
 from selfpab_jax.errors import ConfigError, DataError
 
 
@@ -56,7 +56,7 @@ def test_an_unknown_activity_is_kept_without_labels_and_said(tmp_path, write_tri
 )
 def test_trials_that_cannot_be_used(tmp_path, write_trial, options, said):
     write_trial(tmp_path, 1, 1, **options)
-    with pytest.raises(Rejected, match=said):
+    with pytest.raises(UnusableError, match=said):
         only(open_dataset("uschad", tmp_path))
 
 
@@ -67,7 +67,7 @@ def test_missing_samples_stay_and_damaged_files_are_said(tmp_path, write_trial):
     (recording,) = only(open_dataset("uschad", tmp_path))
     assert np.isnan(recording.signal_NxC).sum() == 1
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(Rejected, match="not a readable MATLAB file"):
+    with pytest.raises(UnusableError, match="not a readable MATLAB file"):
         only(open_dataset("uschad", tmp_path))
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from selfpab_jax.data.har.base import Orientation, Published, check_orientation, published_folder, with_notes
 from selfpab_jax.data.har.card import DatasetCard, Sensor, class_indices
 from selfpab_jax.data.har.resync import GAP_LIMIT, believed, common_stretches, left_out, nearest, rate_notes, stream_of
-from selfpab_jax.data.sources.base import Recording, Rejected, SourceFile
-from selfpab_jax.data.sources.tables import moment, numbers, read_table, seconds
+from selfpab_jax.data.sources.base import Recording, SourceFile, UnusableError
+from selfpab_jax.data.sources.tables import numbers, read_table, seconds, to_datetime
 
 ACTIVITIES = (
     ("STD", "standing"),
@@ -128,12 +128,12 @@ class MobiAct(Published):
         """The trial between its longer gaps.
 
         Raises:
-            Rejected: unreadable, a column missing or of the wrong type, far too few samples a second, or no signal
+            UnusableError: unreadable, a column missing or of the wrong type, far too few samples a second, or no signal
                 that can be believed.
         """
         table = read_table(Path(file.path), COLUMNS)
         if not table.num_rows:
-            raise Rejected("too short: the table has no rows")
+            raise UnusableError("too short: the table has no rows")
         times_N = seconds(table, "timestamp", "ns")
         samples = stream_of(times_N, np.stack([numbers(table, f"acc_{axis}") for axis in "xyz"], axis=1))
         notes = rate_notes(samples, self.card.rate_hz, "the phone")
@@ -150,7 +150,7 @@ class MobiAct(Published):
             file,
             parts,
             lambda at_K: indices_N[first_M[nearest(times_M, at_K)]],
-            moment=lambda time: moment(time, "ns"),
+            moment=lambda time: to_datetime(time, "ns"),
             gravity_C=gravity_C if self.orientation == "gravity" else None,
         )
         lost = left_out(parts, [(float(times_M[0]), float(times_M[-1]))], self.gap_limit)

@@ -142,7 +142,7 @@ class Opportunity(Published):
         """The run between its longer gaps; the null class has no label.
 
         Raises:
-            Rejected: not such a file, times out of order or of another rate, a sensor without values, or no signal
+            UnusableError: not such a file, times out of order or of another rate, a sensor without values, or no signal
                 that can be believed.
         """
         column, classes = LABELS[self.labels]

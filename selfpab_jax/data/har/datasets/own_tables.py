@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from selfpab_jax.data.har.base import G_IN, axis_matrix
+from selfpab_jax.data.har.base import axis_matrix
 from selfpab_jax.data.har.card import AXES, Classes, DatasetCard, Label, Sensor, labels_in
 from selfpab_jax.data.har.subject_tables import SubjectTables
-from selfpab_jax.data.sources.base import Recording, Rejected, SourceFile, sensors_of
+from selfpab_jax.data.sources.base import Recording, SourceFile, UnusableError, sensors_of
 from selfpab_jax.data.sources.tables import (
     HARTH_SENSORS,
     Tables,
@@ -18,6 +18,7 @@ from selfpab_jax.data.sources.tables import (
     sensor_columns,
 )
 from selfpab_jax.errors import ConfigError, DataError
+from selfpab_jax.signal.resample import UNITS_PER_G
 
 AS_IT_IS = ("+x", "+y", "+z")
 
@@ -59,8 +60,8 @@ class OwnTables(SubjectTables):
             raise ConfigError("tables have no versions")
         if not self.rate_hz > 0:
             raise ConfigError(f"rate_hz is {self.rate_hz}: it must be above 0")
-        if self.unit not in G_IN:
-            raise ConfigError(f"unit is {self.unit!r}: give {', '.join(G_IN)}")
+        if self.unit not in UNITS_PER_G:
+            raise ConfigError(f"unit is {self.unit!r}: give {', '.join(UNITS_PER_G)}")
         there = sensors_of(tuple(self._columns))
         for channel in (f"{sensor}_{axis}" for sensor in there for axis in AXES):
             if channel not in self._columns:
@@ -122,7 +123,7 @@ class OwnTables(SubjectTables):
         """The continuous recordings of a table.
 
         Raises:
-            Rejected: unreadable, a column missing or of a wrong type, or another rate than given.
+            UnusableError: unreadable, a column missing or of a wrong type, or another rate than given.
         """
         return self.recordings(
             file,
@@ -153,7 +154,7 @@ class OwnTables(SubjectTables):
         for file in self.files():
             try:
                 found |= labels_in(read_table(Path(file.path), [self.label_column]), self.label_column)
-            except Rejected as error:
+            except UnusableError as error:
                 reasons.append(f"{file.name}: {error}")  # `read` says why again, and sets this file aside alone
         if not found:
             why = f" ({reasons[0]}; dataset.options.label_column names another)" if reasons else ""

@@ -145,7 +145,7 @@ class Pamap2(Published):
         """The session between its longer gaps; samples of activity 0 are there, without a label.
 
         Raises:
-            Rejected: not such a file, times out of order or of another rate, a sensor without values, or no signal
+            UnusableError: not such a file, times out of order or of another rate, a sensor without values, or no signal
                 that can be believed.
         """
         names = [sensor.name for sensor in self.chosen]

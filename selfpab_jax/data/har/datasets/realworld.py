@@ -34,8 +34,8 @@ from selfpab_jax.data.har.resync import (
     rate_notes,
     stream_of,
 )
-from selfpab_jax.data.sources.base import Recording, Rejected, SourceFile
-from selfpab_jax.data.sources.tables import moment, numbers, seconds
+from selfpab_jax.data.sources.base import Recording, SourceFile, UnusableError
+from selfpab_jax.data.sources.tables import numbers, seconds, to_datetime
 
 # RealWorld's archives: a sensor's samples out of zips, and zips within zips.
 
@@ -60,7 +60,7 @@ def read_parts(path: Path, sensors: tuple[str, ...]) -> tuple[dict[str, list[Par
     A file that overlaps an earlier one of its sensor in time is left out with a line.
 
     Raises:
-        Rejected: not a zip.
+        UnusableError: not a zip.
     """
     found: dict[str, list[Part]] = {sensor: [] for sensor in sensors}
     notes = []
@@ -69,13 +69,13 @@ def read_parts(path: Path, sensors: tuple[str, ...]) -> tuple[dict[str, list[Par
             for name, content in _members(archive, sensors, notes):
                 try:
                     stream, of_stream = _stream(content)
-                except Rejected as error:
+                except UnusableError as error:
                     notes.append(f"{name} left out: {error}")
                     continue
                 notes += [f"{name}: {note}" for note in of_stream]
                 found[_sensor(name)].append(Part(name, stream))
     except DAMAGED as error:
-        raise Rejected(f"not a readable zip: {error}") from None
+        raise UnusableError(f"not a readable zip: {error}") from None
     for sensor, parts in found.items():
         found[sensor] = _in_order(parts, notes)
     return found, tuple(notes)
@@ -120,10 +120,10 @@ def _stream(content: bytes) -> tuple[Stream, tuple[str, ...]]:
             convert_options=pyarrow.csv.ConvertOptions(include_columns=COLUMNS),
         )
     except pa.ArrowException as error:
-        raise Rejected(f"unreadable CSV: {str(error).splitlines()[0]}") from None
+        raise UnusableError(f"unreadable CSV: {str(error).splitlines()[0]}") from None
     table = table.filter(table.column("attr_time").is_valid())
     if not table.num_rows:
-        raise Rejected("no rows with a time")
+        raise UnusableError("no rows with a time")
     signal_Nx3 = np.stack([numbers(table, column) for column in COLUMNS[1:]], axis=1)
     notes = (f"damaged rows left out: {len(skipped)}",) if skipped else ()
     return stream_of(seconds(table, "attr_time", "ms"), signal_Nx3), notes
@@ -249,13 +249,13 @@ class RealWorld(Published):
         """One activity: the stretches in which all chosen sensors have samples.
 
         Raises:
-            Rejected: not a zip, a sensor missing, far too few samples a second, no time in common, or no signal that
+            UnusableError: not a zip, a sensor missing, far too few samples a second, no time in common, or no signal that
                 can be believed.
         """
         path = Path(file.path)
         parts, notes = read_parts(path, tuple(sensor.name for sensor in self.chosen))
         if missing := [sensor.name for sensor in self.chosen if not parts[sensor.name]]:
-            raise Rejected("; ".join([f"no acceleration of the {' and the '.join(missing)} in {path.name}", *notes]))
+            raise UnusableError("; ".join([f"no acceleration of the {' and the '.join(missing)} in {path.name}", *notes]))
         streams = []
         for sensor in self.chosen:
             stream = _joined(parts[sensor.name])
@@ -263,7 +263,7 @@ class RealWorld(Published):
             notes += rate_notes(stream, self.card.rate_hz, sensor.name)
         stretches = common_stretches(streams, self.card.rate_hz, self.gap_limit)
         if not stretches:
-            raise Rejected(f"the {' and the '.join(parts)} have no second in common")
+            raise UnusableError(f"the {' and the '.join(parts)} have no second in common")
         recorded = [[part.stream.span for part in parts[sensor.name]] for sensor in self.chosen]
         notes += left_out(stretches, reduce(overlaps, recorded), self.gap_limit)
         kept = [stretch.span for stretch in stretches]
@@ -279,7 +279,7 @@ class RealWorld(Published):
             file,
             stretches,
             lambda at_M: np.repeat(label, len(at_M)),
-            moment=lambda time: moment(time, "ms"),
+            moment=lambda time: to_datetime(time, "ms"),
             gravity_C=gravity_C,
         )
         return with_notes(recordings, (*notes, *unknown, *of_gravity, *unbelieved))
@@ -308,7 +308,7 @@ def _upright(folder: str, sensor: str) -> tuple[float, float, float] | None:
         path = Path(folder) / f"acc_{activity}_csv.zip"
         try:
             parts, _ = read_parts(path, (sensor,))
-        except Rejected:
+        except UnusableError:
             continue
         if parts[sensor]:
             x, y, z = _joined(parts[sensor]).signal_Nx3.mean(axis=0, dtype=np.float64).tolist()

@@ -12,8 +12,8 @@ from selfpab_jax.data.har.base import published_folder, with_notes
 from selfpab_jax.data.har.card import AXES, DatasetCard, Download, Sensor, class_indices
 from selfpab_jax.data.har.resync import GAP_LIMIT, Stream, common_stretches, left_out, rate_notes, stream_of
 from selfpab_jax.data.har.subject_tables import SubjectTables
-from selfpab_jax.data.sources.base import Recording, Rejected, SourceFile
-from selfpab_jax.data.sources.tables import moment, numbers, read_table, seconds
+from selfpab_jax.data.sources.base import Recording, SourceFile, UnusableError
+from selfpab_jax.data.sources.tables import numbers, read_table, seconds, to_datetime
 from selfpab_jax.errors import DataError
 
 ACTIVITIES = (
@@ -116,7 +116,7 @@ class SelfBack(SubjectTables):
         """An activity of a subject as one recording, or several where a sensor paused.
 
         Raises:
-            Rejected: unreadable, a column missing, a sensor's file missing, or no common time.
+            UnusableError: unreadable, a column missing, a sensor's file missing, or no common time.
         """
         if self.card.rate_hz == CARD_OF_TABLES.rate_hz:
             return self.recordings(file, timestamp="timestamp", label="label", segment="segment")
@@ -125,7 +125,7 @@ class SelfBack(SubjectTables):
         for name, folder in self._folders().items():
             path = folder / of_file.parent.name / of_file.name
             if not path.is_file():
-                raise Rejected(f"sensor missing: there is no {path.relative_to(folder.parent)} ({name})")
+                raise UnusableError(f"sensor missing: there is no {path.relative_to(folder.parent)} ({name})")
             streams.append(_stream(path))
         notes = tuple(
             note
@@ -134,7 +134,7 @@ class SelfBack(SubjectTables):
         )
         pieces = common_stretches(streams, rate)
         if not pieces:
-            raise Rejected("the sensors have no time in common")
+            raise UnusableError("the sensors have no time in common")
         whole = (min(stream.times_N[0] for stream in streams), max(stream.times_N[-1] for stream in streams))
         recordings, unknown = [], ()
         for piece in pieces:
@@ -142,7 +142,7 @@ class SelfBack(SubjectTables):
             notes += self.doubts(signal_NxC)
             labels_N, unknown = class_indices(np.full(len(signal_NxC), file.name), self.card.classes)
             name = file.name if len(pieces) == 1 else f"{file.name}:{round((piece.times_N[0] - whole[0]) * rate)}"
-            start = moment(float(piece.times_N[0]), "text")
+            start = to_datetime(float(piece.times_N[0]), "text")
             recordings.append(Recording(file.subject, name, start, rate, signal_NxC, labels_N))
         return with_notes(recordings, notes + unknown + left_out(pieces, [whole], GAP_LIMIT))
 
@@ -166,5 +166,5 @@ def _stream(path: Path) -> Stream:
     """A sensor's samples."""
     table = read_table(path, ["time", *AXES])
     if not table.num_rows:
-        raise Rejected(f"too short: {path.name} has no rows")
+        raise UnusableError(f"too short: {path.name} has no rows")
     return stream_of(seconds(table, "time", "text"), np.stack([numbers(table, axis) for axis in AXES], axis=1))

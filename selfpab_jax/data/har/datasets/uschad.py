@@ -11,7 +11,7 @@ import scipy.io
 
 from selfpab_jax.data.har.base import Published, published_folder, with_notes
 from selfpab_jax.data.har.card import DatasetCard, Download, Sensor, class_indices
-from selfpab_jax.data.sources.base import Recording, Rejected, SourceFile
+from selfpab_jax.data.sources.base import Recording, SourceFile, UnusableError
 
 CARD = DatasetCard(
     name="uschad",
@@ -93,14 +93,14 @@ class UscHad(Published):
         """The trial as one recording; an activity number that is none of the twelve leaves it without labels.
 
         Raises:
-            Rejected: not a MATLAB file, a field missing, no activity number, or a signal that cannot be believed.
+            UnusableError: not a MATLAB file, a field missing, no activity number, or a signal that cannot be believed.
         """
         content = _load(Path(file.path))
         readings = content.get("sensor_readings")
         if readings is None:
-            raise Rejected(f"no field sensor_readings; the file has {_fields(content)}")
+            raise UnusableError(f"no field sensor_readings; the file has {_fields(content)}")
         if readings.ndim != 2 or readings.shape[1] < 3 or readings.dtype.kind not in "fiu":
-            raise Rejected(f"sensor_readings is {readings.dtype} {readings.shape}, not a table of 6 columns of numbers")
+            raise UnusableError(f"sensor_readings is {readings.dtype} {readings.shape}, not a table of 6 columns of numbers")
         signal_NxC = self.converted([readings[:, :3]])
         notes = self.doubts(signal_NxC)
         labels_N, unknown = class_indices(np.full(len(signal_NxC), _activity(content)), self.card.classes)
@@ -115,7 +115,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
     try:
         return scipy.io.loadmat(path)
     except Exception as error:  # scipy raises whatever a damaged file leads it to
-        raise Rejected(f"not a readable MATLAB file: {error}") from None
+        raise UnusableError(f"not a readable MATLAB file: {error}") from None
 
 
 def _fields(content: dict[str, np.ndarray]) -> str:
@@ -128,5 +128,5 @@ def _activity(content: dict[str, np.ndarray]) -> int:
             try:
                 return int(str(np.ravel(content[field])[0]))
             except (ValueError, IndexError):
-                raise Rejected(f"labels: {field} holds {content[field]!r}, not an activity's number") from None
-    raise Rejected(f"labels missing: no field activity_number; the file has {_fields(content)}")
+                raise UnusableError(f"labels: {field} holds {content[field]!r}, not an activity's number") from None
+    raise UnusableError(f"labels missing: no field activity_number; the file has {_fields(content)}")
