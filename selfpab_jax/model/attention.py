@@ -1,4 +1,4 @@
-"""Multi-head self-attention, and the ways to compute it."""
+"""Multi-head self-attention: all weights at once, in blocks of queries, or by cuDNN's kernel."""
 
 import math
 from typing import cast
@@ -9,13 +9,13 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
 from selfpab_jax.model.config import ModelSettings
-from selfpab_jax.model.parameters import laid_out, multiply, parameter, uniform, zero_padded
+from selfpab_jax.model.parameters import multiply, padded_size, parameter, uniform, zero_padded
 from selfpab_jax.model.rng import dropout
 
 LONGEST_FULL = 1024
-"""Frames up to which `auto` keeps all T x T weights of a layer; longer windows go by blocks of queries."""
+"""Frames up to which `auto` computes all T x T weights of a layer at once; longer windows go in blocks of queries."""
 
-QUERIES_A_BLOCK = 256
+QUERIES_PER_BLOCK = 256
 
 
 class SelfAttention(nnx.Module):
@@ -38,14 +38,20 @@ class SelfAttention(nnx.Module):
     def __call__(
         self, h_BxTxD: Float[Array, "B T D"], keys_B: Key[Array, " B"] | None, frames: int
     ) -> Float[Array, "B T D"]:
-        """Attended frames; those beyond the first `frames` are padding, and nobody looks at them."""
+        """The attention output.
+
+        Args:
+            h_BxTxD: input; frames after the first `frames` are padding, which is never attended to.
+            keys_B: one key per sample for dropout, or None for evaluation.
+            frames: without padding.
+        """
         q, k, v = self._projected(h_BxTxD)
         rate = self.settings.dropout if keys_B is not None else 0.0
-        way = way_of_attention(self.settings, h_BxTxD.shape[1], rate)
-        if way == "cudnn":
+        kind = attention_kind(self.settings, h_BxTxD.shape[1], rate)
+        if kind == "cudnn":
             mixed_BxTxHxK = _cudnn(q, k, v, frames)
         else:
-            mix = _by_blocks if way == "blocks" else mix_values
+            mix = _by_blocks if kind == "blocks" else mix_values
             if self.settings.rematerialize == "attention":
                 mix = jax.checkpoint(mix, static_argnums=(4, 5))
             mixed_BxTxHxK = mix(q, k, v, keys_B, frames, rate)
@@ -69,33 +75,38 @@ class SelfAttention(nnx.Module):
 
     def _project(self, h_BxTxD: Array, kernel: nnx.Param, bias: nnx.Param) -> Array:
         settings, compute = self.settings, self.settings.compute
-        size = laid_out(settings.head_size, "head", settings.layout)
+        size = padded_size(settings.head_size, "head", settings.layout)
         kernel_DxHxK = zero_padded(kernel[...].astype(compute), h_BxTxD.shape[-1], None, size)
         bias_HxK = zero_padded(bias[...].astype(compute), None, size)
         return multiply("btd,dhk->bthk", h_BxTxD, kernel_DxHxK, compute) + bias_HxK
 
 
-def way_of_attention(settings: ModelSettings, frames: int, rate: float) -> str:
-    """`auto` made plain: cuDNN's kernel where it can be had, all weights at once for short windows, else blocks.
+def attention_kind(settings: ModelSettings, frames: int, rate: float) -> str:
+    """How attention is computed: what the settings say, or for `auto` cuDNN's kernel, all weights at once, or blocks.
 
-    cuDNN's kernel wants an NVIDIA GPU, bf16, a head size that is a multiple of 8 and that the card takes, and knows no
-    dropout on the weights.
+    cuDNN's kernel needs an NVIDIA GPU, bf16, and a head size that is a multiple of 8 and that the GPU supports. It has
+    no dropout on the weights.
+
+    Args:
+        settings: of the model.
+        frames: of a window.
+        rate: of dropout on the weights.
     """
     if settings.attention != "auto":
         return settings.attention
-    head = laid_out(settings.head_size, "head", settings.layout)
+    head = padded_size(settings.head_size, "head", settings.layout)
     if settings.compute == "bfloat16" and head % 8 == 0 and head <= _widest_cudnn_head() and rate == 0:
         return "cudnn"
     return "full" if frames <= LONGEST_FULL else "blocks"
 
 
 def _widest_cudnn_head() -> int:
-    """As JAX checks it: 256 from Hopper on, 128 from Ampere on, none on older cards, other makers' or other devices."""
+    """As JAX checks it: 256 from Hopper on, 128 from Ampere on, 0 on older or other devices."""
     if jax.default_backend() != "gpu":
         return 0
     try:
         capability = float(jax.devices()[0].compute_capability)
-    except ValueError:  # ROCm's are called gfx90a
+    except ValueError:  # ROCm devices have names such as gfx90a
         return 0
     return 256 if capability >= 9.0 else 128 if capability >= 8.0 else 0
 
@@ -103,7 +114,13 @@ def _widest_cudnn_head() -> int:
 def attention_weights(
     q_BxTxHxK: Float[Array, "B T H K"], k_BxSxHxK: Float[Array, "B S H K"], frames: int
 ) -> Float[Array, "B H T S"]:
-    """Softmax over the first `frames` keys, in float32; the queries are scaled already."""
+    """Softmax over the first `frames` keys, in float32; the queries are already scaled.
+
+    Args:
+        q_BxTxHxK: queries.
+        k_BxSxHxK: keys.
+        frames: keys without padding.
+    """
     scores_BxHxTxS = _scores(q_BxTxHxK, k_BxSxHxK)
     if frames < k_BxSxHxK.shape[1]:
         is_frame = jax.lax.broadcasted_iota(jnp.int32, scores_BxHxTxS.shape, 3) < frames
@@ -113,7 +130,7 @@ def attention_weights(
 
 @jax.custom_vjp
 def _scores(q: Float[Array, "B T H K"], k: Float[Array, "B S H K"]) -> Float[Array, "B H T S"]:
-    """Products summed in float32. Their gradient comes in float32, which would make its products float32 ones too."""
+    """Products accumulated in float32, with a gradient whose products stay in the compute dtype."""
     return multiply("bthk,bshk->bhts", q, k, str(q.dtype), "float32")
 
 
@@ -138,23 +155,33 @@ def mix_values(
     rate: float,
     first: Int[Array, ""] | int = 0,
 ) -> Float[Array, "B T H K"]:
-    """Values mixed by the weights, with dropout on them; `first` is where these queries begin in the window."""
+    """Values averaged with the attention weights, with dropout on the weights.
+
+    Args:
+        q: queries, scaled.
+        k: keys.
+        v: values.
+        keys_B: one key per sample for dropout, or None.
+        frames: keys without padding.
+        rate: of dropout.
+        first: where these queries begin in the window.
+    """
     weights = attention_weights(q, k, frames).astype(q.dtype)
     kept = dropout(weights, rate, keys_B, (q.shape[2], frames, frames), first)
-    # Said in this order, whole rows of K are moved; otherwise the product comes out with K and T exchanged.
+    # In this order whole rows of K are copied; otherwise the product comes out with K and T exchanged.
     return jnp.swapaxes(multiply("bhts,bhsk->bhtk", kept, jnp.swapaxes(v, 1, 2), str(q.dtype)), 1, 2)
 
 
 def _by_blocks(q: Array, k: Array, v: Array, keys_B: Array | None, frames: int, rate: float) -> Array:
-    """As `mix_values`, a block of queries at a time: memory grows with T, not with its square."""
+    """As `mix_values`, one block of queries at a time: memory grows with T, not with its square."""
     batch, length, heads, size = q.shape
-    blocks = -(-length // QUERIES_A_BLOCK)
-    padded = zero_padded(q, None, blocks * QUERIES_A_BLOCK, None, None)
-    q_blocks = jnp.moveaxis(padded.reshape(batch, blocks, QUERIES_A_BLOCK, heads, size), 1, 0)
+    blocks = -(-length // QUERIES_PER_BLOCK)
+    padded = zero_padded(q, None, blocks * QUERIES_PER_BLOCK, None, None)
+    q_blocks = jnp.moveaxis(padded.reshape(batch, blocks, QUERIES_PER_BLOCK, heads, size), 1, 0)
 
     @jax.checkpoint
     def one(block: Array, number: Array) -> Array:
-        return mix_values(block, k, v, keys_B, frames, rate, number * QUERIES_A_BLOCK)
+        return mix_values(block, k, v, keys_B, frames, rate, number * QUERIES_PER_BLOCK)
 
     mixed = jax.lax.map(lambda given: one(*given), (q_blocks, jnp.arange(blocks)))
     return jnp.moveaxis(mixed, 0, 1).reshape(padded.shape)[:, :length]

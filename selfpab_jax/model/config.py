@@ -1,4 +1,4 @@
-"""Sizes and numerics of the encoder, and where a random draw is made."""
+"""Sizes and numerics of the encoder."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -18,10 +18,10 @@ class ModelSettings:
         layers: number of encoder layers L.
         dropout: rate on attention weights, after attention, inside and after the feed-forward; 0 turns it off.
         compute: dtype of matrix products; parameters, softmax, LayerNorm and loss stay in float32.
-        rematerialize: what the backward pass computes again instead of keeping it: `nothing`, the `attention` weights
-            (the largest of what is kept, and the cheapest to make), or whole `layers`.
-        layout: `exact`, or `padded`: the same function with sizes rounded up for matrix units (`model/layout.py`).
-        attention: how attention is computed (`model/attention.py`); `auto` takes what is best where it runs.
+        rematerialize: what the backward pass recomputes instead of keeping it: `nothing`, the `attention` weights (the
+            largest of what is kept, and the cheapest to recompute), or whole `layers`.
+        layout: `exact`, or `padded`: the same function with sizes rounded up for matrix units (`model/parameters.py`).
+        attention: how attention is computed (`model/attention.py`); `auto` picks the best for the device.
         temporal_positions: add the five calendar tables of LTA2V; the encoder then takes timestamps.
     """
 
@@ -41,14 +41,14 @@ class ModelSettings:
             if getattr(self, name) < 1:
                 raise ConfigError(f"model.{name} is {getattr(self, name)}; it must be at least 1")
         if self.width % self.heads:
-            raise ConfigError(f"model.width {self.width} is no multiple of model.heads {self.heads}")
+            raise ConfigError(f"model.width {self.width} is not a multiple of model.heads {self.heads}")
         if self.width % 2:
             raise ConfigError(f"model.width {self.width} is odd; sinusoidal positions need pairs of features")
         if not 0 <= self.dropout < 1:
-            raise ConfigError(f"model.dropout is {self.dropout}; it must lie in [0, 1)")
+            raise ConfigError(f"model.dropout is {self.dropout}; it must be in [0, 1)")
         if self.attention == "cudnn" and (self.dropout or self.compute != "bfloat16"):
             raise ConfigError(
-                "model.attention cudnn needs model.compute bfloat16 and knows no dropout on the weights: "
+                "model.attention cudnn needs model.compute bfloat16 and has no dropout on the weights: "
                 "set model.dropout 0, or model.attention auto"
             )
 

@@ -1,4 +1,4 @@
-"""Fixed sinusoidal positions: by frame (SelfPAB) and by calendar (LTA2V)."""
+"""The encoder: input projection, sinusoidal positions and post-norm layers; and the reconstruction model around it."""
 
 import math
 from typing import NamedTuple
@@ -12,10 +12,8 @@ from jaxtyping import Array, Float, Float32, Int, Key, Shaped
 
 from selfpab_jax.model.attention import SelfAttention
 from selfpab_jax.model.config import ModelSettings
-from selfpab_jax.model.parameters import laid_out, multiply, parameter, uniform, zero_padded
+from selfpab_jax.model.parameters import multiply, padded_size, parameter, uniform, zero_padded
 from selfpab_jax.model.rng import dropout, fold_each
-
-# Fixed sinusoidal positions: by frame (SelfPAB) and by calendar (LTA2V).
 
 CALENDAR = {"month": 13, "day": 32, "weekday": 7, "hour": 24, "minute": 60}
 """Rows of LTA2V's five tables, in the order of the last axis of its timestamps."""
@@ -45,13 +43,20 @@ def calendar_sinusoids(timestamps: Int[Array, "B T 5"], width: int) -> Float[Arr
     return total
 
 
-# The parts of an encoder layer, each with the logical axes of its parameters (see `train/sharding.py`).
-
 LAYER_NORM_EPSILON = 1e-5  # torch.nn.LayerNorm's default, which the original uses
 
 
 class Dense(nnx.Module):
-    """x W + b over the last axis, initialized as torch.nn.Linear; `columns` of the result, those beyond outputs 0."""
+    """x W + b over the last axis, initialized as torch.nn.Linear.
+
+    Args:
+        inputs: size of the last axis of x.
+        outputs: size of the last axis of the result.
+        axes: logical axes of the kernel, for sharding.
+        compute: dtype of the product.
+        rngs: with a `params` stream.
+        columns: padded size of the result; columns beyond `outputs` are 0.
+    """
 
     def __init__(
         self,
@@ -76,7 +81,7 @@ class Dense(nnx.Module):
 
 
 class LayerNorm(nnx.Module):
-    """LayerNorm over the last axis in float32; zeros behind the first `width` entries stay zeros and do not count."""
+    """LayerNorm over the last axis in float32; padding after the first `width` entries stays 0 and does not count."""
 
     def __init__(self, width: int):
         self.scale = parameter(jnp.ones(width), None)
@@ -102,15 +107,21 @@ class EncoderLayer(nnx.Module):
         d, m, compute, layout = settings.width, settings.feedforward, settings.compute, settings.layout
         self.attention = SelfAttention(settings, rngs)
         self.norm1 = LayerNorm(d)
-        self.expand = Dense(d, m, ("width", "hidden"), compute, rngs, laid_out(m, "hidden", layout))
-        self.contract = Dense(m, d, ("hidden", "width"), compute, rngs, laid_out(d, "width", layout))
+        self.expand = Dense(d, m, ("width", "hidden"), compute, rngs, padded_size(m, "hidden", layout))
+        self.contract = Dense(m, d, ("hidden", "width"), compute, rngs, padded_size(d, "width", layout))
         self.norm2 = LayerNorm(d)
         self.settings = settings
 
     def __call__(
         self, h_BxTxD: Float[Array, "B T D"], keys_B: Key[Array, " B"] | None, frames: int
     ) -> Float[Array, "B T D"]:
-        """The layer's output (float32); only the first `frames` count, the others are padding."""
+        """The layer's output (float32).
+
+        Args:
+            h_BxTxD: input; frames after the first `frames` are padding.
+            keys_B: one key per sample for dropout, or None for evaluation.
+            frames: without padding.
+        """
         rate, d, m = self.settings.dropout, self.settings.width, self.settings.feedforward
         keys = [None] * 4 if keys_B is None else [fold_each(keys_B, site) for site in range(4)]
         attended = dropout(self.attention(h_BxTxD, keys[0], frames), rate, keys[1], (frames, d))
@@ -119,27 +130,22 @@ class EncoderLayer(nnx.Module):
         return self.norm2(h + dropout(self.contract(hidden), rate, keys[3], (frames, d)).astype(jnp.float32))
 
 
-# Where activations live on a mesh. Without a mesh in force these functions do nothing.
-
 BATCH_AXES = ("data", "fsdp")
-"""Mesh axes that a batch is spread over."""
+"""Mesh axes that a batch is sharded over."""
 
 
-def spread_over_batch(x: Shaped[Array, "B ..."]) -> Shaped[Array, "B ..."]:
-    """Keep the first axis spread over devices and the others whole.
+def shard_batch(x: Shaped[Array, "B ..."]) -> Shaped[Array, "B ..."]:
+    """Keep the first axis sharded over devices and the others whole; does nothing without a mesh.
 
-    Said once a layer, it makes FSDP gather a layer's weights instead of splitting its activations.
+    Used once per layer, it makes FSDP gather a layer's weights instead of splitting its activations.
     """
     if jax.sharding.get_abstract_mesh().empty:
         return x
     return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES))
 
 
-# The encoder: features -> width, positions, L post-norm layers; and the network with its reconstruction head.
-
-
 class EncoderTrace(NamedTuple):
-    """What the encoder computed on the way: `layers[-1]` is its output."""
+    """Intermediate results of the encoder; `layers[-1]` is its output."""
 
     embedding: Float[Array, "B T D"]
     layers: list[Float[Array, "B T D"]]
@@ -156,8 +162,8 @@ class Encoder(nnx.Module):
     """
 
     def __init__(self, features: int, settings: ModelSettings, rngs: nnx.Rngs):
-        columns = laid_out(settings.width, "width", settings.layout)
-        # The original keeps the input projection and the head whole, and so does a tensor mesh: they are narrow.
+        columns = padded_size(settings.width, "width", settings.layout)
+        # The input projection and the head are not sharded over the tensor axis: they are narrow.
         self.embed = Dense(features, settings.width, (None, "width"), settings.compute, rngs, columns)
         self.layers = nnx.List([EncoderLayer(settings, rngs) for _ in range(settings.layers)])
         self.settings = settings
@@ -173,14 +179,14 @@ class Encoder(nnx.Module):
         Args:
             x_BxTxX: normalized spectrogram frames.
             timestamps_BxTx5: month, day, weekday, hour, minute of each frame; only for `temporal_positions`.
-            keys_B: one key a sample for dropout, or None for evaluation.
+            keys_B: one key per sample for dropout, or None for evaluation.
         """
-        return self.trimmed(self.laid_out(x_BxTxX, timestamps_BxTx5, keys_B), x_BxTxX.shape[1])
+        return self.without_padding(self.encode_padded(x_BxTxX, timestamps_BxTx5, keys_B), x_BxTxX.shape[1])
 
-    def laid_out(
+    def encode_padded(
         self, x_BxTxX: Float[Array, "B T X"], timestamps_BxTx5: Array | None = None, keys_B: Array | None = None
     ) -> Float[Array, "B T D"]:
-        """As a call, with the layout's padding behind the last frame (anything) and the last feature (zeros)."""
+        """As `__call__`, with the layout's padding after the last frame (any values) and the last feature (zeros)."""
         frames = x_BxTxX.shape[1]
         h_BxTxD = self._embedded(x_BxTxX, timestamps_BxTx5)
         run = nnx.remat(_run, static_argnums=(3,)) if self.settings.rematerialize == "layers" else _run
@@ -188,8 +194,8 @@ class Encoder(nnx.Module):
             h_BxTxD = run(layer, h_BxTxD, None if keys_B is None else fold_each(keys_B, depth), frames)
         return h_BxTxD
 
-    def trimmed(self, h_BxTxD: Float[Array, "B T D"], frames: int) -> Float[Array, "B T D"]:
-        """Without the layout's padding."""
+    def without_padding(self, h_BxTxD: Float[Array, "B T D"], frames: int) -> Float[Array, "B T D"]:
+        """The output without the layout's padding."""
         return h_BxTxD[:, :frames, : self.settings.width]
 
     def layer_outputs(
@@ -200,14 +206,14 @@ class Encoder(nnx.Module):
         outputs = [self._embedded(x_BxTxX, timestamps_BxTx5)]
         for layer in self.layers:
             outputs.append(_run(layer, outputs[-1], None, frames))
-        return [self.trimmed(h_BxTxD, frames) for h_BxTxD in outputs]
+        return [self.without_padding(h_BxTxD, frames) for h_BxTxD in outputs]
 
     def trace(
         self, x_BxTxX: Float[Array, "B T X"], timestamps_BxTx5: Int[Array, "B T 5"] | None = None
     ) -> EncoderTrace:
         """Embedding, every layer's output and attention weights, without dropout."""
         embedding, *outputs = self.layer_outputs(x_BxTxX, timestamps_BxTx5)
-        columns = laid_out(self.settings.width, "width", self.settings.layout)
+        columns = padded_size(self.settings.width, "width", self.settings.layout)
         inputs = [zero_padded(h, None, None, columns) for h in (embedding, *outputs[:-1])]
         attention = [layer.attention.weights(h) for layer, h in zip(self.layers, inputs, strict=True)]
         return EncoderTrace(embedding, outputs, attention)
@@ -218,31 +224,31 @@ class Encoder(nnx.Module):
             raise ValueError(f"this encoder {needed} timestamps (month, day, weekday, hour, minute of every frame)")
         _, frames, features = x_BxTxX.shape
         layout = self.settings.layout
-        rows, columns = laid_out(frames, "frames", layout), laid_out(features, "features", layout)
+        rows, columns = padded_size(frames, "frames", layout), padded_size(features, "features", layout)
         positions = jnp.asarray(sinusoids(frames, self.settings.width))[None]
         if timestamps_BxTx5 is not None:
             positions = positions + calendar_sinusoids(timestamps_BxTx5, self.settings.width)
         h_BxTxD = self.embed(zero_padded(x_BxTxX, None, rows, columns)).astype(jnp.float32)
-        return spread_over_batch(h_BxTxD + zero_padded(positions, None, rows, h_BxTxD.shape[-1]))
+        return shard_batch(h_BxTxD + zero_padded(positions, None, rows, h_BxTxD.shape[-1]))
 
 
 def _run(layer: EncoderLayer, h_BxTxD: Array, keys_B: Array | None, frames: int) -> Array:
-    return spread_over_batch(layer(h_BxTxD, keys_B, frames))
+    return shard_batch(layer(h_BxTxD, keys_B, frames))
 
 
 class ReconstructionModel(nnx.Module):
-    """The encoder with its linear head back to features: what pre-training trains.
+    """The encoder with its linear head back to features: what is pre-trained.
 
     Args:
         features: features X of an input frame.
-        outputs: features of a reconstructed frame (as many, but of the other sensor, in the cross-sensor task).
+        outputs: features of a reconstructed frame (those of the other sensor in the cross-sensor task).
         settings: sizes and numerics.
         rngs: with a `params` stream.
     """
 
     def __init__(self, features: int, outputs: int, settings: ModelSettings, rngs: nnx.Rngs):
         self.encoder = Encoder(features, settings, rngs)
-        columns = laid_out(outputs, "features", settings.layout)
+        columns = padded_size(outputs, "features", settings.layout)
         self.head = Dense(settings.width, outputs, ("width", None), settings.compute, rngs, columns)
         self.outputs = outputs
 
@@ -253,5 +259,5 @@ class ReconstructionModel(nnx.Module):
         keys_B: Key[Array, " B"] | None = None,
     ) -> Float[Array, "B T O"]:
         """Reconstructed normalized frames (float32)."""
-        h_BxTxD = self.encoder.laid_out(x_BxTxX, timestamps_BxTx5, keys_B)
+        h_BxTxD = self.encoder.encode_padded(x_BxTxX, timestamps_BxTx5, keys_B)
         return self.head(h_BxTxD)[:, : x_BxTxX.shape[1], : self.outputs].astype(jnp.float32)

@@ -1,4 +1,4 @@
-"""A network as a function of flat parameters: names, shapes and axes without any array."""
+"""The model as a function of flat parameters: their names, shapes and axes, without any array."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class FunctionalModel:
     _tree: Any
 
     def initialize(self, key: Key[Array, ""]) -> Parameters:
-        """Fresh parameters as torch.nn draws them, but each layer its own (the original copies the first)."""
+        """New parameters as torch.nn draws them, but each layer its own (the original copies the first)."""
         state = nnx.state(_model(self.settings, self.features, self.outputs, nnx.Rngs(params=key)), nnx.Param)
         return dict(zip(self.abstract, jax.tree.leaves(state), strict=True))
 
@@ -52,7 +52,13 @@ class FunctionalModel:
 
 
 def make_functional(settings: ModelSettings, features: int, outputs: int) -> FunctionalModel:
-    """The functional of a model; allocates nothing."""
+    """The model as a function of its parameters; allocates nothing.
+
+    Args:
+        settings: sizes and numerics.
+        features: of an input frame.
+        outputs: features of a reconstructed frame.
+    """
     abstract = nnx.eval_shape(lambda: _model(settings, features, outputs, nnx.Rngs(params=0)))
     graph, state = nnx.split(abstract, nnx.Param)
     leaves, tree = jax.tree.flatten(state)

@@ -13,14 +13,13 @@ def masked_errors(
 ) -> Float[Array, " B"]:
     """Per sample: sum of |error| (or error squared) where mask is true, over the number of such entries.
 
-    A sample without a masked entry has loss 0, as in the original.
+    A sample without a masked entry has loss 0, as in the original. The mean over a batch is what training minimizes.
+
+    Args:
+        output: reconstructed frames.
+        target: frames without masking.
+        mask: entries that count.
+        loss: which error.
     """
     error = jnp.abs(output - target) if loss == "masked_l1" else jnp.square(output - target)
     return jnp.where(mask, error, 0).sum((1, 2)) / jnp.maximum(mask.sum((1, 2)), 1).astype(error.dtype)
-
-
-def masked_loss(
-    output: Float[Array, "B T X"], target: Float[Array, "B T X"], mask: Bool[Array, "B T X"], loss: LossName
-) -> Float[Array, ""]:
-    """Mean of `masked_errors` over the batch: what the original minimizes."""
-    return masked_errors(output, target, mask, loss).mean()

@@ -1,4 +1,4 @@
-"""Random draws that belong to a sample, not to a device: the same on one device and on a thousand."""
+"""Random draws per sample, so that they are the same on one device and on a thousand."""
 
 import jax
 import jax.numpy as jnp
@@ -6,13 +6,19 @@ from jaxtyping import Array, Float, Int, Key, UInt32
 
 
 def sample_keys(seed_key: Key[Array, ""], step: Int[Array, ""], rows: Int[Array, " B"]) -> Key[Array, " B"]:
-    """A key for each sample of a step, from the step and the sample's place in the global batch."""
+    """A key for each sample of a step, from the step and the sample's place in the global batch.
+
+    Args:
+        seed_key: of the run.
+        step: from 0.
+        rows: places in the global batch.
+    """
     step_key = jax.random.fold_in(seed_key, step)
     return jax.vmap(lambda row: jax.random.fold_in(step_key, row))(rows)
 
 
 def fold_each(keys_B: Key[Array, " B"], tag: int) -> Key[Array, " B"]:
-    """A further key for each sample, told apart by `tag`."""
+    """Another key for each sample, one for each `tag`."""
     return jax.vmap(lambda key: jax.random.fold_in(key, tag))(keys_B)
 
 
@@ -23,23 +29,23 @@ def dropout(
     extents: tuple[int, ...] | None = None,
     first: Int[Array, ""] | int = 0,
 ) -> Float[Array, "B ..."]:
-    """Zero each entry with probability `rate` and scale the rest by 1 / (1 - rate); without keys, x as it is.
+    """Zero each entry with probability `rate` and scale the rest by 1 / (1 - rate); without keys, x is unchanged.
 
     Args:
-        x: may be padded with zeros, or a block of something longer.
+        x: may be padded with zeros, or be a block of a longer array.
         rate: of entries set to zero.
-        keys_B: one key a sample.
-        extents: sizes of the whole without padding, where they differ from x's: the entries are numbered by them, so
-            that neither padding nor blocks matter to the draw.
-        first: where a block begins on the last axis but one.
+        keys_B: one key per sample.
+        extents: sizes of the whole array without padding, where they differ from x's: entries are numbered by them, so
+            that the draw does not depend on padding or blocks.
+        first: where a block begins on the second last axis.
     """
     if keys_B is None or rate == 0:
         return x
-    kept = random_words(keys_B, x.shape[1:], extents, first) >= jnp.uint32(round(rate * 2**32))
+    kept = random_bits(keys_B, x.shape[1:], extents, first) >= jnp.uint32(round(rate * 2**32))
     return jnp.where(kept, x * jnp.asarray(1 / (1 - rate), x.dtype), jnp.zeros((), x.dtype))
 
 
-def random_words(
+def random_bits(
     keys_B: Key[Array, " B"],
     shape: tuple[int, ...],
     extents: tuple[int, ...] | None = None,
@@ -47,8 +53,14 @@ def random_words(
 ) -> UInt32[Array, "B ..."]:
     """32 random bits for every entry of every sample: the entry's number, hashed with the sample's key.
 
-    Two rounds of MurmurHash3's finalizer, a tenth of Threefry's work, fused into whatever reads it: with
-    `jax.random.bits` dropout took a sixth of a training step on CPUs.
+    Two rounds of MurmurHash3's finalizer cost a tenth of Threefry and fuse into what reads them; with
+    `jax.random.bits`, dropout took a sixth of a training step on CPUs.
+
+    Args:
+        keys_B: one key per sample.
+        shape: of a sample's entries.
+        extents: sizes by which entries are numbered, see `dropout`.
+        first: where a block begins on the second last axis.
     """
     number = jnp.zeros(shape, jnp.uint32)
     stride = 1

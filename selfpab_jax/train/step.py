@@ -41,6 +41,10 @@ class Objective:
         """Float32 frames with mean 0 and standard deviation 1 of each feature over the training recordings."""
         return (spectrogram.astype(jnp.float32) - self.statistics.mean) / self.statistics.std
 
+    def mask(self, spectrogram: Float16[Array, "B T X"], keys_B: Key[Array, " B"]) -> MaskedBatch:
+        """Normalize a batch and draw its masks."""
+        return mask_batch(self.normalize(spectrogram), keys_B, self.task, channels=self.channels, sensors=self.sensors)
+
     def reconstruct(
         self,
         parameters: Parameters,
@@ -57,13 +61,7 @@ class Objective:
             keys_B: one key per sample.
             training: with dropout.
         """
-        masked = mask_batch(
-            self.normalize(spectrogram),
-            fold_each(keys_B, 0),
-            self.task,
-            channels=self.channels,
-            sensors=self.sensors,
-        )
+        masked = self.mask(spectrogram, fold_each(keys_B, 0))
         model = self.functional.build(parameters)
         return masked, model(masked.input, keys_B=fold_each(keys_B, 1) if training else None)
 

@@ -7,8 +7,8 @@ import pytest
 
 from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.flops import forward_flops, training_flops
-from selfpab_jax.model.functional import make_functional
-from selfpab_jax.model.rng import dropout, random_words
+from selfpab_jax.model.functional import make_functional, packed_shapes, split_packed
+from selfpab_jax.model.rng import dropout, random_bits
 
 SMALL = ModelSettings(width=16, heads=4, feedforward=24, layers=2, dropout=0.1, compute="float32")
 
@@ -114,7 +114,7 @@ def test_dropout_belongs_to_the_sample() -> None:
 def test_random_words_are_uniform_and_independent() -> None:
     """Of neighbors in every direction, of samples, and of keys that differ by one bit."""
     keys = jax.vmap(jax.random.wrap_key_data)(jnp.asarray([[0, 0], [0, 1], [1, 0], [2**31, 0]], jnp.uint32))
-    words = np.asarray(random_words(keys, (256, 1024)))
+    words = np.asarray(random_bits(keys, (256, 1024)))
     unit = words / 2**32 - 0.5
     error = 1 / np.sqrt(unit[0].size)
     for sample in unit:
@@ -159,17 +159,26 @@ def test_impossible_sizes_are_refused(wrong: dict) -> None:
         ModelSettings(**{**vars(SMALL), **wrong})
 
 
-def test_a_lone_cpu_projects_in_three_products_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    from selfpab_jax.model import attention
+def test_kernels_are_drawn_within_the_bound_of_torchs_packed_weight() -> None:
+    _, parameters = small()
+    width = SMALL.width
+    for part in ("query", "key", "value"):
+        kernel = np.asarray(parameters[f"encoder.layers.0.attention.{part}_kernel"])
+        assert kernel.shape == (width, SMALL.heads, width // SMALL.heads)
+        assert 0.8 < np.abs(kernel).max() / np.sqrt(6 / (4 * width)) <= 1
 
-    functional, parameters = small(layout="padded")
-    x = jax.random.normal(jax.random.key(1), (2, 9, 12))
 
-    def square(p: dict, x: jax.Array) -> jax.Array:
-        return (functional.build(p)(x) ** 2).sum()
-
-    assert not attention._is_lone_cpu()  # eight devices in these tests
-    one = jax.value_and_grad(square)(parameters, x)
-    monkeypatch.setattr(attention, "_is_lone_cpu", lambda: True)
-    three = jax.value_and_grad(square)(parameters, x)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), three, one)
+def test_split_packed_takes_version_01s_arrays_apart() -> None:
+    functional, parameters = small()
+    packed = {name: np.asarray(array) for name, array in parameters.items()}
+    for name in [name for name in packed if name.endswith("query_kernel")]:
+        layer = name.removesuffix("query_kernel")
+        for kind, axis in (("kernel", 1), ("bias", 0)):
+            parts = [packed.pop(f"{layer}{part}_{kind}") for part in ("query", "key", "value")]
+            packed[f"{layer}qkv_{kind}"] = np.stack(parts, axis)
+    shapes = packed_shapes(functional.abstract)
+    assert {name: array.shape for name, array in packed.items()} == {name: s.shape for name, s in shapes.items()}
+    split = split_packed(packed)
+    assert split.keys() == parameters.keys()
+    for name, array in parameters.items():
+        np.testing.assert_array_equal(split[name], array)

@@ -6,14 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from selfpab_jax.model.losses import masked_errors, masked_loss
+from selfpab_jax.model.losses import masked_errors
 
 
 @pytest.mark.parametrize("loss", ["masked_l1", "masked_l2"])
 def test_losses_are_the_originals(loss: str, golden: Path) -> None:
     given = np.load(golden / "masked_loss.npz")
     mask = jnp.asarray(given["mask"].astype(bool))
-    found = masked_loss(jnp.asarray(given["output"]), jnp.asarray(given["target"]), mask, loss)
+    found = masked_errors(jnp.asarray(given["output"]), jnp.asarray(given["target"]), mask, loss).mean()
     np.testing.assert_allclose(found, given[loss], rtol=1e-6)
 
 

@@ -1,26 +1,32 @@
 """The encoder against the original's own classes: forward passes layer by layer, gradients, three AdamW steps."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from selfpab_jax.convert.table import to_ours, to_torch
 from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.functional import FunctionalModel, Parameters, make_functional
-from selfpab_jax.model.losses import masked_loss
+from selfpab_jax.model.masking import MaskedBatch, TaskSettings
+from selfpab_jax.model.rng import sample_keys
+from selfpab_jax.signal.normalization import Statistics
 from selfpab_jax.train.optimizer import OptimizerSettings, adamw, learning_rate
+from selfpab_jax.train.state import MeshSettings, TrainState, make_mesh
+from selfpab_jax.train.step import Objective, stop_flags, to_devices, train_step
 
 SIZES = {
-    "selfpab": (156, ModelSettings(width=60, heads=6, feedforward=96, layers=3, compute="float32")),
-    "monoselfpab": (78, ModelSettings(width=60, heads=6, feedforward=96, layers=3, compute="float32")),
+    "selfpab": (156, ModelSettings(width=60, heads=6, feedforward=96, layers=3, dropout=0.0, compute="float32")),
+    "monoselfpab": (78, ModelSettings(width=60, heads=6, feedforward=96, layers=3, dropout=0.0, compute="float32")),
     "lta2v": (
         96,
-        ModelSettings(width=60, heads=6, feedforward=96, layers=2, compute="float32", temporal_positions=True),
+        ModelSettings(
+            width=60, heads=6, feedforward=96, layers=2, dropout=0.0, compute="float32", temporal_positions=True
+        ),
     ),
 }
 
@@ -55,30 +61,39 @@ def test_forward_layer_by_layer(family: str, golden: Path) -> None:
     assert relative(model(*inputs), given["reconstruction"]) < 1e-5
 
 
+@dataclass(frozen=True)
+class GivenMasks(Objective):
+    """The production objective with the golden file's masks in place of drawn ones."""
+
+    given: MaskedBatch
+
+    def mask(self, spectrogram: jax.Array, keys_B: jax.Array) -> MaskedBatch:
+        return self.given
+
+
 def test_gradients_and_three_steps(golden: Path) -> None:
-    """AdamW on the same batch three times, at the rates of the first three steps of a run of 100."""
+    """The production step on the same batch three times, at the rates of the first three steps of a run of 100."""
     functional, parameters = load("selfpab", golden)
     given = np.load(golden / "three_steps.npz")
-    x, target, mask = jnp.asarray(given["x"]), jnp.asarray(given["target"]), jnp.asarray(given["mask"].astype(bool))
+    masked = MaskedBatch(jnp.asarray(given["x"]), jnp.asarray(given["target"]), jnp.asarray(given["mask"].astype(bool)))
+    statistics = Statistics(np.zeros(156, np.float32), np.ones(156, np.float32), "plain")
+    objective = GivenMasks(functional, TaskSettings(), statistics, ("back", "thigh"), 6, masked)
     settings = OptimizerSettings(full_first_step=True)
-    update = adamw(settings, learning_rate(settings, total_steps=100, width=60))
-    state = update.init(parameters)
+    schedule = learning_rate(settings, total_steps=100, width=60)
+    optimizer = adamw(settings, schedule)
+    mesh = make_mesh(MeshSettings(), jax.devices()[:1])
+    take_step = train_step(objective, optimizer, schedule, mesh, seed=0, accumulate=1)
+    state = TrainState(jnp.zeros((), "int32"), parameters, optimizer.init(parameters))
+    spectrogram = to_devices(mesh, np.zeros(given["x"].shape, np.float16), len(given["x"]))
 
-    @jax.jit
-    def step(parameters: Parameters, state: optax.OptState) -> tuple:
-        loss, gradient = jax.value_and_grad(lambda p: masked_loss(functional.build(p)(x), target, mask, "masked_l1"))(
-            parameters
-        )
-        change, state = update.update(gradient, state, parameters)
-        return loss, gradient, optax.apply_updates(parameters, change), state
-
-    for number, expected in enumerate(given["losses"]):
-        loss, gradient, parameters, state = step(parameters, state)
-        assert float(loss) == pytest.approx(expected, rel=1e-5)
-        if number == 0:
-            for name, tensor in without_key_biases(to_torch(gradient, functional.settings)).items():
-                assert relative(tensor, without_key_biases(given)[f"grad0/{name}"]) < 1e-5, name
-    for name, tensor in without_key_biases(to_torch(parameters, functional.settings)).items():
+    keys = sample_keys(jax.random.key(0), jnp.zeros((), "int32"), jnp.arange(len(given["x"])))
+    gradient = jax.grad(lambda p: objective.errors(p, spectrogram, keys, training=True).mean())(parameters)
+    for name, tensor in without_key_biases(to_torch(gradient, functional.settings)).items():
+        assert relative(tensor, without_key_biases(given)[f"grad0/{name}"]) < 1e-5, name
+    for expected in given["losses"]:
+        state, metrics = take_step(state, spectrogram, stop_flags(mesh, False))
+        assert float(metrics.loss) == pytest.approx(expected, rel=1e-5)
+    for name, tensor in without_key_biases(to_torch(state.parameters, functional.settings)).items():
         assert relative(tensor, without_key_biases(given)[f"params3/{name}"]) < 1e-5, name
 
 

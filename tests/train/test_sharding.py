@@ -19,7 +19,7 @@ from selfpab_jax.train.state import (
     parameter_shardings,
     sharding_table,
 )
-from selfpab_jax.train.step import Objective, error_step, to_devices, train_step, stop_flags
+from selfpab_jax.train.step import Objective, error_step, stop_flags, to_devices, train_step
 
 STEPS, BATCH, FRAMES, FEATURES = 20, 16, 39, 36
 MODEL = ModelSettings(width=32, heads=4, feedforward=64, layers=2, dropout=0.1, compute="float32")

@@ -13,8 +13,8 @@ from numpy.testing import assert_allclose
 from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.encoder import EncoderTrace
 from selfpab_jax.model.functional import FunctionalModel, Parameters, make_functional
-from selfpab_jax.model.losses import masked_loss
-from selfpab_jax.model.parameters import laid_out
+from selfpab_jax.model.losses import masked_errors
+from selfpab_jax.model.parameters import padded_size
 from selfpab_jax.model.rng import sample_keys
 
 SETTINGS = ModelSettings(width=60, heads=4, feedforward=90, layers=2, dropout=0.1, compute="float32")
@@ -41,7 +41,7 @@ def batch() -> tuple[jax.Array, jax.Array]:
 
 def loss_and_gradient(functional: FunctionalModel) -> Callable[[Parameters, jax.Array, jax.Array], tuple]:
     def loss(parameters: Parameters, x: jax.Array, keys: jax.Array) -> jax.Array:
-        return masked_loss(functional.build(parameters)(x, keys_B=keys), x, x > 0.5, "masked_l1")
+        return masked_errors(functional.build(parameters)(x, keys_B=keys), x, x > 0.5, "masked_l1").mean()
 
     return jax.jit(jax.value_and_grad(loss))
 
@@ -63,16 +63,14 @@ def relative(found: jax.Array, expected: jax.Array) -> float:
 def test_same_loss_and_gradients_with_dropout(
     changes: dict, parameters: Parameters, batch: tuple, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("selfpab_jax.model.attention.QUERIES_A_BLOCK", 16)  # several blocks, the last one not full
+    monkeypatch.setattr("selfpab_jax.model.attention.QUERIES_PER_BLOCK", 16)  # several blocks, the last one not full
     expected = loss_and_gradient(functional_of())(parameters, *batch)
     found = loss_and_gradient(functional_of(**changes))(parameters, *batch)
     assert_allclose(found[0], expected[0], rtol=1e-6)
     for name in parameters:
         assert found[1][name].shape == parameters[name].shape
-        # A key's bias moves every score of a query alike: its gradient is 0 but for rounding, as is its third of qkv's.
-        if name.endswith("qkv_bias"):
-            assert relative(found[1][name][::2], expected[1][name][::2]) < 1e-6
-        else:
+        # A key's bias adds the same to all scores of a query: its gradient is 0 but for rounding.
+        if not name.endswith("key_bias"):
             assert relative(found[1][name], expected[1][name]) < 1e-6, name
 
 
@@ -95,11 +93,15 @@ def test_padding_lanes_stay_zero_through_training(parameters: Parameters, batch:
     assert max(float(jnp.abs(after[n] - parameters[n]).max()) for n in after) > 0.01
     x, keys = batch
     for given in (None, keys):
-        h = np.asarray(jax.jit(lambda p, k: padded.build(p).encoder.laid_out(x, keys_B=k))(after, given))
-        assert h.shape == (BATCH, laid_out(FRAMES, "frames", "padded"), laid_out(60, "width", "padded")) == (2, 48, 128)
+        h = np.asarray(jax.jit(lambda p, k: padded.build(p).encoder.encode_padded(x, keys_B=k))(after, given))
+        assert (
+            h.shape
+            == (BATCH, padded_size(FRAMES, "frames", "padded"), padded_size(60, "width", "padded"))
+            == (2, 48, 128)
+        )
         assert not h[..., 60:].any()
         assert h[..., :60].any()
-    assert max(relative(after[name], expected[name]) for name in after if not name.endswith("qkv_bias")) < 1e-3
+    assert max(relative(after[name], expected[name]) for name in after if not name.endswith("key_bias")) < 1e-3
 
 
 def test_the_trace_has_exact_sizes(parameters: Parameters, batch: tuple) -> None:
@@ -130,11 +132,11 @@ def test_memory_of_long_windows_grows_linearly() -> None:
 
 
 def test_long_windows_go_by_blocks() -> None:
-    from selfpab_jax.model.attention import way_of_attention
+    from selfpab_jax.model.attention import attention_kind
 
-    assert way_of_attention(ModelSettings(), 599, 0.1) == "full"
-    assert way_of_attention(ModelSettings(), 3599, 0.1) == "blocks"
-    assert way_of_attention(ModelSettings(attention="full"), 3599, 0.1) == "full"
+    assert attention_kind(ModelSettings(), 599, 0.1) == "full"
+    assert attention_kind(ModelSettings(), 3599, 0.1) == "blocks"
+    assert attention_kind(ModelSettings(attention="full"), 3599, 0.1) == "full"
 
 
 def test_cudnn_never_leaves_out_a_dropout_that_was_asked_for() -> None:
@@ -152,13 +154,13 @@ def test_cudnn_is_chosen_where_the_card_takes_the_heads(
 ) -> None:
     from types import SimpleNamespace
 
-    from selfpab_jax.model.attention import way_of_attention
+    from selfpab_jax.model.attention import attention_kind
 
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(compute_capability=capability)])
     published = ModelSettings(layout="padded", compute="bfloat16")
-    assert way_of_attention(published, 608, 0.0) == expected
-    assert way_of_attention(published, 608, 0.1) == "full"
+    assert attention_kind(published, 608, 0.0) == expected
+    assert attention_kind(published, 608, 0.1) == "full"
 
 
 def test_cudnn_is_the_same_attention(parameters: Parameters, batch: tuple[jax.Array, jax.Array]) -> None:

@@ -6,8 +6,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from selfpab_jax.distributed import init as rendezvous
-from selfpab_jax.distributed.init import meet, names
+from selfpab_jax.distributed import rendezvous
+from selfpab_jax.distributed.rendezvous import meet, names
 from selfpab_jax.errors import RunError
 
 
@@ -33,7 +33,7 @@ def said() -> list[str]:
 def come(pool: ThreadPoolExecutor, address: str, said: list[str]):
     def come(process: int, processes: int, timeout: float = 10) -> Future:
         return pool.submit(
-            meet, address, process=process, processes=processes, timeout_seconds=timeout, say=said.append
+            meet, address, process=process, processes=processes, timeout_seconds=timeout, log=said.append
         )
 
     return come
