@@ -1,4 +1,8 @@
-"""Masking: what is hidden from the encoder, and the pretext tasks made of it."""
+"""Masking: what is hidden from the encoder, and the two pretext tasks (the papers call it alteration).
+
+Frames are masked or swapped, and bands of bins masked, for one sample at a time and with static shapes. The model then
+reconstructs what was hidden, from the same sensors (SelfPAB) or from another one (MonoSelfPAB).
+"""
 
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -10,18 +14,16 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from selfpab_jax.errors import ConfigError
 from selfpab_jax.model.losses import LossName
 
-# The pretext task: frames masked or swapped and bins masked, one sample at a time, with static shapes.
-
 
 @dataclass(frozen=True)
 class MaskingSettings:
     """How much is hidden; the defaults are SelfPAB's. A share or width of 0 turns that axis off.
 
     Args:
-        time_share: share of frames covered by the drawn stretches, overlaps not counted.
-        time_width: frames in a stretch.
-        mask_probability: probability that a sample's stretches are set to 0.
-        swap_probability: probability that they are overwritten by other stretches of the same sample.
+        time_share: share of frames covered by the drawn segments, overlaps not counted.
+        time_width: frames in a segment.
+        mask_probability: probability that a sample's segments are set to 0.
+        swap_probability: probability that they are overwritten by other segments of the same sample.
         reverse_probability: probability that a finished time mask is mirrored in time (0.5 in LTA2V).
         frequency_share: share of bins covered by the drawn bands.
         frequency_width: bins in a band.
@@ -40,7 +42,7 @@ class MaskingSettings:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if name.endswith(("_share", "_probability")) and not 0 <= value <= 1:
-                raise ConfigError(f"task.masking.{name} is {value}; it must lie in [0, 1]")
+                raise ConfigError(f"task.masking.{name} is {value}; it must be in [0, 1]")
             if name.endswith("_width") and value < 0:
                 raise ConfigError(f"task.masking.{name} is {value}; it must not be negative")
         if self.mask_probability + self.swap_probability > 1:
@@ -48,39 +50,56 @@ class MaskingSettings:
 
 
 class MaskedSample(NamedTuple):
-    """An altered sample and where it was altered, which is where the loss counts."""
+    """A sample with parts hidden, and where: that is where the loss counts."""
 
     frames: Float[Array, "T X"]
     mask: Bool[Array, "T X"]
 
 
 def segment_count(length: int, share: float, width: int) -> int:
-    """Stretches drawn along an axis of `length`: 29 of 3 frames in 599, 1 of 3 bins in 26."""
+    """Number of segments drawn along an axis: 29 of 3 frames in 599, 1 of 3 bins in 26.
+
+    Args:
+        length: of the axis.
+        share: of it to be covered, overlaps not counted.
+        width: of a segment.
+    """
     if share == 0 or width == 0:
         return 0
     return min(int(share * (length / width)), max(length - width, 0))
 
 
 def draw_segments(key: Key[Array, ""], length: int, count: int, width: int) -> Int[Array, "count width"]:
-    """Positions covered by `count` distinct starts from [0, length - width): the last position never is.
+    """Positions of segments with distinct starts in [0, length - width), so that the last position is never covered.
 
-    The original draws from the same half-open range, so its last frame and last bin are never altered either.
+    The original draws from the same half-open range, so its last frame and last bin are never masked either.
+
+    Args:
+        key: of the sample.
+        length: of the axis.
+        count: of segments.
+        width: of a segment.
     """
     _, starts = jax.lax.top_k(jax.random.uniform(key, (length - width,)), count)
     return starts[:, None] + jnp.arange(width)
 
 
 def covered(positions: Int[Array, "count width"], length: int) -> Bool[Array, " length"]:
-    """True at the positions given."""
+    """True at the given positions."""
     return jnp.zeros(length, bool).at[positions.reshape(-1)].set(True)
 
 
 def swap_frames(
     frames: Float[Array, "T X"], source: Int[Array, " S"], target: Int[Array, " S"]
 ) -> tuple[Float[Array, "T X"], Bool[Array, " T"]]:
-    """Copy frame source[i] of the unaltered sample onto target[i]; where targets meet, the last one wins.
+    """Copy frame source[i] of the original sample to target[i]; where targets coincide, the last one wins.
 
     Returns the new frames and which of them are targets. `swap_tensor` of the original does the same.
+
+    Args:
+        frames: of a sample.
+        source: positions to copy from.
+        target: positions to copy to.
     """
     order = jnp.arange(1, target.shape[0] + 1)
     last = jnp.zeros(frames.shape[0], order.dtype).at[target].max(order)
@@ -91,17 +110,17 @@ def swap_frames(
 def mask_sample(
     frames: Float[Array, "T X"], key: Key[Array, ""], channels: int, settings: MaskingSettings
 ) -> MaskedSample:
-    """Alter one normalized sample; 0 is then each feature's mean (reference: the original's masked data set).
+    """Mask one normalized sample, in which 0 is each feature's mean (as the original's masked data set).
 
     Args:
         frames: T frames of X = channels * bins features, channel-major.
-        key: the sample's own key.
+        key: of the sample.
         channels: channels C; a masked band covers the same bins in all of them.
         settings: shares, widths, probabilities.
     """
     bins = frames.shape[1] // channels
     frames_key, bands_key = jax.random.split(key)
-    altered, in_time = _mask_time(frames, frames_key, settings)
+    masked, in_time = _mask_time(frames, frames_key, settings)
 
     count = segment_count(bins, settings.frequency_share, settings.frequency_width)
     in_band = jnp.zeros(bins, bool)
@@ -110,7 +129,7 @@ def mask_sample(
         bands = covered(draw_segments(start_key, bins, count, settings.frequency_width), bins)
         in_band = bands & (jax.random.uniform(chance_key) < settings.frequency_probability)
     in_band_X = jnp.tile(in_band, channels)
-    return MaskedSample(jnp.where(in_band_X, 0, altered), in_time[:, None] | in_band_X)
+    return MaskedSample(jnp.where(in_band_X, 0, masked), in_time[:, None] | in_band_X)
 
 
 def _mask_time(frames: Array, key: Array, settings: MaskingSettings) -> tuple[Array, Array]:
@@ -132,11 +151,8 @@ def _mask_time(frames: Array, key: Array, settings: MaskingSettings) -> tuple[Ar
     u = jax.random.uniform(kind_key)
     is_mask = u < settings.mask_probability
     is_swap = ~is_mask & (u < settings.mask_probability + settings.swap_probability)
-    altered = jnp.where((is_mask & hidden)[:, None], 0, jnp.where(is_swap, swapped, frames))
-    return altered, (is_mask & hidden) | (is_swap & is_target)
-
-
-# The two pretext tasks: reconstruct what was hidden, from the same sensors or from another one.
+    masked = jnp.where((is_mask & hidden)[:, None], 0, jnp.where(is_swap, swapped, frames))
+    return masked, (is_mask & hidden) | (is_swap & is_target)
 
 
 @dataclass(frozen=True)
@@ -146,8 +162,8 @@ class TaskSettings:
     Args:
         kind: `masked`, all sensors in and out (SelfPAB), or `cross_sensor`, one sensor in and the other out
             (MonoSelfPAB).
-        input_sensor: the sensor that goes in, for `cross_sensor`; the other is the target.
-        switch_probability: probability, for each sample, that the two change places.
+        input_sensor: the input sensor for `cross_sensor`; the other one is the target.
+        switch_probability: probability, for each sample, that the two are exchanged.
         loss: `masked_l1` as published, or `masked_l2`.
         masking: what is hidden.
     """
@@ -160,11 +176,11 @@ class TaskSettings:
 
     def __post_init__(self) -> None:
         if not 0 <= self.switch_probability <= 1:
-            raise ConfigError(f"task.switch_probability is {self.switch_probability}; it must lie in [0, 1]")
+            raise ConfigError(f"task.switch_probability is {self.switch_probability}; it must be in [0, 1]")
 
 
 class MaskedBatch(NamedTuple):
-    """A batch as the model sees it: altered input, target, and where the loss counts."""
+    """A batch as the model sees it: masked input, target, and where the loss counts."""
 
     input: Float[Array, "B T X"]
     target: Float[Array, "B T O"]
@@ -172,22 +188,28 @@ class MaskedBatch(NamedTuple):
 
 
 def features_of(task: TaskSettings, features: int, sensors: tuple[str, ...], channels: tuple[str, ...]) -> int:
-    """Features that go into the model, and come out: all of them, or one sensor's.
+    """Number of features of the model's input, and of its output: all of them, or those of one sensor.
+
+    Args:
+        task: the pretext task.
+        features: of the records.
+        sensors: their names, in the order of the features.
+        channels: their names, likewise.
 
     Raises:
-        ValueError: the cross-sensor task needs exactly two sensors, `input_sensor` one of them, the channels of each
-            side by side and as many of one as of the other.
+        ConfigError: the cross-sensor task needs exactly two sensors, `input_sensor` among them, with equally many
+            channels, those of the first sensor first.
     """
     if task.kind == "masked":
         return features
     if len(sensors) != 2:
-        raise ValueError(f"task.kind cross_sensor needs records of two sensors; these have {', '.join(sensors)}")
+        raise ConfigError(f"task.kind cross_sensor needs records of two sensors; these have {', '.join(sensors)}")
     if task.input_sensor and task.input_sensor not in sensors:
-        raise ValueError(f"task.input_sensor {task.input_sensor!r} is none of {', '.join(sensors)}")
+        raise ConfigError(f"task.input_sensor {task.input_sensor!r} is not one of {', '.join(sensors)}")
     half = len(channels) // 2
     of_first = [name.rsplit("_", 1)[0] == sensors[0] for name in channels]
     if of_first != [True] * half + [False] * half:
-        raise ValueError(
+        raise ConfigError(
             f"task.kind cross_sensor needs the channels of {sensors[0]} first and then as many of {sensors[1]}; "
             f"these are {', '.join(channels)}"
         )
@@ -202,28 +224,28 @@ def mask_batch(
     channels: int,
     sensors: tuple[str, ...],
 ) -> MaskedBatch:
-    """Make the masked of a normalized batch.
+    """Mask a normalized batch for the pretext task.
 
     Args:
         frames_BxTxX: normalized frames, channel-major features, sensor after sensor.
-        keys_B: one key a sample.
+        keys_B: one key per sample.
         task: the pretext task.
         channels: channels C of all sensors together.
         sensors: names of the sensors in the order of the features.
     """
     if task.kind == "masked":
-        altered = jax.vmap(lambda x, key: mask_sample(x, key, channels, task.masking))(frames_BxTxX, keys_B)
-        return MaskedBatch(altered.frames, frames_BxTxX, altered.mask)
+        masked = jax.vmap(lambda x, key: mask_sample(x, key, channels, task.masking))(frames_BxTxX, keys_B)
+        return MaskedBatch(masked.frames, frames_BxTxX, masked.mask)
 
     half = frames_BxTxX.shape[-1] // 2
     input_first = task.input_sensor in ("", sensors[0])
 
     def one(frames: Array, key: Array) -> MaskedBatch:
-        switch_key, alter_key = jax.random.split(key)
+        switch_key, mask_key = jax.random.split(key)
         sides = (frames[:, :half], frames[:, half:]) if input_first else (frames[:, half:], frames[:, :half])
         switched = jax.random.uniform(switch_key) < task.switch_probability
         source, target = (jnp.where(switched, a, b) for a, b in (sides[::-1], sides))
-        altered = mask_sample(source, alter_key, channels // 2, task.masking)
-        return MaskedBatch(altered.frames, target, altered.mask)
+        masked = mask_sample(source, mask_key, channels // 2, task.masking)
+        return MaskedBatch(masked.frames, target, masked.mask)
 
     return jax.vmap(one)(frames_BxTxX, keys_B)

@@ -21,7 +21,7 @@ class Moments:
     """Count, sum and sum of squares per hour of the day (25 rows: 0..23 and unknown), of frames and of window means.
 
     Sums are float64: 1.2 million windows of 599 frames lose no more than 1e-10 of the variance to rounding.
-    Adding makes a new object; a fixed order of additions gives the same bits.
+    `merge` adds in a fixed order, which gives the same bits every time.
     """
 
     windows: Int64[np.ndarray, " H"]
@@ -33,12 +33,12 @@ class Moments:
 
     @classmethod
     def empty(cls, features: int) -> "Moments":
-        """Nothing counted yet."""
+        """Zeros."""
         counts = (np.zeros(HOURS + 1, np.int64) for _ in range(2))
         return cls(*counts, *(np.zeros((HOURS + 1, features)) for _ in range(4)))
 
     def add(self, spectrogram_TxX: Float32[np.ndarray, "T X"], hour: int) -> None:
-        """Counts one window in place (the accumulator belongs to its one owner, the builder of a shard)."""
+        """Add one window in place."""
         total_X = spectrogram_TxX.sum(axis=0, dtype=np.float64)
         squares_X = np.einsum("tx,tx->x", spectrogram_TxX, spectrogram_TxX, dtype=np.float64)
         mean_X = total_X / len(spectrogram_TxX)
@@ -55,7 +55,7 @@ class Moments:
 
 
 def merge(moments: Iterable[Moments], features: int) -> Moments:
-    """The moments of everything counted in any of them, added in the order given."""
+    """The sum of several moments, added in the given order."""
     total = Moments.empty(features)
     for each in moments:
         total = Moments(**{name: array + getattr(each, name) for name, array in total.to_arrays().items()})
@@ -64,7 +64,7 @@ def merge(moments: Iterable[Moments], features: int) -> Moments:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Mean and standard deviation per feature, in the spectrogram's unit; kind says how they were computed."""
+    """Mean and standard deviation per feature, in the spectrogram's unit; `kind` is how they were computed."""
 
     mean: Float32[np.ndarray, " X"]
     std: Float32[np.ndarray, " X"]
@@ -77,13 +77,13 @@ class Statistics:
             raise DataError("statistics: mean and std must be finite and std above 0; build the records again")
 
     def save(self, path: Path) -> None:
-        """Writes an npz with mean, std and kind."""
+        """Write an npz with mean, std and kind."""
         with open(path, "wb") as file:
             np.savez(file, mean=self.mean, std=self.std, kind=np.array(self.kind))
 
     @classmethod
     def load(cls, path: Path) -> "Statistics":
-        """Reads what `save` wrote; an npz with mean and std alone (as published) has kind 'given'.
+        """Read what `save` wrote; an npz with mean and std alone (as published) has kind 'given'.
 
         Raises:
             DataError: not such a file.
@@ -101,7 +101,7 @@ def normalize(spectrogram: Float32[np.ndarray, "*B T X"], statistics: Statistics
     """(x - mean) / std per feature.
 
     Raises:
-        DataError: the statistics are of another number of features.
+        DataError: the statistics have another number of features.
     """
     if spectrogram.shape[-1] != statistics.mean.shape[0]:
         raise DataError(
@@ -111,16 +111,16 @@ def normalize(spectrogram: Float32[np.ndarray, "*B T X"], statistics: Statistics
 
 
 def plain_statistics(moments: Moments) -> Statistics:
-    """Mean and population standard deviation over all frames, each frame weighing the same."""
+    """Mean and population standard deviation over all frames, all frames with equal weight."""
     return _statistics(moments.frames, moments.sums, moments.squares, "plain")
 
 
 def hour_weighted_statistics(moments: Moments) -> Statistics:
-    """The original's merge over the hours of the day, each hour weighing as many windows as it holds.
+    """The original's statistics: merged over the hours of the day, each hour weighted by its number of windows.
 
-    The original reduces every recording to its mean over time first and keeps the first and second moment of those
-    means per hour. So the mean equals the plain one (windows are equally long), while std is the spread **between
-    windows** and lies below that between frames wherever a window is not constant.
+    The original first reduces every recording to its mean over time and keeps the first and second moment of those
+    means per hour. So the mean equals the plain one (windows have equal lengths), while std is that **between
+    windows**, which is below that between frames wherever a window is not constant.
     """
     return _statistics(moments.windows, moments.mean_sums, moments.mean_squares, "hour_weighted")
 
@@ -139,14 +139,19 @@ def _statistics(
 def merged(
     counts_H: Int64[np.ndarray, " H"], sums_HxX: Float64[np.ndarray, "H X"], squares_HxX: Float64[np.ndarray, "H X"]
 ) -> tuple[Float64[np.ndarray, " X"], Float64[np.ndarray, " X"]]:
-    """Mean and population standard deviation, merged over the hours weighted by count.
+    """Mean and population standard deviation, merged over the hours and weighted by count.
+
+    Args:
+        counts_H: per hour.
+        sums_HxX: of the values, per hour and feature.
+        squares_HxX: of the squared values.
 
     Raises:
-        DataError: nothing was counted.
+        DataError: all counts are 0.
     """
     seen_h = counts_H > 0
     if not seen_h.any():
-        raise DataError("statistics of no windows at all: the training split is empty")
+        raise DataError("no windows to compute statistics from: the training split is empty")
     weights_h = counts_H[seen_h] / counts_H.sum()
     first_hxX = sums_HxX[seen_h] / counts_H[seen_h, None]
     second_hxX = squares_HxX[seen_h] / counts_H[seen_h, None]

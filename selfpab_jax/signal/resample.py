@@ -1,4 +1,4 @@
-"""Another sampling rate, and other units."""
+"""Resampling to another rate, and conversion of units to g."""
 
 from fractions import Fraction
 from typing import Literal
@@ -7,22 +7,25 @@ import numpy as np
 import scipy.signal
 from jaxtyping import Float, Float32, Int, Shaped
 
-# Another sampling rate, without aliases.
-
 MAX_DENOMINATOR = 1000
 
 
 def ratio(from_hz: float, to_hz: float) -> Fraction:
-    """to_hz / from_hz as a fraction of small numbers (exact to 1e-6 for rates in use, e.g. 102.4 Hz)."""
+    """to_hz / from_hz as a fraction with a small denominator (exact to 1e-6 for usual rates, e.g. 102.4 Hz)."""
     return Fraction(to_hz / from_hz).limit_denominator(MAX_DENOMINATOR)
 
 
 def resample(signal_NxC: Float[np.ndarray, "N C"], from_hz: float, to_hz: float) -> Float32[np.ndarray, "M C"]:
     """The signal at another rate, through scipy's polyphase filter (zero-phase, cut off at the lower Nyquist rate).
 
-    Beyond its ends the signal is taken to go on along the straight line between its first and last samples, so
-    that gravity causes no edge. Polyphase rather than Fourier resampling, because it treats a recording as what it
-    is, not periodic, and costs the same for any length. M = ceil(N * to_hz / from_hz); sample m lies at m / to_hz.
+    Beyond its ends the signal is extrapolated along the straight line between its first and last samples, so that
+    gravity causes no edge. Polyphase rather than Fourier resampling, because recordings are not periodic and the cost
+    is linear in the length. M = ceil(N * to_hz / from_hz); sample m is at time m / to_hz.
+
+    Args:
+        signal_NxC: samples.
+        from_hz: their rate.
+        to_hz: wanted rate.
     """
     factor = ratio(from_hz, to_hz)
     if factor == 1 or not len(signal_NxC):
@@ -32,7 +35,13 @@ def resample(signal_NxC: Float[np.ndarray, "N C"], from_hz: float, to_hz: float)
 
 
 def resample_labels(labels_N: Int[np.ndarray, " N"], from_hz: float, to_hz: float) -> Int[np.ndarray, " M"]:
-    """The label of the nearest sample in time (ties to the earlier one); as many as `resample` gives samples."""
+    """The label of the nearest sample in time (ties to the earlier one), one for each sample of `resample`.
+
+    Args:
+        labels_N: one per sample.
+        from_hz: rate of the samples.
+        to_hz: wanted rate.
+    """
     factor = ratio(from_hz, to_hz)
     if factor == 1:
         return labels_N
@@ -42,11 +51,16 @@ def resample_labels(labels_N: Int[np.ndarray, " N"], from_hz: float, to_hz: floa
 
 
 def fourier_resample(signal_NxC: Float[np.ndarray, "N C"], from_hz: float, to_hz: float) -> Float[np.ndarray, "M C"]:
-    """The signal at another rate by cutting its spectrum, as scipy.signal.resample and the original do it.
+    """The signal at another rate by truncating its spectrum, as scipy.signal.resample and the original do.
 
-    M = round(N * to_hz / from_hz); sample m lies at m * N / M in the old samples. The signal is taken as periodic, so
-    that a step between its end and its beginning rings at both: `resample` is better, this is for comparison with
-    the original. Keeps the dtype.
+    M = round(N * to_hz / from_hz); sample m is at m * N / M in the old samples. The signal is assumed to be periodic,
+    so a step between its end and its beginning rings at both. `resample` is better; this is for comparison with the
+    original. Keeps the dtype.
+
+    Args:
+        signal_NxC: samples.
+        from_hz: their rate.
+        to_hz: wanted rate.
     """
     count = fourier_count(len(signal_NxC), from_hz, to_hz)
     if from_hz == to_hz or not count:
@@ -55,7 +69,13 @@ def fourier_resample(signal_NxC: Float[np.ndarray, "N C"], from_hz: float, to_hz
 
 
 def fourier_resample_labels(labels_N: Int[np.ndarray, " N"], from_hz: float, to_hz: float) -> Int[np.ndarray, " M"]:
-    """The label of sample round(m * N / M) (halves to the even one), as the original picks them; as many as signals."""
+    """The label of sample round(m * N / M) (halves to even), as the original picks it, one per sample.
+
+    Args:
+        labels_N: one per sample.
+        from_hz: rate of the samples.
+        to_hz: wanted rate.
+    """
     count = fourier_count(len(labels_N), from_hz, to_hz)
     if from_hz == to_hz or not count:
         return labels_N[:count]
@@ -64,11 +84,15 @@ def fourier_resample_labels(labels_N: Int[np.ndarray, " N"], from_hz: float, to_
 
 
 def fourier_count(samples: int, from_hz: float, to_hz: float) -> int:
-    """M of `fourier_resample`."""
+    """M, the number of samples that `fourier_resample` returns.
+
+    Args:
+        samples: N.
+        from_hz: their rate.
+        to_hz: wanted rate.
+    """
     return round(samples * (to_hz / from_hz))
 
-
-# Units of acceleration.
 
 Unit = Literal["g", "mg", "m/s2"]
 STANDARD_GRAVITY = 9.80665

@@ -1,4 +1,4 @@
-"""Magnitude spectrograms, laid out as SelfPAB's encoder reads them."""
+"""Magnitude spectrograms (short-time Fourier transform), in the layout that SelfPAB's encoder reads."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import scipy.fft
 from jaxtyping import Float32, Shaped
 from numpy.lib.stride_tricks import sliding_window_view
 
-from selfpab_jax.errors import DataError
+from selfpab_jax.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class SpectrogramSettings:
     The defaults are the published ones: one-second windows, half overlapping, at 50 Hz.
 
     Raises:
-        DataError: a rate, window or hop that cannot be computed with.
+        ConfigError: a rate, window or hop is out of range.
     """
 
     rate_hz: float = 50.0
@@ -26,11 +26,11 @@ class SpectrogramSettings:
 
     def __post_init__(self) -> None:
         if not self.rate_hz > 0:
-            raise DataError(f"rate_hz is {self.rate_hz}: a sampling rate must be above 0")
+            raise ConfigError(f"rate_hz is {self.rate_hz}: a sampling rate must be above 0")
         if self.fft_window < 2:
-            raise DataError(f"fft_window is {self.fft_window}: a spectrogram needs at least 2 samples a frame")
+            raise ConfigError(f"fft_window is {self.fft_window}: a spectrogram needs at least 2 samples per frame")
         if not 1 <= self.fft_hop <= self.fft_window:
-            raise DataError(f"fft_hop is {self.fft_hop}: give 1 to fft_window ({self.fft_window}) samples")
+            raise ConfigError(f"fft_hop is {self.fft_hop}: it must be from 1 to fft_window ({self.fft_window}) samples")
 
     @property
     def bins(self) -> int:
@@ -38,7 +38,7 @@ class SpectrogramSettings:
         return self.fft_window // 2 + 1
 
     def frame_count(self, samples: int) -> int:
-        """T, whole frames in so many samples (no padding: a signal shorter than a window has none)."""
+        """T, number of complete frames in so many samples (no padding: a signal shorter than a window has none)."""
         return max(0, (samples - self.fft_window) // self.fft_hop + 1)
 
     def features(self, channels: int) -> int:
@@ -47,16 +47,16 @@ class SpectrogramSettings:
 
 
 def periodic_hann(window: int) -> Float32[np.ndarray, " W"]:
-    """The Hann window whose period is its length, as spectral analysis wants it (torch.hann_window's default)."""
+    """The periodic Hann window (the default of torch.hann_window)."""
     return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)).astype(np.float32)
 
 
 def spectrogram(signal_NxC: Shaped[np.ndarray, "N C"], settings: SpectrogramSettings) -> Float32[np.ndarray, "T X"]:
     """Short-time Fourier magnitudes of a signal.
 
-    Per channel: periodic Hann window, no centring, no padding, one-sided, unnormalized magnitude. Feature
-    ``c * F + f`` is bin f of channel c. A real FFT over strided frames: on the windows in use (50 and 3,000
-    samples) it is as fast as, and 15 times faster than, a matrix product with the windowed cosines and sines.
+    Per channel: periodic Hann window, no centering, no padding, one-sided, unnormalized magnitude. Feature
+    ``c * F + f`` is bin f of channel c. A real FFT over strided frames is as fast
+    as a matrix product with windowed cosines and sines for windows of 50 samples, and 15 times faster for 3,000.
 
     Args:
         signal_NxC: samples in g; computed in float32.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from selfpab_jax.errors import DataError
+from selfpab_jax.errors import ConfigError
 from selfpab_jax.signal.stft import SpectrogramSettings, periodic_hann, spectrogram
 
 
@@ -76,7 +76,7 @@ def test_a_signal_shorter_than_a_frame_has_none():
 
 @pytest.mark.parametrize("wrong", [{"rate_hz": 0}, {"fft_window": 1}, {"fft_hop": 0}, {"fft_hop": 51}])
 def test_wrong_settings_are_refused(wrong):
-    with pytest.raises(DataError, match=next(iter(wrong))):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
         SpectrogramSettings(**wrong)
 
 
