@@ -1,43 +1,61 @@
-# Two commands do everything on a fresh machine: make demo, make test. Speed: make bench.
+# Two commands do everything on a fresh machine: make demo, make test. All targets: make help.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: demo test lint bench clean
+.PHONY: help demo test test-all notebook lint docs bench clean
 
-demo: $(VENV)/.installed
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: $(VENV)/.installed ## cohort, records, pre-training, evaluation, export: 2 minutes on 2 cores
 	rm -rf demo
 	$(BIN)/selfpab-jax demo --out demo
 
-test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+test: $(VENV)/.installed-test ## the quick tests, under 10 minutes on 2 cores
+	$(PYTEST) -m "not slow"
 
-lint: $(VENV)/.installed-test
+test-all: $(VENV)/.installed-test ## every test
+	$(PYTEST)
+
+notebook: $(VENV)/.installed-test ## run the notebook from start to end
+	$(BIN)/python -m pytest tests/docs/test_notebook.py
+
+lint: $(VENV)/.installed-test ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
-# Figures against the last ones kept, e.g. make bench BENCH="--parts step --save".
-bench: $(VENV)/.installed-bench
-	$(BIN)/python benchmarks/bench.py $(BENCH)
+docs: $(VENV)/.installed-docs ## the site, into site/
+	$(BIN)/mkdocs build --strict
+
+# Figures against the last ones kept, e.g. make bench BENCH="--parts step --save". Huge pages are worth a tenth of a step.
+bench: $(VENV)/.installed-bench ## what a change may make slower, compared with the last figures
+	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(BIN)/python benchmarks/bench.py $(BENCH)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "SelfPAB in JAX needs Python 3.11 or newer; say which: make PYTHON=python3.12 ..." >&2; exit 1; }
+	  { echo "SelfPAB in JAX needs Python 3.11 or newer; choose one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	$(PIP) -e .
 	touch $@
 
 $(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test]"
+	$(PIP) -e ".[test]"
+	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: pyproject.toml | $(VENV)/bin/python
+	$(PIP) -e ".[docs]"
 	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-bench: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[convert]"
+	$(PIP) -e ".[convert]"
 	touch $@ $(VENV)/.installed
 
-clean:
-	rm -rf $(VENV) demo build dist *.egg-info
+clean: ## remove environments and everything that was built
+	rm -rf $(VENV) $(VENV)-beam $(VENV)-skypilot demo site build dist *.egg-info

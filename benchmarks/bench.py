@@ -1,4 +1,4 @@
-"""The figures that a change may spoil, as one table, against the last ones kept for this kind of machine.
+"""The figures that a change may make worse, in one table, compared with the last ones kept for this kind of machine.
 
     make bench          or     python benchmarks/bench.py [--parts step compile data embed] [--save]
 
@@ -8,12 +8,16 @@
 - `data`: ingest and loader (`ingest.py`), and the share of the time that training would wait for data if a step of 64
   windows took as long as on an H100 at 60% of its matrix-product rate.
 - `embed`: recordings on disk to features on disk, against the encoder's forward pass alone.
-`--save` keeps the figures in `benchmarks/results/<machine kind>.json`; that file is committed. Less than 12 minutes on
-2 quiet cores. Single times vary by 10 to 20% on shared machines; look at ratios first.
+
+`--save` keeps the figures in `benchmarks/results/<machine kind>.json`; that file is committed. A machine kind is a
+processor, its cores and its widest vector instructions: figures are compared only with those of the same kind, because
+matrix products with AVX-512 are more than twice as fast as without. Less than 12 minutes on 2 quiet cores. Single times
+vary by 10 to 20% on shared machines; look at ratios first. `make bench` sets GLIBC_TUNABLES for huge pages.
 """
 
 import argparse
 import json
+import os
 import platform
 import re
 from collections.abc import Callable, Iterator
@@ -25,9 +29,12 @@ import bench_data
 import bench_program
 import training_step
 
-from selfpab_jax.cli.huge_pages import restart_with_huge_pages
+from selfpab_jax.io import write_json
 
 RESULTS = Path(__file__).parent / "results"
+CPU_INFO = Path("/proc/cpuinfo")
+INSTRUCTION_SETS = {"avx2": "avx2", "avx512f": "avx512"}
+"""Flag of /proc/cpuinfo -> name; wider ones last."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +42,11 @@ class Figure:
     """One line of the table.
 
     Args:
-        name: of what is measured; the same from one version to the next.
+        name: what is measured; the same from one version to the next.
         value: the figure.
         unit: its unit.
-        more_is_better: which way is up.
-        aim: what is aimed at, where there is an aim.
+        more_is_better: whether a larger value is better.
+        aim: the target, if there is one.
     """
 
     name: str
@@ -90,17 +97,23 @@ PARTS: dict[str, Callable[[], Iterator[Figure]]] = {
 }
 
 
-def machine_kind() -> str:
-    """Processor and cores: figures of one kind are comparable."""
-    import os
+def instruction_sets(cpu_info: str) -> list[str]:
+    """The vector instruction sets that decide the rate of matrix products, from the text of /proc/cpuinfo."""
+    flags = re.search(r"^flags\s*: (.*)$", cpu_info, re.MULTILINE)
+    available = flags.group(1).split() if flags else []
+    return [name for flag, name in INSTRUCTION_SETS.items() if flag in available]
 
-    told = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-    processor = told.group(1) if told else platform.machine()
-    return re.sub(r"[^a-z0-9]+", "-", f"{processor} {len(os.sched_getaffinity(0))} cores".lower())
+
+def machine_kind(cpu_info: str) -> str:
+    """Processor, cores and widest vector instructions: figures of one kind are comparable."""
+    model = re.search(r"^model name\s*: (.*)$", cpu_info, re.MULTILINE)
+    processor = model.group(1) if model else platform.machine()
+    widest = (instruction_sets(cpu_info) or [""])[-1]
+    return re.sub(r"[^a-z0-9]+", "-", f"{processor} {len(os.sched_getaffinity(0))} cores {widest}".lower()).strip("-")
 
 
 def versions() -> dict[str, str]:
-    """Of what decides the figures."""
+    """Versions of the libraries that decide the figures."""
     found = {}
     for name in ("jax", "torch", "numpy", "grain"):
         try:
@@ -110,19 +123,25 @@ def versions() -> dict[str, str]:
     return found
 
 
-def kept(path: Path) -> dict[str, Figure]:
-    """The figures of the last result kept, by name."""
+def kept(path: Path, sets: list[str]) -> dict[str, Figure]:
+    """The figures that were kept last, by name; none if they come from other instruction sets."""
     if not path.exists():
         return {}
-    return {entry["name"]: Figure(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))["figures"]}
+    report = json.loads(path.read_text(encoding="utf-8"))
+    if report["instruction_sets"] != sets:
+        return {}
+    return {entry["name"]: Figure(**entry) for entry in report["figures"]}
 
 
-def save(path: Path, figures: list[Figure]) -> None:
+def save(path: Path, figures: list[Figure], sets: list[str]) -> None:
     """Keep these figures; those of parts that were not measured stay."""
-    merged = {**kept(path), **{figure.name: figure for figure in figures}}
-    path.parent.mkdir(exist_ok=True)
-    report = {"versions": versions(), "figures": [asdict(figure) for figure in merged.values()]}
-    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    merged = {**kept(path, sets), **{figure.name: figure for figure in figures}}
+    report = {
+        "versions": versions(),
+        "instruction_sets": sets,
+        "figures": [asdict(figure) for figure in merged.values()],
+    }
+    write_json(path, report)
 
 
 def line(figure: Figure, before: Figure | None) -> str:
@@ -147,19 +166,20 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help="keep the figures for the next comparison")
     parser.add_argument("--results", type=Path, default=RESULTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    path = options.results / f"{machine_kind()}.json"
-    before = kept(path)
-    print(f"{machine_kind()}; {', '.join(f'{name} {number}' for name, number in versions().items())}", flush=True)
+    cpu_info = CPU_INFO.read_text(encoding="utf-8") if CPU_INFO.exists() else ""
+    kind, sets = machine_kind(cpu_info), instruction_sets(cpu_info)
+    path = options.results / f"{kind}.json"
+    before = kept(path, sets)
+    print(f"{kind}; {', '.join(f'{name} {number}' for name, number in versions().items())}", flush=True)
     figures = []
     for part in options.parts:
         for figure in PARTS[part]():
             figures.append(figure)
             print(line(figure, before.get(figure.name)), flush=True)
     if options.save:
-        save(path, figures)
+        save(path, figures, sets)
         print(f"kept in {path}")
 
 
 if __name__ == "__main__":
-    restart_with_huge_pages()  # for both sides, as the commands have them
     main()

@@ -5,8 +5,9 @@
 float32, 599 frames, dropout 0.1, AdamW, the loss of the pretext task; both sides with all cores of the machine, each
 in a process of its own. Each takes its steps in a row, as training does, in two blocks in turn; medians.
 Beside them, the best float32 matrix-product rate of each library here, and the share of its own that each side's step
-reaches (model FLOP by hand count: three forward passes). On AMD processors torch's products (MKL) run at about half the
-rate of XLA's, and most of the factor is that; on others it will be smaller.
+reaches (model FLOP by hand count: three forward passes). The ratio of the two libraries depends on the processor: on an
+AMD EPYC with AVX-512 torch's products (MKL) run at half the rate of XLA's, on one without at the same rate. Run it with
+GLIBC_TUNABLES=glibc.malloc.hugetlb=1, as `make bench` does.
 """
 
 import argparse
@@ -15,8 +16,6 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from timing import Turns, Worker, in_turns, median
-
-from selfpab_jax.cli.huge_pages import restart_with_huge_pages
 
 PRODUCT = 2048
 
@@ -113,5 +112,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    restart_with_huge_pages()  # for both sides, as the commands have them
     main()
