@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# N processes of one run on this machine, each with a share of its CPUs or with one GPU of its own.
+# N processes of one run on this machine, each with a share of its CPUs or with its own GPU.
 #
 #   launch/local.sh -n 2 -- selfpab-jax pretrain --config configs/demo.yaml --data.path RECORDS --run RUN \
 #     --resume --distributed.coordinator auto
 #
 #   -n N   processes (2)
-#   -g     one GPU each: process i gets the i-th of CUDA_VISIBLE_DEVICES, or GPU i
-#   -r N   when one dies, start all again, up to N times (0); the command needs --resume
+#   -g     one GPU per process: process i gets the i-th of CUDA_VISIBLE_DEVICES, or GPU i
+#   -r N   when one fails, restart all, up to N times (0); the command needs --resume
 #   -k S   seconds between asking the others to stop and killing them (10)
 #
-# SIGTERM and Ctrl-C reach all of them: they save together and end with code 75, and so does this script.
-# One GPU for a process is worth it on several machines; on one machine a single process can drive all GPUs.
+# SIGTERM and Ctrl-C are passed to all of them: they save together and exit with code 75, and so does this script.
+# One process per GPU is useful on several machines; on one machine a single process can use all GPUs.
 set -uo pipefail
 
 processes=2 one_gpu='' restarts=0 grace=10
@@ -23,12 +23,12 @@ while getopts ':n:gr:k:h' option; do
     r) restarts=$OPTARG ;;
     k) grace=$OPTARG ;;
     h) sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p}' "$0"; exit 0 ;;
-    *) complain "-$OPTARG: no such option, or its number is missing (-h tells all)"; exit 2 ;;
+    *) complain "-$OPTARG: no such option, or its number is missing (see -h)"; exit 2 ;;
   esac
 done
 shift $((OPTIND - 1))
 for number in "$processes" "$restarts" "$grace"; do
-  [[ $number =~ ^[0-9]+$ ]] || { complain "$number is no number"; exit 2; }
+  [[ $number =~ ^[0-9]+$ ]] || { complain "$number is not a number"; exit 2; }
 done
 if ((processes == 0 || $# == 0)); then
   complain "usage: local.sh [-n N] [-g] [-r N] [-k S] -- COMMAND ..."
@@ -47,23 +47,23 @@ if [[ $one_gpu ]]; then
   ((${#gpus[@]} >= processes)) || { complain "-g: $processes processes, but ${#gpus[@]} GPUs"; exit 2; }
 fi
 
-free_port() { # nobody answers there
+free_port() { # one that nothing listens on
   local port
   while port=$((20000 + RANDOM % 12000)) && (: <>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do :; done
   echo "$port"
 }
 
-declare -A alive=() # process id of each that runs
-told=''             # somebody asked us to stop
+declare -A alive=()  # process id of each that runs
+stop_requested=''   # a signal came
 stop() { ((${#alive[@]})) && kill -s "$1" "${alive[@]}" 2>/dev/null; }
-trap 'told=yes; complain "asked to stop, so the processes are, too"; stop TERM' TERM INT HUP
+trap 'stop_requested=yes; complain "stopping: passing the signal on to all processes"; stop TERM' TERM INT HUP
 
 start() {
   local i port
   port=$(free_port)
   for ((i = 0; i < processes; i++)); do
     (
-      # Where --distributed.coordinator auto looks first.
+      # Read by --distributed.coordinator auto.
       export JAX_COORDINATOR_ADDRESS=127.0.0.1:$port JAX_NUM_PROCESSES=$processes JAX_PROCESS_ID=$i
       [[ $one_gpu ]] && export CUDA_VISIBLE_DEVICES=${gpus[i]}
       exec "$@"
@@ -72,7 +72,7 @@ start() {
   done
 }
 
-watch() { # until all have ended; returns the code of the first that failed, else 75 if one was stopped, else 0
+watch() { # until all have exited; returns the code of the first that failed, else 75 if one was stopped, else 0
   local i code failed=0 stopped=0 deadline=''
   while ((${#alive[@]})); do
     for i in "${!alive[@]}"; do
@@ -84,7 +84,7 @@ watch() { # until all have ended; returns the code of the first that failed, els
         stopped=75
       elif ((code != 0 && failed == 0)); then
         failed=$code
-        ((${#alive[@]})) && complain "process $i ended with code $code; the others cannot go on without it and are stopped"
+        ((${#alive[@]})) && complain "process $i exited with code $code; stopping the others, which cannot continue without it"
         stop TERM
         deadline=$((SECONDS + grace))
       fi
@@ -101,9 +101,9 @@ for ((restart = 0; ; restart++)); do
   start "$@"
   watch 2>/dev/null # bash's own reports of killed jobs
   code=$?
-  # 2 is a mistake in the call: it would be the same one again.
-  if ((code == 0 || code == 75 || code == 2 || restart >= restarts)) || [[ $told ]]; then
+  # 2 is a mistake in the call: it would only happen again.
+  if ((code == 0 || code == 75 || code == 2 || restart >= restarts)) || [[ $stop_requested ]]; then
     exit "$code"
   fi
-  complain "ended with code $code; starts again ($((restart + 1)) of $restarts)"
+  complain "exited with code $code; restarting ($((restart + 1)) of $restarts)"
 done

@@ -1,4 +1,4 @@
-"""`selfpab-jax demo`: the main job from end to end, through the same commands that a user types."""
+"""`selfpab-jax demo`: the main steps from end to end, through the same commands that a user types; and `cohort`."""
 
 import os
 import shlex
@@ -12,18 +12,17 @@ from jsonargparse import Namespace
 
 from selfpab_jax.config import Parser
 from selfpab_jax.data.sources.synthetic import write_cohort
-from selfpab_jax.errors import ConfigError, DataError, RunError
+from selfpab_jax.errors import ConfigError, ExitCode, RunError, StorageError
+from selfpab_jax.io import reason
 from selfpab_jax.train.checkpoint import LATEST
-
-# `selfpab-jax demo`: the main job from end to end, through the same commands that a user types.
 
 
 def demo_parser() -> Parser:
     """Arguments of the command."""
     parser = Parser("demo", "Cohort, records, interrupted and resumed pre-training, evaluation, export: in minutes.")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="directory for everything the demo makes")
-    parser.add_argument("--subjects", type=int, default=12, help="people in the synthetic cohort")
-    parser.add_argument("--hours", type=int, default=8, help="five-minute recordings of each of them, one an hour")
+    parser.add_argument("--subjects", type=int, default=12, help="subjects in the synthetic cohort")
+    parser.add_argument("--hours", type=int, default=8, help="five-minute recordings per subject, one per hour")
     parser.add_argument("--steps", type=int, default=500, help="training steps")
     return parser
 
@@ -53,15 +52,15 @@ def run_demo(options: Namespace) -> int:
     _run(*pretrain, "--resume")
     _say("4. Held-out windows")
     _run("evaluate", run, "--data", records)
-    _say("5. The model for use")
+    _say("5. The model as a directory")
     _run("export", run, model)
 
     pictures = [Path(records), Path(run) / "evaluation"]
     _say(f"Done in {time.monotonic() - started:.0f} s. Look at:")
     for picture in sorted(path for directory in pictures for path in directory.rglob("*.png")):
         print(f"   {picture}")
-    print("Next: your own recordings, see 'Your own recordings' in the README.")
-    return 0
+    print("Next: your own recordings, see the README.")
+    return ExitCode.OK
 
 
 def _command(words: tuple[str, ...] | list[str]) -> list[str]:
@@ -75,7 +74,7 @@ def _run(*words: str) -> None:
 
 
 def _run_until_first_checkpoint(words: list[str], run: Path) -> None:
-    """SIGTERM once there is a checkpoint, as a cluster would; the run saves its state and says so."""
+    """Send SIGTERM once there is a checkpoint, as a cluster would; the run saves its state and exits."""
     process = subprocess.Popen(_command(words))
     try:
         while process.poll() is None and not any((run / "checkpoints" / LATEST).glob("[0-9]*")):
@@ -93,40 +92,29 @@ def _say(line: str) -> None:
     print(f"\n{line}", flush=True)
 
 
-# `selfpab-jax cohort`: synthetic recordings to try everything else with.
-
-
-def cohort(directory: Path, subjects: int = 12, hours: int = 8, seed: int = 0) -> int:
-    """Write a synthetic cohort in the HUNT4 layout.
-
-    Args:
-        directory: folder to write into; it must be empty or not there.
-        subjects: people.
-        hours: hours of the day from 7 o'clock on in which each is recorded, 5 minutes in each.
-        seed: of everything that is drawn.
-    """
-    if subjects < 1 or hours < 1:
-        raise ConfigError("subjects and hours must be at least 1")
-    if seed < 0:
-        raise ConfigError(f"seed is {seed}: give 0 or more")
-    try:
-        if directory.exists() and any(directory.iterdir()):
-            raise ConfigError(f"{directory} is not empty; give a new folder")
-        files = write_cohort(directory, subjects, hours, seed)
-    except OSError as error:
-        raise DataError(f"{directory}: cannot write a cohort here ({error})") from None
-    print(f"{directory}: {subjects} subjects, {files} files of 5 minutes, {files / 12:.1f} h of recording")
-    return 0
-
-
 def cohort_parser() -> Parser:
     """Arguments of `cohort`."""
-    parser = Parser("cohort", (cohort.__doc__ or "").splitlines()[0])
-    parser.add_argument("directory", type=Path, help="folder to write into; it must be empty or not there")
-    parser.add_function_arguments(cohort, skip={"directory"}, as_positional=False)
+    parser = Parser("cohort", "Write a synthetic cohort in HUNT4's file layout, to try everything else with.")
+    parser.add_argument("directory", type=Path, help="a new or empty folder")
+    parser.add_argument("--subjects", type=int, default=12, help="number of subjects")
+    parser.add_argument(
+        "--hours", type=int, default=8, help="hours of the day from 7:00 on with a recording of 5 minutes"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of all random draws")
     return parser
 
 
-def run_cohort(namespace: Namespace) -> int:
-    """Runs `cohort` on parsed arguments; the exit code."""
-    return cohort(**namespace.as_dict())
+def run_cohort(options: Namespace) -> int:
+    """Run `cohort`."""
+    directory = options.directory
+    for name, least in (("subjects", 1), ("hours", 1), ("seed", 0)):
+        if options[name] < least:
+            raise ConfigError(f"--{name} is {options[name]}; it must be at least {least}")
+    try:
+        if directory.exists() and any(directory.iterdir()):
+            raise ConfigError(f"{directory} is not empty; give a new folder")
+        files = write_cohort(directory, options.subjects, options.hours, options.seed)
+    except OSError as error:
+        raise StorageError(f"{directory}: no cohort can be written here: {reason(error)}") from None
+    print(f"{directory}: {options.subjects} subjects, {files} files of 5 minutes, {files / 12:.1f} h of recording")
+    return ExitCode.OK

@@ -1,4 +1,4 @@
-"""`selfpab-jax`: picks the command, and tells errors in a line or two."""
+"""`selfpab-jax`: finds the command, runs it, and prints errors in a line or two."""
 
 import difflib
 import importlib
@@ -10,26 +10,26 @@ from selfpab_jax import __version__
 from selfpab_jax.errors import ConfigError, ExitCode, SelfPABError
 
 COMMANDS = {
-    # words of the command: (module with <name>_parser and run_<name>, name, what it does)
+    # command: (module with <name>_parser and run_<name>, name, what it does)
     "cohort": ("demo", "cohort", "write a synthetic cohort in HUNT4's file layout"),
     "records build": ("records", "build", "turn recordings into spectrogram records"),
-    "records describe": ("records", "describe", "say and draw what is in a set of records"),
-    "plan": ("plan", "plan", "say what a run needs on chips that are not there"),
+    "records describe": ("records", "describe", "summarize a set of records, with a figure"),
+    "plan": ("plan", "plan", "estimate what a run needs on other hardware"),
     "pretrain": ("pretrain", "pretrain", "pre-train an encoder on records"),
-    "status": ("status", "status", "say where runs are"),
-    "evaluate": ("evaluate", "evaluate", "held-out loss and pictures of a run"),
-    "probe": ("probe", "probe", "score heads on a frozen encoder on labeled data"),
-    "export": ("evaluate", "export", "write a run's model for use"),
-    "embed": ("embed", "embed", "features of long recordings, a row a frame or a window"),
-    "convert inspect": ("convert", "inspect", "say what is in a PyTorch checkpoint"),
+    "status": ("status", "status", "report how far runs are"),
+    "evaluate": ("evaluate", "evaluate", "held-out loss of a run, with figures"),
+    "probe": ("probe", "probe", "score heads on a frozen encoder with labeled data"),
+    "export": ("evaluate", "export", "write a run's model as a directory"),
+    "embed": ("embed", "embed", "write features of long recordings, one row per frame or window"),
+    "convert inspect": ("convert", "inspect", "summarize a PyTorch checkpoint"),
     "convert from-torch": ("convert", "from_torch", "PyTorch checkpoint to a model directory or a run"),
     "convert to-torch": ("convert", "to_torch", "model directory to a PyTorch checkpoint"),
     "convert verify": ("convert", "verify", "compare two models layer by layer"),
-    "sweep plan": ("sweep", "plan", "write down the runs of a scaling sweep, with what each will cost"),
-    "sweep run": ("sweep", "run", "do a run of a sweep, or all that are left"),
-    "sweep status": ("sweep", "status", "say where the runs of a sweep are"),
+    "sweep plan": ("sweep", "plan", "list the runs of a scaling sweep and what each will cost"),
+    "sweep run": ("sweep", "run", "do one run of a sweep, or all that remain"),
+    "sweep status": ("sweep", "status", "report how far the runs of a sweep are"),
     "scaling fit": ("scaling", "fit", "fit scaling laws to a sweep, with a report"),
-    "demo": ("demo", "demo", "all of the above on a synthetic cohort, in minutes"),
+    "demo": ("demo", "demo", "the main steps on a synthetic cohort, in minutes"),
 }
 
 
@@ -37,8 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        The exit code: 0, 1 for a failure, 2 for a mistake in the call, 75 for a run stopped by SIGTERM with its
-        state saved, 130 for Ctrl-C.
+        The exit code, see `ExitCode`.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
@@ -52,19 +51,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         module = importlib.import_module(f"selfpab_jax.cli.{file}")
         return getattr(module, f"run_{name}")(getattr(module, f"{name}_parser")().parse_args(rest))
     except ConfigError as error:
-        return _tell(error, ExitCode.USAGE)
+        return _fail(error, ExitCode.USAGE)
     except SelfPABError as error:
-        return _tell(error, ExitCode.FAILED)
+        return _fail(error, ExitCode.FAILED)
     except KeyboardInterrupt:
-        return _tell("stopped", ExitCode.INTERRUPTED)
+        return _fail("stopped", ExitCode.INTERRUPTED)
     except BrokenPipeError:
-        # The reader of our output went away (`| head`): nothing is wrong, and nothing more can be said.
+        # The reader of the output has gone (`| head`): nothing is wrong, and nothing more can be printed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:  # a full disk, a file where a folder should be, a folder of somebody else's
+    except OSError as error:  # a full disk, a file in place of a folder, no permission
         if error.errno is None:
             raise
-        return _tell(f"{error.filename or 'a file'}: {os.strerror(error.errno).lower()}", ExitCode.FAILED)
+        return _fail(f"{error.filename or 'a file'}: {os.strerror(error.errno).lower()}", ExitCode.FAILED)
 
 
 def _find(words: list[str]) -> tuple[str, str, list[str]]:
@@ -75,15 +74,15 @@ def _find(words: list[str]) -> tuple[str, str, list[str]]:
             return file, function, words[length:]
     within = [name for name in COMMANDS if name.split()[0] == words[0]]
     if within:
-        raise ConfigError(f"{words[0]} what? There are {', '.join(within)} (selfpab-jax {within[0]} --help)")
+        raise ConfigError(f"{words[0]} needs one of: {', '.join(within)} (selfpab-jax {within[0]} --help)")
     near = difflib.get_close_matches(" ".join(words[:2]), COMMANDS, 1) or difflib.get_close_matches(
         words[0], COMMANDS, 1
     )
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+    hint = f"did you mean {near[0]}?" if near else f"commands are {', '.join(COMMANDS)}"
     raise ConfigError(f"{words[0]}: no such command; {hint} (selfpab-jax --help)")
 
 
-def _tell(error: object, code: int) -> int:
+def _fail(error: object, code: int) -> int:
     print(f"selfpab-jax: {error}", file=sys.stderr)
     return code
 
@@ -96,7 +95,7 @@ def _help() -> str:
             "",
             *lines,
             "",
-            "selfpab-jax COMMAND --help tells a command's options.",
+            "selfpab-jax COMMAND --help lists the options of a command.",
         ]
     )
 

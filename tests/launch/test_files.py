@@ -11,9 +11,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from jax._src.clusters import cloud_tpu_cluster
 
-from selfpab_jax.cli.pretrain import STOPPED_AND_SAVED, pretrain_parser, settings_of
-from selfpab_jax.distributed.init import PORT, TPU_PORT, find_seat
+from selfpab_jax.cli.pretrain import pretrain_parser
+from selfpab_jax.config import settings_from
+from selfpab_jax.distributed.cluster import PORT, detect_process
+from selfpab_jax.errors import ExitCode
+from selfpab_jax.train.config import PretrainSettings
 
 yaml = pytest.importorskip("yaml")
 jsonschema = pytest.importorskip("jsonschema")
@@ -100,10 +104,10 @@ def test_job_sets_start_the_command_and_restart_it_when_it_was_stopped(launch: P
     parser = pretrain_parser()
     assert container["command"] == ["selfpab-jax", "pretrain"]
     parsed = parser.parse_args(container["args"])
-    assert settings_of(parser, parsed).distributed.coordinator == "auto"
+    assert settings_from(parser, parsed, PretrainSettings).distributed.coordinator == "auto"
     assert parsed.resume
     fails = [rule for rule in job["podFailurePolicy"]["rules"] if rule["action"] == "FailJob"]
-    assert {"containerName": container["name"], "operator": "In", "values": [STOPPED_AND_SAVED]} in [
+    assert {"containerName": container["name"], "operator": "In", "values": [ExitCode.STOPPED]} in [
         rule.get("onExitCodes") for rule in fails
     ]
     [rule] = content["spec"]["failurePolicy"]["rules"]
@@ -115,23 +119,25 @@ def test_the_slice_has_as_many_machines_as_pods(launch: Path) -> None:
     topology = job["template"]["spec"]["nodeSelector"]["cloud.google.com/gke-tpu-topology"]
     chips = math.prod(int(side) for side in topology.split("x"))
     assert chips == job["completions"] * container["resources"]["limits"]["google.com/tpu"]
-    assert {"containerPort": TPU_PORT} in container["ports"]
+    assert {"containerPort": int(cloud_tpu_cluster.coordinator_port)} in container["ports"]
 
 
-def test_gpu_pods_find_process_0(launch: Path) -> None:
+def test_gpu_pods_find_process_0(launch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = read(launch, "gke/gpu.yaml")
     replicated, job, container = pods(content)
     environment = {entry["name"]: entry["value"] for entry in container["env"]}
-    seat = find_seat({**environment, "JOB_COMPLETION_INDEX": "1"})
-    assert seat is not None
-    assert (seat.processes, seat.process) == (job["completions"], 1)
+    for variable, value in {**environment, "JOB_COMPLETION_INDEX": "1"}.items():
+        monkeypatch.setenv(variable, value)
+    info = detect_process(1)
+    assert info is not None
+    assert (info.processes, info.process) == (job["completions"], 1)
     job_set = content["metadata"]["name"]
     assert content["spec"]["network"]["enableDNSHostnames"]
-    assert seat.address == f"{job_set}-{replicated['name']}-0-0.{job_set}:{PORT}"
+    assert info.address == f"{job_set}-{replicated['name']}-0-0.{job_set}:{PORT}"
     assert {"containerPort": PORT} in container["ports"]
 
 
-def test_the_pods_of_a_sweep_train_alone(launch: Path) -> None:
+def test_the_pods_of_a_sweep_train_alone(launch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = read(launch, "gke/sweep.yaml")["spec"]
     [container] = job["template"]["spec"]["containers"]
     assert container["command"] == [
@@ -144,9 +150,11 @@ def test_the_pods_of_a_sweep_train_alone(launch: Path) -> None:
         "--retry",
     ]
     environment = {entry["name"]: entry["value"] for entry in container["env"]}
-    seat = find_seat({**environment, "JOB_COMPLETION_INDEX": "3"})
-    assert seat is not None
-    assert seat.processes == 1
+    for variable, value in {**environment, "JOB_COMPLETION_INDEX": "3"}.items():
+        monkeypatch.setenv(variable, value)
+    info = detect_process(1)
+    assert info is not None
+    assert info.processes == 1
     assert job["maxFailedIndexes"] <= job["completions"]
 
 
@@ -158,7 +166,7 @@ def test_skypilot_reads_its_file(launch: Path, tmp_path: Path, monkeypatch: pyte
     assert task.num_nodes == 2
     [resources] = task.resources
     assert resources.accelerators == {"H100": 8}
-    assert resources.job_recovery["recover_on_exit_codes"] == [STOPPED_AND_SAVED]
+    assert resources.job_recovery["recover_on_exit_codes"] == [ExitCode.STOPPED]
     misspelled = tmp_path / "misspelled.yaml"
     misspelled.write_text((launch / "skypilot" / "pretrain.yaml").read_text().replace("num_nodes", "num_node"))
     with pytest.raises(ValueError, match="num_node"):
