@@ -1,11 +1,11 @@
 # The image that launch/gke names:
 #
-#   docker build --build-arg PLATFORM=cuda13 --tag REGISTRY/selfpab-jax:cuda13 .
+#   docker build --build-arg JAX=cuda13 --tag REGISTRY/selfpab-jax:cuda13 .
 #
-# PLATFORM is cpu, cuda13, cuda12 (NVIDIA GPUs; the driver comes from the machine) or tpu.
+# JAX is cpu, cuda13, cuda12 (NVIDIA GPUs; the driver comes from the machine) or tpu.
 FROM python:3.12-slim-bookworm
 
-ARG PLATFORM=cpu
+ARG JAX=cpu
 
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
@@ -17,10 +17,10 @@ COPY selfpab_jax selfpab_jax
 COPY convert convert
 COPY configs configs
 
-RUN case "$PLATFORM" in \
+RUN case "$JAX" in \
       cpu) jax="jax" ;; \
-      cuda12|cuda13|tpu) jax="jax[$PLATFORM]" ;; \
-      *) echo "PLATFORM is $PLATFORM; it must be cpu, cuda12, cuda13 or tpu" >&2; exit 1 ;; \
+      cuda12|cuda13|tpu) jax="jax[$JAX]" ;; \
+      *) echo "JAX is $JAX; it must be cpu, cuda12, cuda13 or tpu" >&2; exit 1 ;; \
     esac \
     && pip install . "$jax" \
     && selfpab-jax --version
