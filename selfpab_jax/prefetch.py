@@ -1,4 +1,8 @@
-"""Iterators that run ahead in threads: reading, computing and writing at the same time, in bounded memory."""
+"""Reading, computing and writing at the same time, in bounded memory.
+
+`Prefetcher` runs an iterator in a thread, `prefetch_chain` runs several, and `run_ahead` keeps a device busy while the
+host handles earlier results.
+"""
 
 import queue
 import threading
@@ -6,15 +10,21 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
+import jax
+
 T = TypeVar("T")
 POLL_SECONDS = 0.1
 _END = object()
 
 
-class InBackground(Generic[T]):
-    """Items made in a thread of their own from the moment that this is made, at most `ahead` of them waiting.
+class Prefetcher(Generic[T]):
+    """Runs an iterator in a thread of its own, starting now.
 
-    What the thread raises is raised where the items are read. `close` ends the thread, also in the middle.
+    An exception in the thread is raised again where the items are read. `close` stops the thread early.
+
+    Args:
+        items: what to iterate over.
+        ahead: number of finished items that may wait to be read.
     """
 
     def __init__(self, items: Iterable[T], ahead: int = 2):
@@ -33,7 +43,7 @@ class InBackground(Generic[T]):
             self.close()
 
     def close(self) -> None:
-        """Ends the thread once it is done with the item at hand."""
+        """Stop the thread as soon as its current item is finished, and wait for it."""
         self._stopped.set()
         self._thread.join()
 
@@ -60,24 +70,26 @@ class InBackground(Generic[T]):
 
 
 class _Raised:
+    """An exception on its way from the thread to the reader."""
+
     def __init__(self, error: BaseException):
         self.error = error
 
 
-def several_at_once(sources: Iterable[Callable[[], Iterable[T]]], workers: int, ahead: int) -> Iterator[T]:
-    """The items of all sources one after another, while the next sources are being read: `workers` at a time.
+def prefetch_chain(sources: Iterable[Callable[[], Iterable[T]]], workers: int, ahead: int) -> Iterator[T]:
+    """The items of all sources, one source after another, while the next sources are already being read.
 
     Args:
-        sources: functions that open one each.
-        workers: threads.
-        ahead: items of each source that may wait.
+        sources: functions that each open one source.
+        workers: number of sources that are read at the same time, each in its own thread.
+        ahead: number of items of each source that may wait.
     """
-    running: deque[InBackground[T]] = deque()
+    running: deque[Prefetcher[T]] = deque()
     waiting = iter(sources)
     try:
         while True:
             for source in waiting:
-                running.append(InBackground(source(), ahead))
+                running.append(Prefetcher(source(), ahead))
                 if len(running) >= workers:
                     break
             if not running:
@@ -85,5 +97,27 @@ def several_at_once(sources: Iterable[Callable[[], Iterable[T]]], workers: int, 
             yield from running[0]
             running.popleft()
     finally:
-        for each in running:
-            each.close()
+        for prefetcher in running:
+            prefetcher.close()
+
+
+def run_ahead(results: Iterable[T], ahead: int = 1) -> Iterator[T]:
+    """Results of a device in order and on the host, each fetched only after the next ones were dispatched.
+
+    JAX returns from a compiled function before the device has finished. So that the device never waits for the host,
+    `results` should be lazy and dispatch one computation per item, e.g. `(step(batch) for batch in batches)`.
+
+    Args:
+        results: pytrees of arrays; leaves that are no arrays are passed on as they are.
+        ahead: number of dispatched results beyond the one being fetched; each holds device memory.
+
+    Yields:
+        The same pytrees with NumPy arrays.
+    """
+    dispatched: deque[T] = deque()
+    for result in results:
+        dispatched.append(result)
+        if len(dispatched) > ahead:
+            yield jax.device_get(dispatched.popleft())
+    while dispatched:
+        yield jax.device_get(dispatched.popleft())

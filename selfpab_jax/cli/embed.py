@@ -1,18 +1,17 @@
 """`selfpab-jax embed`."""
 
-import os
 from pathlib import Path
 from typing import Literal
 
 from jsonargparse import Namespace
 
 from selfpab_jax.config import Parser
-from selfpab_jax.data.sources.tables import TimestampUnit
-from selfpab_jax.errors import ConfigError, DataError
+from selfpab_jax.data.sources.table_columns import TimestampUnit
+from selfpab_jax.errors import ConfigError, DataError, ExitCode
 from selfpab_jax.signal.resample import Unit
 
-SHOWN = 5
-"""Lines of what was set aside that are printed; all are in the file beside the features."""
+PRINTED_SKIPS = 5
+"""How many of the things that were skipped are printed; a file beside the features lists all."""
 
 
 def embed(
@@ -39,37 +38,34 @@ def embed(
     strict: bool = False,
     overwrite: bool = False,
 ) -> int:
-    """Features of long recordings, a row a frame or a window.
+    """Features of long recordings, one row per frame or per window.
 
     Args:
         files: recordings (.csv, .parquet, .npz of the HUNT4 layout), or folders of them.
         model: model directory.
-        out: .parquet, or .npz for small ones.
-        level: a row for each frame (half a second as published), or for each window (the mean over its frames).
-        sensors: sensors of the tables, e.g. back,thigh for the columns back_x .. thigh_z; the model's if not given.
+        out: file of features: .parquet, or .npz for small ones.
+        level: one row per frame (half a second as published), or per window (the mean over its frames).
+        sensors: sensors of the tables, e.g. back,thigh for the columns back_x to thigh_z; by default the model's.
         columns: columns of the tables instead, channel=column, e.g. hip_x=acc_x,hip_y=acc_y,hip_z=acc_z.
-        sensor_roles: as which of the model's sensors the data's go in, e.g. hip=thigh.
-        unit: of the acceleration columns.
+        sensor_roles: the model's name for a sensor of the data, where the two differ, e.g. hip=thigh.
+        unit: unit of the acceleration columns.
         rate: sampling rate in Hz.
-        timestamp_column: time of every row; null if there is none.
-        timestamp_unit: of timestamps that are numbers; text is a date and time.
-        segment_column: a recording ends where its value changes.
-        gap_limit: a recording ends at a step in the timestamps longer than so many seconds.
+        timestamp_column: column with the time of each row; null if there is none.
+        timestamp_unit: unit of timestamps that are numbers; text stands for date and time.
+        segment_column: a recording ends where the value of this column changes.
+        gap_limit: a longer step between timestamps, in seconds, ends a recording.
         layers: last, all (the embedding and every layer), or depths, e.g. 0,2,4 (0 is the embedding).
-        merge: of a cross-sensor model's sensors, each of which goes through the encoder by itself.
+        merge: how to merge the features of a cross-sensor model, which encodes each sensor by itself.
         compute: dtype of matrix products.
-        dtype: of the features in the file.
-        batch_size: windows at a time; as many as fill the device if not given.
-        readers: threads that read; two fewer than there are cores if not given.
-        strict: stop at the first file that cannot be used instead of setting it aside.
-        overwrite: replace `out`.
+        dtype: dtype of the features in the file.
+        batch_size: windows per batch; by default as many as keep the device busy.
+        readers: threads that read files; by default two fewer than CPUs.
+        strict: stop at the first file that cannot be used instead of skipping it.
+        overwrite: replace `out` if it exists.
     """
-    from selfpab_jax.data.sources.streaming import find_files
-    from selfpab_jax.data.sources.tables import Tables, parse_columns, sensor_columns
-    from selfpab_jax.features.extract import Extraction
-    from selfpab_jax.features.files import ENDINGS
-    from selfpab_jax.features.sensors import open_branches
-    from selfpab_jax.features.streaming import Ledger, ProgressLine, set_aside_path
+    from selfpab_jax.data.sources.tables import TableFormat, parse_columns, sensor_columns
+    from selfpab_jax.features.extract import ExtractionSettings
+    from selfpab_jax.features.streaming import default_columns, skipped_path
     from selfpab_jax.features.streaming import embed as embed_files
     from selfpab_jax.model_dir import read_config
 
@@ -77,83 +73,80 @@ def embed(
         raise ConfigError("give sensors or columns, not both")
     if not rate > 0 or not gap_limit > 0:
         raise ConfigError("rate and gap_limit must be above 0")
-    if out.suffix not in ENDINGS:
-        raise ConfigError(f"{out}: features are written as .parquet or .npz")
-    if out.exists() and not overwrite:
-        raise ConfigError(f"{out} exists; choose another --out, or add --overwrite")
     roles = _roles(sensor_roles)
-    config, _ = read_config(model)
     try:
-        given = sensors.split(",") if sensors else _data_sensors(config.sensors, roles)
-        pairs = parse_columns(columns) if columns else sensor_columns(tuple(name.strip() for name in given))
+        if columns:
+            pairs = parse_columns(columns)
+        elif sensors:
+            pairs = sensor_columns(tuple(name.strip() for name in sensors.split(",")))
+        else:
+            pairs = default_columns(read_config(model)[0].sensors, roles)
     except DataError as error:
         raise ConfigError(str(error)) from None
-    how = Tables(
-        (), pairs, unit, rate, timestamp_column, timestamp_unit, segment_column=segment_column, gap_limit=gap_limit
+    result = embed_files(
+        files,
+        model,
+        out,
+        table_format=TableFormat(
+            columns=pairs,
+            unit=unit,
+            rate_hz=rate,
+            timestamp_column=timestamp_column,
+            timestamp_unit=timestamp_unit,
+            segment_column=segment_column,
+            gap_limit=gap_limit,
+        ),
+        sensor_roles=roles,
+        level=level,
+        extraction=ExtractionSettings(
+            layers=_layers(layers), merge=merge, compute=compute, dtype=dtype, batch_size=batch_size
+        ),
+        readers=readers,
+        strict=strict,
+        overwrite=overwrite,
+        progress=True,
     )
-    branches = open_branches(model, how.channels, roles)
-    extraction = Extraction(layers=_layers(layers), merge=merge, compute=compute, dtype=dtype, batch_size=batch_size)
-    found = find_files(files)
-    progress, ledger = ProgressLine(found, rate), Ledger(strict)
+    for entry in result.skipped[:PRINTED_SKIPS]:
+        print(f"skipped: {entry.what}: {entry.reason}")
+    if len(result.skipped) > PRINTED_SKIPS:
+        print(f"... and {len(result.skipped) - PRINTED_SKIPS} more")
+    if result.skipped:
+        print(f"everything that was skipped: {skipped_path(out)}")
+    if result.short_seconds:
+        count, seconds = len(result.short_seconds), sum(result.short_seconds)
+        print(f"skipped: {count} recordings shorter than a frame, {seconds:.1f} s in total")
     print(
-        f"{len(found)} files, about {progress.hours:.1f} h of recording of "
-        f"{', '.join(dict.fromkeys(sensor for branch in branches for sensor in branch.sensors))}, through {model} "
-        f"({config.family}, width {config.model.width}); a row a {level}",
-        flush=True,
-    )
-    try:
-        done = embed_files(
-            found, how, branches, extraction, out, level=level,
-            readers=readers or max(1, (os.cpu_count() or 1) - 2), ledger=ledger, progress=progress,
-        )  # fmt: skip
-    finally:
-        progress.close()
-    for entry in ledger.entries[:SHOWN]:
-        print(f"set aside: {entry.what}: {entry.reason}")
-    if len(ledger.entries) > SHOWN:
-        print(f"... and {len(ledger.entries) - SHOWN} more")
-    if ledger.entries:
-        print(f"all that was set aside: {set_aside_path(out)}")
-    if ledger.short_seconds:
-        count, seconds = len(ledger.short_seconds), sum(ledger.short_seconds)
-        print(f"left out: {count} recordings shorter than a frame, {seconds:.1f} s in all")
-    print(
-        f"{out}: {done.rows:,} {level}s of {done.features} features, {done.hours:.1f} h of recording in "
-        f"{done.seconds:.1f} s"
+        f"{out}: {result.rows:,} {level}s of {result.features} features, {result.hours:.1f} h of recording in "
+        f"{result.seconds:.1f} s"
     )
     reading = f'numpy.load("{out}")["features"]' if out.suffix == ".npz" else f'pandas.read_parquet("{out}")'
-    print(f"read it: {reading}")
-    return 0
+    print(f"read it with {reading}")
+    return ExitCode.OK
 
 
 def embed_parser() -> Parser:
-    """Arguments of `embed`."""
+    """The arguments of `embed`."""
     parser = Parser("embed", (embed.__doc__ or "").splitlines()[0])
     parser.add_argument("files", nargs="+", type=Path, help="recordings (.csv, .parquet, .npz), or folders of them")
     parser.add_function_arguments(embed, skip={"files", "strict", "overwrite"}, as_positional=False)
     parser.add_argument("--strict", action="store_true", help="stop at the first file that cannot be used")
-    parser.add_argument("--overwrite", action="store_true", help="replace what is at --out")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file at --out if it exists")
     return parser
 
 
 def run_embed(namespace: Namespace) -> int:
-    """Runs `embed` on parsed arguments; the exit code."""
+    """Run `embed` with parsed arguments and return the exit code."""
     return embed(**namespace.as_dict())
 
 
 def _roles(text: str | None) -> dict[str, str]:
     roles = {}
-    for item in (text or "").split(",") if text else []:
-        sensor, equals, role = (part.strip() for part in item.partition("="))
+    for item in text.split(",") if text else []:
+        sensor, equals, role = (piece.strip() for piece in item.partition("="))
         if not (sensor and equals and role):
             raise ConfigError(f"sensor_roles: {item!r} is no sensor=role, e.g. hip=thigh")
         roles[sensor] = role
     return roles
-
-
-def _data_sensors(of_model: tuple[str, ...], roles: dict[str, str]) -> tuple[str, ...]:
-    """The model's sensors under the data's names."""
-    return tuple(dict.fromkeys([*roles, *(sensor for sensor in of_model if sensor not in roles.values())]))
 
 
 def _layers(text: str) -> Literal["last", "all"] | tuple[int, ...]:

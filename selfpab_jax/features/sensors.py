@@ -1,4 +1,4 @@
-"""Which encoder reads which channels of the data."""
+"""Which encoder reads which channels of the data: sensors are matched by name, or by roles that the user gives."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from selfpab_jax.signal.stft import spectrogram
 
 
 @dataclass(frozen=True)
-class Branch:
-    """An encoder and what goes into it.
+class SensorEncoder:
+    """An encoder and the channels of the data that it reads.
 
     Attributes:
         encoder: frozen.
         columns: of the data's signals, in the order of the encoder's channels.
-        sensors: of the data, whose channels they are.
+        sensors: of the data, the ones that these channels belong to.
     """
 
     encoder: PretrainedEncoder
@@ -29,98 +29,101 @@ class Branch:
     sensors: tuple[str, ...]
 
 
-def open_branches(
+def open_sensor_encoders(
     directory: Path | str, channels: tuple[str, ...], sensor_roles: Mapping[str, str] | None = None
-) -> tuple[Branch, ...]:
-    """The encoder of a model directory for data of these channels.
+) -> tuple[SensorEncoder, ...]:
+    """The encoder of a model directory, matched with the channels of the data.
 
     Args:
         directory: model directory.
         channels: of the data's signals, `<sensor>_<axis>`.
-        sensor_roles: as which of the model's sensors the data's go in, where their names differ:
-            `{"hip": "thigh"}`.
+        sensor_roles: see `sensor_encoders`.
 
     Raises:
-        ModelError: no such model, or one without statistics.
+        ModelError: the model is missing, or has no normalization statistics.
         ConfigError: the sensors do not fit.
     """
     config, statistics = read_config(Path(directory))
     if statistics is None:
         raise ModelError(
-            f"{directory} has no normalization statistics, so that no frames can be made for it: convert it again with "
+            f"{directory} has no normalization statistics, so it cannot encode signals: convert it again with "
             "--statistics (selfpab-jax convert from-torch)"
         )
     sensor = config.sensors[0] if config.family == "monoselfpab" else None
-    return branches_of(load_encoder(directory, sensor=sensor), channels, sensor_roles)
+    return sensor_encoders(load_encoder(directory, sensor=sensor), channels, sensor_roles)
 
 
-def branches_of(
+def sensor_encoders(
     encoder: PretrainedEncoder, channels: tuple[str, ...], sensor_roles: Mapping[str, str] | None = None
-) -> tuple[Branch, ...]:
-    """One branch for an encoder of several sensors; for a cross-sensor encoder one for each sensor that it knows.
+) -> tuple[SensorEncoder, ...]:
+    """An encoder, matched with the channels of the data.
 
-    Sensors of the data that the model does not know are left out. Calendar positions (LTA2V) are left out, as in the
-    original's downstream test.
+    An encoder of several sensors is one entry; a cross-sensor encoder is one entry for each sensor that it knows.
+    Sensors that the model does not know are ignored. Calendar positions (LTA2V) are not used, as in the original's
+    downstream test.
+
+    Args:
+        encoder: frozen.
+        channels: of the data's signals, `<sensor>_<axis>`.
+        sensor_roles: the model's name for a sensor of the data, where the two differ: `{"hip": "thigh"}`.
 
     Raises:
         ConfigError: the sensors do not fit.
     """
-    config, roles = encoder.config, dict(sensor_roles or {})
+    config, given_roles = encoder.config, dict(sensor_roles or {})
     sensors = sensors_of(channels)
-    for sensor, role in roles.items():
+    for sensor, role in given_roles.items():
         if sensor not in sensors or role not in config.sensors:
             raise ConfigError(
                 f"sensor roles: {sensor}={role} needs a sensor of the data ({', '.join(sensors)}) and one of the model "
                 f"({', '.join(config.sensors)})"
             )
     encoder = encoder.without_calendar()
-    known = [sensor for sensor in sensors if roles.get(sensor, sensor) in config.sensors]
-    if config.family == "monoselfpab":
-        branches = [
-            _branch(encoder.for_sensor(roles.get(sensor, sensor)), channels, {sensor: roles.get(sensor, sensor)})
-            for sensor in known
-        ]
-    else:
-        branches = [_branch(encoder, channels, {sensor: roles.get(sensor, sensor) for sensor in known})]
-    if not branches:
+    roles = {sensor: given_roles.get(sensor, sensor) for sensor in sensors}
+    roles = {sensor: role for sensor, role in roles.items() if role in config.sensors}
+    if not roles:
         raise ConfigError(
             f"the model knows {', '.join(config.sensors)}; the data has {', '.join(sensors)}: "
-            f"say which stands for which ({_how_to_say(sensors[0], config.sensors[0])})"
+            f"match them by roles ({_role_option(sensors[0], config.sensors[0])})"
         )
-    return tuple(branches)
+    if config.family != "monoselfpab":
+        return (_match(encoder, channels, roles),)
+    return tuple(_match(encoder.for_sensor(role), channels, {sensor: role}) for sensor, role in roles.items())
 
 
-def _branch(encoder: PretrainedEncoder, channels: tuple[str, ...], roles: dict[str, str]) -> Branch:
-    places: dict[str, int] = {}
-    for place, channel in enumerate(channels):
+def _match(encoder: PretrainedEncoder, channels: tuple[str, ...], roles: dict[str, str]) -> SensorEncoder:
+    columns: dict[str, int] = {}
+    for column, channel in enumerate(channels):
         sensor, _, axis = channel.rpartition("_")
-        role = f"{roles[sensor]}_{axis}" if sensor in roles else ""
-        if role in places:
-            raise ConfigError(f"sensor roles: two sensors of the data go in as {roles[sensor]}; the model takes one")
-        places |= {role: place} if role else {}
-    if missing := [channel for channel in encoder.channels if channel not in places]:
+        if sensor not in roles:
+            continue
+        role = f"{roles[sensor]}_{axis}"
+        if role in columns:
+            raise ConfigError(f"sensor roles: two sensors of the data are used as {roles[sensor]}; the model takes one")
+        columns[role] = column
+    if missing := [channel for channel in encoder.channels if channel not in columns]:
         raise ConfigError(
             f"the model takes {', '.join(encoder.channels)}, and the data ({', '.join(channels)}) has no "
-            f"{', '.join(missing)}: choose other sensors of the data, or say which stands for which "
-            f"({_how_to_say(channels[0].rpartition('_')[0], missing[0].rpartition('_')[0])})"
+            f"{', '.join(missing)}: choose other sensors of the data, or match them by roles "
+            f"({_role_option(channels[0].rpartition('_')[0], missing[0].rpartition('_')[0])})"
         )
-    return Branch(encoder, tuple(places[channel] for channel in encoder.channels), tuple(roles))
+    return SensorEncoder(encoder, tuple(columns[channel] for channel in encoder.channels), tuple(roles))
 
 
-def _how_to_say(sensor: str, role: str) -> str:
+def _role_option(sensor: str, role: str) -> str:
     return f"probe --dataset.roles '{{{sensor}: {role}}}', embed --sensor_roles {sensor}={role}"
 
 
-def frames_of(
+def normalized_frames(
     signal_NxC: Float[np.ndarray, "N C"], encoder: PretrainedEncoder, *, pad: bool = True
 ) -> Float32[np.ndarray, "T X"]:
     """Normalized frames of a recording.
 
     Args:
-        signal_NxC: in g, at the encoder's rate, with its channels.
-        encoder: whose spectrogram and statistics.
-        pad: zeros behind the signal, so that every sample lies in a frame: T = floor((N - 1) / hop) + 1, as the
-            original does at test time. Otherwise whole frames only.
+        signal_NxC: in g, at the encoder's rate, with the encoder's channels.
+        encoder: whose spectrogram and statistics are used.
+        pad: append zeros so that every sample is in a frame: T = floor((N - 1) / hop) + 1, as the original does at test
+            time. Otherwise there are whole frames only.
     """
     settings = encoder.config.spectrogram
     if pad and len(signal_NxC):
@@ -129,9 +132,15 @@ def frames_of(
     return encoder.normalize(spectrogram(signal_NxC, settings))
 
 
-def branch_frames(
-    signal_NxC: Float[np.ndarray, "N C"], branches: tuple[Branch, ...], *, pad: bool = True
+def input_frames(
+    signal_NxC: Float[np.ndarray, "N C"], encoders: tuple[SensorEncoder, ...], *, pad: bool = True
 ) -> Float32[np.ndarray, "T X"]:
-    """The frames of all branches side by side, as `make_forward` takes them."""
-    frames = [frames_of(signal_NxC[:, list(branch.columns)], branch.encoder, pad=pad) for branch in branches]
+    """Normalized frames for several encoders, side by side.
+
+    Args:
+        signal_NxC: in g, at the encoders' rate, with all channels of the data.
+        encoders: as `sensor_encoders` returns them.
+        pad: see `normalized_frames`.
+    """
+    frames = [normalized_frames(signal_NxC[:, list(each.columns)], each.encoder, pad=pad) for each in encoders]
     return frames[0] if len(frames) == 1 else np.concatenate(frames, axis=1)

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from selfpab_jax.errors import ModelError
 from selfpab_jax.features.encoder import Layers, PretrainedEncoder, load_encoder
-from selfpab_jax.features.windows import bucket_lengths
+from selfpab_jax.features.windows import fitting_windows
 from selfpab_jax.signal.resample import resample
 from selfpab_jax.signal.stft import spectrogram
 
@@ -150,7 +150,8 @@ class SelfPABFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         places: dict[int, list[tuple[int, int]]] = {}
         outputs = [np.empty((len(f), len(encoder.depths(self.layers)) * encoder.width), np.float32) for f in frames]
         for number, series_TxX in enumerate(frames):
-            for first, length in _windows(len(series_TxX), encoder.config.frames):
+            length, firsts = fitting_windows(len(series_TxX), encoder.config.frames)
+            for first in firsts:
                 places.setdefault(length, []).append((number, first))
         for length, starts in places.items():
             for at in range(0, len(starts), self.batch_size):
@@ -173,10 +174,3 @@ def _loaded(directory: Path, sensor: str | None, compute: Any, stamps: tuple) ->
     So no estimator holds arrays: a pickled one is small, and reads its directory where it is unpickled.
     """
     return load_encoder(directory, sensor=sensor, compute=compute)
-
-
-def _windows(frames: int, longest: int) -> list[tuple[int, int]]:
-    """(first, length) of windows that cover so many frames without leaving them; the last one is moved back."""
-    length = next(length for length in bucket_lengths(longest) if length <= frames)
-    firsts = [*range(0, frames - length, length), frames - length]
-    return [(first, length) for first in firsts]

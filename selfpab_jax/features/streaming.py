@@ -1,148 +1,195 @@
-"""Features of long recordings, from files to a file: read, encoded and written at the same time, in bounded memory."""
+"""Features of long recordings, from files to a file.
+
+Files are read in blocks, cut into windows, encoded and written at the same time. Memory depends on the size of batches
+and the number of readers, not on how long the recordings are.
+"""
 
 import json
-import sys
+import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float32, Shaped
 
 from selfpab_jax.data.sources.base import milliseconds
-from selfpab_jax.data.sources.streaming import at_rate, estimated_hours, read_parts
-from selfpab_jax.data.sources.tables import Tables
+from selfpab_jax.data.sources.skipped import Skipped, SkippedLog
+from selfpab_jax.data.sources.streaming import SignalBlock, estimated_hours, find_files, read_signal, resample_blocks
+from selfpab_jax.data.sources.tables import TableFormat, sensor_columns
 from selfpab_jax.errors import ConfigError, DataError
-from selfpab_jax.features.extract import Extraction, feature_shape, make_forward, prepared, run_ahead
-from selfpab_jax.features.files import Rows, open_feature_file
-from selfpab_jax.features.sensors import Branch
-from selfpab_jax.features.windows import FrameWindow, cut_windows
-from selfpab_jax.prefetch import InBackground, several_at_once
-from selfpab_jax.probe.dataset import SetAside
+from selfpab_jax.features.encoder import PretrainedEncoder
+from selfpab_jax.features.extract import ExtractionSettings, configure_encoders, feature_shape, make_forward
+from selfpab_jax.features.files import FORMATS, FeatureRows, write_features
+from selfpab_jax.features.sensors import SensorEncoder, input_frames, open_sensor_encoders, sensor_encoders
+from selfpab_jax.features.windows import bucket_lengths
+from selfpab_jax.io import write_text
+from selfpab_jax.model_dir import read_config
+from selfpab_jax.prefetch import Prefetcher, prefetch_chain, run_ahead
+from selfpab_jax.progress import Progress
 
 Level = Literal["frame", "window"]
+EXTRACTION = ExtractionSettings(dtype="float32")
+"""The last layer."""
 WINDOWS_AHEAD = 32
-"""Windows of a file that wait for the encoder."""
-
-Progress = Callable[[float], None]
-"""Told after each batch: hours of recording done."""
-
-
-@dataclass
-class Ledger:
-    """What was done and what was set aside; readers in several threads add to it."""
-
-    strict: bool = False
-    entries: list[SetAside] = field(default_factory=list)
-    short_seconds: list[float] = field(default_factory=list)
-
-    def set_aside(self, what: str, reason: str) -> None:
-        """Notes it.
-
-        Raises:
-            DataError: strict.
-        """
-        if self.strict:
-            raise DataError(f"{what}: {reason}")
-        self.entries.append(SetAside(what, reason))
+"""Windows of a file that may wait for the encoder."""
 
 
 @dataclass(frozen=True)
-class Embedded:
-    """What `embed` did: rows written, features a row, hours of recording, seconds it took."""
+class EmbedResult:
+    """What `embed` wrote, and what it skipped.
+
+    Attributes:
+        rows: written.
+        features: number of features in each row.
+        hours: of recording.
+        seconds: that it took.
+        skipped: what could not be used, and why.
+        short_seconds: duration of each recording that is shorter than a frame, and so has no features.
+    """
 
     rows: int
     features: int
     hours: float
     seconds: float
+    skipped: tuple[Skipped, ...]
+    short_seconds: tuple[float, ...]
 
 
 def embed(
-    files: list[Path],
-    how: Tables,
-    branches: tuple[Branch, ...],
-    extraction: Extraction,
-    out: Path,
+    files: Path | str | Iterable[Path | str],
+    model: Path | str | PretrainedEncoder,
+    out: Path | str,
     *,
+    table_format: TableFormat | None = None,
+    sensor_roles: Mapping[str, str] | None = None,
     level: Level = "frame",
-    readers: int = 1,
-    ledger: Ledger | None = None,
-    progress: Progress | None = None,
-) -> Embedded:
-    """Write the features of every whole frame, or of every window, of the recordings.
+    extraction: ExtractionSettings = EXTRACTION,
+    readers: int | None = None,
+    strict: bool = False,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> EmbedResult:
+    """Write the features of every whole frame, or of every window, of recordings.
 
-    Windows are the encoder's training windows, one after another; the last one of a recording is moved back to end
-    with it, and a recording shorter than a window gives shorter ones, so that the encoder sees no padding. A window's
-    features are the mean over its frames. Memory depends on batch and readers, not on how long recordings are.
+    Windows have the length of the encoder's training windows and are side by side; the last one of a recording is
+    moved back to end with it, and a recording shorter than a window gets shorter ones, so that the encoder sees no
+    padding. The features of a window are the mean over its frames.
 
     Args:
-        files: tables or HUNT4 npz files.
-        how: how they are read.
-        branches: encoder or encoders for the channels of `how`.
-        extraction: what to keep.
-        out: `.parquet` or `.npz`; it appears when it is whole.
-        level: a row a frame or a row a window.
-        readers: threads that read and make frames, a file each.
-        ledger: takes what is set aside.
-        progress: told after each batch.
+        files: CSV or Parquet tables, npz files of the HUNT4 layout, or folders of them.
+        model: model directory, or an encoder that is loaded already.
+        out: `.parquet` or `.npz`; it appears when it is complete. What was skipped is listed beside it.
+        table_format: how the files are read; by default, columns named after the model's sensors, in g, at 50 Hz.
+        sensor_roles: the model's name for a sensor of the data, where the two differ: `{"hip": "thigh"}`.
+        level: one row per frame or per window.
+        extraction: what to keep of the encoder's outputs; temporal context is not supported.
+        readers: threads that read and compute frames, each from one file; by default two fewer than CPUs.
+        strict: stop at the first file that cannot be used instead of skipping it.
+        overwrite: replace `out` if it exists.
+        progress: show progress on stderr.
 
     Raises:
-        DataError: nothing could be used, the disk is full, or the ledger is strict.
-        ConfigError, ModelError: the encoder does not fit what is asked of it.
+        ConfigError: an argument is wrong, `out` exists, or the encoder does not fit what is asked of it.
+        ModelError: the model is missing or damaged.
+        DataError: nothing could be used, or with `strict` the first thing that would be skipped.
+        StorageError: `out` cannot be written.
     """
-    if level not in ("frame", "window"):
+    began, out = time.monotonic(), Path(out)
+    _check(out, level, extraction, overwrite)
+    config = model.config if isinstance(model, PretrainedEncoder) else read_config(Path(model))[0]
+    if table_format is None:
+        table_format = TableFormat(columns=default_columns(config.sensors, sensor_roles))
+    encoders = (
+        sensor_encoders(model, table_format.channels, sensor_roles)
+        if isinstance(model, PretrainedEncoder)
+        else open_sensor_encoders(model, table_format.channels, sensor_roles)
+    )
+    encoders = configure_encoders(encoders, extraction)
+    paths = find_files([Path(path) for path in ([files] if isinstance(files, Path | str) else files)])
+    hours_in_all = sum(estimated_hours(path, table_format.rate_hz) for path in paths) if progress else None
+    hop_s = config.spectrogram.fft_hop / config.spectrogram.rate_hz
+    frames_done, skipped, short_seconds = 0, SkippedLog(strict), []
+    with Progress("embed", hours_in_all, "h", enabled=progress) as display:
+        names = ", ".join(dict.fromkeys(sensor for each in encoders for sensor in each.sensors))
+        display.log(
+            f"{len(paths)} files, about {hours_in_all or 0:.1f} h of recording of {names}; {config.family} encoder, "
+            f"width {config.model.width}; one row per {level}"
+        )
+        description = describe_encoders(encoders, extraction, level)
+        with write_features(out, feature_names(encoders, extraction), description) as writer:
+            sources = (
+                partial(_windows_of_file, path, table_format, encoders, skipped, short_seconds) for path in paths
+            )
+            windows = prefetch_chain(sources, readers or max(1, (os.cpu_count() or 1) - 2), WINDOWS_AHEAD)
+            for batch, features in _encode(windows, encoders, extraction, pool=level == "window"):
+                for window, of_window in zip(batch, features, strict=False):  # the rest of the batch is padding
+                    writer.write(_rows(window, of_window, hop_s, level))
+                    frames_done += len(window.x_TxX) - window.skip
+                display.update(frames_done * hop_s / 3600)
+            if not writer.rows:
+                raise DataError(_nothing_to_write(paths, skipped))
+    _write_skipped(out, skipped)
+    layers, width = feature_shape(encoders, extraction)
+    hours, seconds = frames_done * hop_s / 3600, time.monotonic() - began
+    return EmbedResult(writer.rows, layers * width, hours, seconds, tuple(skipped.entries), tuple(short_seconds))
+
+
+def _check(out: Path, level: str, extraction: ExtractionSettings, overwrite: bool) -> None:
+    if level not in get_args(Level):
         raise ConfigError(f"level is {level!r}; it must be frame or window")
-    began, ledger = time.monotonic(), ledger or Ledger()
-    ready = prepared(branches, extraction)
-    settings = ready[0].encoder.config.spectrogram
-    hop_s = settings.fft_hop / settings.rate_hz
-    forward = make_forward(ready, extraction, pool=level == "window")
-    file = open_feature_file(out, feature_names(ready, extraction), describe(ready, extraction, level))
-    frames_done = 0
-    try:
-        sources = (partial(_windows_of_file, path, how, ready, ledger) for path in files)
-        windows = several_at_once(sources, readers, WINDOWS_AHEAD)
-        parameters = [branch.encoder.parameters for branch in ready]
-        results = InBackground(run_ahead(_batches(windows, extraction), forward, parameters), ahead=1)
-        for batch, features in results:
-            for window, of_window in zip(batch, features, strict=False):  # the rest of the batch is filling
-                file.write(_rows(window, of_window, hop_s, level))
-                frames_done += len(window.x_TxX) - window.skip
-            if progress is not None:
-                progress(frames_done * hop_s / 3600)
-        if not file.rows:
-            raise DataError(_nothing(files, ledger))
-        file.close()
-    except OSError as error:
-        raise DataError(f"{out} cannot be written: {error}") from None
-    finally:
-        file.abandon()
-    _write_set_aside(out, ledger)
-    layers, width = feature_shape(ready, extraction)
-    return Embedded(file.rows, layers * width, frames_done * hop_s / 3600, time.monotonic() - began)
+    if extraction.context_seconds:
+        raise ConfigError("context_seconds: files of features have no temporal context; leave it out")
+    if out.suffix not in FORMATS:
+        raise ConfigError(f"{out}: features are written as .parquet or .npz")
+    if out.exists() and not overwrite:
+        raise ConfigError(f"{out} exists; choose another file, or allow to overwrite it (--overwrite)")
 
 
-def feature_names(branches: tuple[Branch, ...], extraction: Extraction) -> tuple[str, ...]:
+def default_columns(
+    model_sensors: tuple[str, ...], sensor_roles: Mapping[str, str] | None = None
+) -> tuple[tuple[str, str], ...]:
+    """Pairs of channel and column for tables whose columns are named after the model's sensors.
+
+    Args:
+        model_sensors: names of the model's sensors.
+        sensor_roles: the model's name for a sensor of the data, where the two differ.
+    """
+    roles = dict(sensor_roles or {})
+    others = (sensor for sensor in model_sensors if sensor not in roles.values())
+    return sensor_columns(tuple(dict.fromkeys([*roles, *others])))
+
+
+def feature_names(encoders: tuple[SensorEncoder, ...], extraction: ExtractionSettings) -> tuple[str, ...]:
     """f0000, f0001, ...; with several layers l0_f0000 (the embedding), ..., l4_f1499."""
-    depths = branches[0].encoder.depths(extraction.layers)
-    _, width = feature_shape(branches, extraction)
+    depths = encoders[0].encoder.depths(extraction.layers)
+    _, width = feature_shape(encoders, extraction)
     return tuple(f"{f'l{depth}_' if len(depths) > 1 else ''}f{place:04d}" for depth in depths for place in range(width))
 
 
-def describe(branches: tuple[Branch, ...], extraction: Extraction, level: Level) -> dict[str, Any]:
-    """What the file says of its features."""
-    config = branches[0].encoder.config
-    mono = config.family == "monoselfpab"
+def describe_encoders(
+    encoders: tuple[SensorEncoder, ...], extraction: ExtractionSettings, level: Level
+) -> dict[str, Any]:
+    """The description that a file of features holds.
+
+    Args:
+        encoders: as `configure_encoders` returns them.
+        extraction: what was kept of their outputs.
+        level: of the rows.
+    """
+    config = encoders[0].encoder.config
+    cross_sensor = config.family == "monoselfpab"
     return {
         "model": f"{config.family}, width {config.model.width}, {config.model.layers} layers",
-        "digests": [branch.encoder.digest for branch in branches],
-        "model_sensors": [branch.encoder.sensors[0] if mono else None for branch in branches],
-        "sensors": [list(branch.sensors) for branch in branches],
+        "digests": [each.encoder.digest for each in encoders],
+        "model_sensors": [each.encoder.sensors[0] if cross_sensor else None for each in encoders],
+        "sensors": [list(each.sensors) for each in encoders],
         "level": level,
-        "depths": list(branches[0].encoder.depths(extraction.layers)),
+        "depths": list(encoders[0].encoder.depths(extraction.layers)),
         "merge": extraction.merge,
         "random_seed": extraction.random_seed,
         "compute": extraction.compute,
@@ -151,19 +198,133 @@ def describe(branches: tuple[Branch, ...], extraction: Extraction, level: Level)
     }
 
 
-def _windows_of_file(path: Path, how: Tables, branches: tuple[Branch, ...], ledger: Ledger) -> Iterator[FrameWindow]:
-    parts = at_rate(read_parts(path, how, ledger.set_aside), branches[0].encoder.config.spectrogram.rate_hz)
-    return cut_windows(str(path), parts, branches, ledger.short_seconds.append)
+# From the blocks of a file to windows.
+
+
+@dataclass(frozen=True)
+class FrameWindow:
+    """Normalized frames of a recording, and where they are in it.
+
+    Attributes:
+        file: name of the file that the recording is from.
+        recording: its name.
+        start: when the recording began, or None.
+        first: number of the window's first frame in the recording.
+        skip: how many of the first frames the window before has too.
+        x_TxX: frames.
+    """
+
+    file: str
+    recording: str
+    start: datetime | None
+    first: int
+    skip: int
+    x_TxX: Float32[np.ndarray, "T X"]
+
+
+def cut_windows(
+    file: str, blocks: Iterator[SignalBlock], encoders: tuple[SensorEncoder, ...], too_short: Callable[[float], None]
+) -> Iterator[FrameWindow]:
+    """Windows of recordings that are read in blocks; they do not depend on where the blocks begin.
+
+    Args:
+        file: name for the windows.
+        blocks: at the encoders' rate.
+        encoders: see `open_sensor_encoders`.
+        too_short: called with the duration in seconds of each recording that is shorter than a frame.
+    """
+    cutter: WindowCutter | None = None
+    for block in blocks:
+        if block.begins:
+            if cutter is not None:
+                yield from cutter.finish(too_short)
+            cutter = WindowCutter(file, block, encoders)
+        assert cutter is not None
+        yield from cutter.add(block.signal_NxC)
+    if cutter is not None:
+        yield from cutter.finish(too_short)
+
+
+class WindowCutter:
+    """Cuts one recording into windows; holds the samples after the last full window, and that window.
+
+    Args:
+        file: name for the windows.
+        block: the first block of the recording.
+        encoders: see `open_sensor_encoders`.
+    """
+
+    def __init__(self, file: str, block: SignalBlock, encoders: tuple[SensorEncoder, ...]):
+        config = encoders[0].encoder.config
+        self.window = partial(FrameWindow, file, block.recording, block.start)
+        self.encoders, self.settings, self.length = encoders, config.spectrogram, config.frames
+        self.held_NxC: np.ndarray = np.zeros((0, block.signal_NxC.shape[1]), np.float32)
+        self.first, self.last_TxX = 0, None
+
+    def add(self, signal_NxC: Float32[np.ndarray, "N C"]) -> Iterator[FrameWindow]:
+        """The windows that are complete with these samples."""
+        held_NxC = np.concatenate([self.held_NxC, signal_NxC])
+        hop, length = self.settings.fft_hop, self.length
+        count = self.settings.frame_count(len(held_NxC)) // length
+        self.held_NxC = held_NxC[count * length * hop :]
+        if count:
+            samples = (count * length - 1) * hop + self.settings.fft_window
+            frames_TxX = input_frames(held_NxC[:samples], self.encoders, pad=False)
+            for x_TxX in frames_TxX.reshape(count, length, -1):
+                yield self.window(self.first, 0, x_TxX)
+                self.first, self.last_TxX = self.first + length, x_TxX
+
+    def finish(self, too_short: Callable[[float], None]) -> Iterator[FrameWindow]:
+        """The windows at the end of the recording."""
+        frames_TxX = input_frames(self.held_NxC, self.encoders, pad=False)
+        left = len(frames_TxX)
+        if self.last_TxX is not None:
+            if left:
+                x_TxX = np.concatenate([self.last_TxX, frames_TxX])[-self.length :]
+                yield self.window(self.first + left - self.length, self.length - left, x_TxX)
+        elif not left:
+            too_short(len(self.held_NxC) / self.settings.rate_hz)
+        else:
+            length = next(length for length in bucket_lengths(self.length) if length <= left)
+            yield self.window(0, 0, frames_TxX[:length])
+            if left > length:
+                yield self.window(left - length, 2 * length - left, frames_TxX[left - length :])
+
+
+def _windows_of_file(
+    path: Path,
+    table_format: TableFormat,
+    encoders: tuple[SensorEncoder, ...],
+    skipped: SkippedLog,
+    short_seconds: list[float],
+) -> Iterator[FrameWindow]:
+    blocks = read_signal(path, table_format, skipped.add)
+    blocks = resample_blocks(blocks, encoders[0].encoder.config.spectrogram.rate_hz)
+    return cut_windows(str(path), blocks, encoders, short_seconds.append)
+
+
+# From windows to rows of the file.
+
+
+def _encode(
+    windows: Iterator[FrameWindow], encoders: tuple[SensorEncoder, ...], extraction: ExtractionSettings, *, pool: bool
+) -> Iterable[tuple[list[FrameWindow], Shaped[np.ndarray, "B ..."]]]:
+    """Batches of windows with their features, in order."""
+    forward = make_forward(encoders, extraction, pool=pool)
+    parameters = [each.encoder.parameters for each in encoders]
+    return Prefetcher(
+        run_ahead((batch, forward(parameters, x_BxTxX)) for batch, x_BxTxX in _batches(windows, extraction)), ahead=1
+    )
 
 
 def _batches(
-    windows: Iterator[FrameWindow], extraction: Extraction
+    windows: Iterator[FrameWindow], extraction: ExtractionSettings
 ) -> Iterator[tuple[list[FrameWindow], Float32[np.ndarray, "B T X"]]]:
-    """Windows of one length in a row, in order; a batch that is not full is filled with zeros to one of few sizes."""
+    """Consecutive windows of the same length."""
     batch: list[FrameWindow] = []
     for window in windows:
         length = len(window.x_TxX)
-        if batch and (len(batch[0].x_TxX) != length or len(batch) == extraction.windows_a_batch(length)):
+        if batch and (len(batch[0].x_TxX) != length or len(batch) == extraction.windows_per_batch(length)):
             yield batch, _stacked(batch, extraction)
             batch = []
         batch.append(window)
@@ -171,8 +332,9 @@ def _batches(
         yield batch, _stacked(batch, extraction)
 
 
-def _stacked(batch: list[FrameWindow], extraction: Extraction) -> Float32[np.ndarray, "B T X"]:
-    full, size = extraction.windows_a_batch(len(batch[0].x_TxX)), 1
+def _stacked(batch: list[FrameWindow], extraction: ExtractionSettings) -> Float32[np.ndarray, "B T X"]:
+    """The frames of a batch; one that is not full is padded with zeros to one of few sizes."""
+    full, size = extraction.windows_per_batch(len(batch[0].x_TxX)), 1
     while size < len(batch):
         size *= 4
     x_BxTxX = np.zeros((min(size, full), *batch[0].x_TxX.shape), np.float32)
@@ -180,69 +342,36 @@ def _stacked(batch: list[FrameWindow], extraction: Extraction) -> Float32[np.nda
     return x_BxTxX
 
 
-def _rows(window: FrameWindow, features: Shaped[np.ndarray, "*T L D"], hop_s: float, level: Level) -> Rows:
+def _rows(window: FrameWindow, features: Shaped[np.ndarray, "*T L D"], hop_s: float, level: Level) -> FeatureRows:
     if level == "window":
-        numbers, frames = np.array([window.first]), np.array([len(window.x_TxX)])
+        frame_R, count_R = np.array([window.first]), np.array([len(window.x_TxX)])
         features_RxE = features.reshape(1, -1)
     else:
-        numbers = window.first + np.arange(window.skip, len(window.x_TxX))
-        frames = np.ones(len(numbers), int)
-        features_RxE = features[window.skip :].reshape(len(numbers), -1)
-    start_s, began = numbers * hop_s, milliseconds(window.start)
-    start_ms = None if window.start is None else began + np.round(1000 * start_s).astype(np.int64)
-    return Rows(window.file, window.recording, start_ms, start_s, frames, features_RxE)
+        frame_R = window.first + np.arange(window.skip, len(window.x_TxX))
+        count_R = np.ones(len(frame_R), int)
+        features_RxE = features[window.skip :].reshape(len(frame_R), -1)
+    start_s = frame_R * hop_s
+    start_ms = None
+    if window.start is not None:
+        start_ms = milliseconds(window.start) + np.round(1000 * start_s).astype(np.int64)
+    return FeatureRows(window.file, window.recording, start_ms, start_s, count_R, features_RxE)
 
 
-def _nothing(files: list[Path], ledger: Ledger) -> str:
-    if ledger.entries:
-        first = ledger.entries[0]
-        return f"none of {len(files)} files could be used; the first: {first.what}: {first.reason}"
-    return f"none of {len(files)} files has a recording as long as a frame"
+def _nothing_to_write(paths: list[Path], skipped: SkippedLog) -> str:
+    if skipped.entries:
+        first = skipped.entries[0]
+        return f"none of {len(paths)} files could be used; the first: {first.what}: {first.reason}"
+    return f"none of {len(paths)} files has a recording as long as a frame"
 
 
-def _write_set_aside(out: Path, ledger: Ledger) -> None:
-    path = set_aside_path(out)
-    if ledger.entries:
-        path.write_text("".join(json.dumps(asdict(entry)) + "\n" for entry in ledger.entries), encoding="utf-8")
+def skipped_path(out: Path) -> Path:
+    """The file that lists what was skipped."""
+    return out.with_name(f"{out.stem}.skipped.jsonl")
+
+
+def _write_skipped(out: Path, skipped: SkippedLog) -> None:
+    out.with_name(f"{out.stem}.set_aside.jsonl").unlink(missing_ok=True)  # the name of version 0.1
+    if skipped.entries:
+        write_text(skipped_path(out), "".join(json.dumps(asdict(entry)) + "\n" for entry in skipped.entries))
     else:
-        path.unlink(missing_ok=True)
-
-
-def set_aside_path(out: Path) -> Path:
-    """Where the list of what was set aside lies."""
-    return out.with_name(f"{out.stem}.set_aside.jsonl")
-
-
-class ProgressLine:
-    """A line for people on stderr: hours of recording done, hours a second, time left.
-
-    Args:
-        files: whose hours are estimated.
-        rate_hz: of their rows.
-        every: seconds between lines where stderr is no terminal.
-    """
-
-    def __init__(self, files: list[Path], rate_hz: float, every: float = 10.0):
-        self.hours = sum(estimated_hours(path, rate_hz) for path in files)
-        self.start, self.last, self.every = time.monotonic(), 0.0, every
-        self.terminal = sys.stderr.isatty()
-
-    def __call__(self, hours: float) -> None:
-        """Prints when it is time."""
-        now = time.monotonic()
-        if now - self.last < (0.5 if self.terminal else self.every):
-            return
-        self.last, seconds = now, max(now - self.start, 1e-9)
-        left = max(0.0, self.hours - hours) / max(hours / seconds, 1e-9)
-        line = (
-            f"embed: {hours:.1f} of about {self.hours:.1f} h of recording, {hours / seconds:.2f} h a second, "
-            f"about {left:.0f} s left"
-        )
-        print(
-            f"\r{line:<78}" if self.terminal else line, end="" if self.terminal else "\n", file=sys.stderr, flush=True
-        )
-
-    def close(self) -> None:
-        """Ends the line."""
-        if self.terminal and self.last:
-            print(file=sys.stderr, flush=True)
+        skipped_path(out).unlink(missing_ok=True)

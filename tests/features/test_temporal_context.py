@@ -1,4 +1,4 @@
-"""Means and deviations around frames: as plain NumPy has them, within the window, and kept apart in the cache."""
+"""Temporal context: as plain NumPy computes it, within the window, and with a key of its own in the cache."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from selfpab_jax.errors import ConfigError
 from selfpab_jax.features.cache import cached_features
 from selfpab_jax.features.encoder import PretrainedEncoder
-from selfpab_jax.features.extract import Extraction, frames_of, with_surroundings
-from selfpab_jax.features.sensors import branches_of
+from selfpab_jax.features.extract import ExtractionSettings, context_frames, with_temporal_context
+from selfpab_jax.features.sensors import sensor_encoders
 from selfpab_jax.probe.dataset import Corpus
 from selfpab_jax.signal.stft import SpectrogramSettings
 
@@ -20,7 +20,7 @@ from selfpab_jax.signal.stft import SpectrogramSettings
 @given(frames=st.integers(1, 30), lengths=st.lists(st.integers(2, 12), max_size=3), seed=st.integers(0, 99))
 def test_as_numpy_has_them(frames: int, lengths: list[int], seed: int) -> None:
     features = np.random.default_rng(seed).normal(50, 3, (frames, 2, 3)).astype(np.float16)
-    found = with_surroundings(features, tuple(lengths))
+    found = with_temporal_context(features, tuple(lengths))
     assert found.shape == (frames, 2, 3 * (1 + 2 * len(lengths)))
     for place in range(frames):
         expected = [features[place].astype(np.float64)]
@@ -33,18 +33,18 @@ def test_as_numpy_has_them(frames: int, lengths: list[int], seed: int) -> None:
 
 def test_seconds_become_the_frames_that_lie_within() -> None:
     spectrogram = SpectrogramSettings(50, 50, 25)
-    assert (frames_of(5, spectrogram), frames_of(1.5, spectrogram)) == (9, 2)
+    assert (context_frames(5, spectrogram), context_frames(1.5, spectrogram)) == (9, 2)
     with pytest.raises(ConfigError, match=r"at least 1.5 s"):
-        frames_of(1.4, spectrogram)
+        context_frames(1.4, spectrogram)
 
 
 def test_the_cache_holds_them_window_by_window(overlapping: Corpus, encoder: PretrainedEncoder, tmp_path: Path) -> None:
-    branches = branches_of(encoder, overlapping.channels)
-    plain = cached_features(overlapping, branches, Extraction(dtype="float32"), tmp_path)
-    around = cached_features(overlapping, branches, Extraction(dtype="float32", surroundings_seconds=(5,)), tmp_path)
+    encoders = sensor_encoders(encoder, overlapping.channels)
+    plain = cached_features(overlapping, encoders, ExtractionSettings(dtype="float32"), tmp_path)
+    around = cached_features(overlapping, encoders, ExtractionSettings(dtype="float32", context_seconds=(5,)), tmp_path)
     assert around.key != plain.key
     assert around.width == 3 * plain.width
     for window in np.unique(overlapping.window_R)[:3]:
         rows = overlapping.window_R == window
-        expected = with_surroundings(plain.features_RxLxD[rows], (frames_of(5, overlapping.spectrogram),))
+        expected = with_temporal_context(plain.features_RxLxD[rows], (context_frames(5, overlapping.spectrogram),))
         np.testing.assert_allclose(around.features_RxLxD[rows], expected, rtol=1e-5, atol=1e-5)

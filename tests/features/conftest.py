@@ -1,4 +1,4 @@
-"""Tiny encoders that were never trained: two layers of width 16."""
+"""Tiny encoders with random weights (two layers of width 16), and a small data set for them."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from selfpab_jax.features.windows import make_windows
 from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.functional import make_functional
 from selfpab_jax.model_dir import ModelConfig, write_model
-from selfpab_jax.probe.dataset import Corpus
+from selfpab_jax.probe.dataset import Corpus, LabeledSignal
 from selfpab_jax.signal.normalization import Statistics
 from selfpab_jax.signal.stft import SpectrogramSettings
 
@@ -27,7 +27,7 @@ CONFIG = ModelConfig(
 )
 
 
-def write(directory: Path, config: ModelConfig = CONFIG, statistics: bool = True, seed: int = 1) -> Path:
+def write_tiny_model(directory: Path, config: ModelConfig = CONFIG, statistics: bool = True, seed: int = 1) -> Path:
     rng = np.random.default_rng(seed)
     shapes = make_functional(config.model, config.features, config.outputs).abstract
     size = len(config.channels) * config.spectrogram.bins
@@ -40,7 +40,7 @@ def write(directory: Path, config: ModelConfig = CONFIG, statistics: bool = True
 @pytest.fixture(scope="session")
 def write_tiny():
     """Writes a model directory; its configuration, statistics and seed can be chosen."""
-    return write
+    return write_tiny_model
 
 
 @pytest.fixture(scope="session")
@@ -50,18 +50,18 @@ def tiny_config() -> ModelConfig:
 
 @pytest.fixture(scope="session")
 def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write(tmp_path_factory.mktemp("encoders") / "two_sensors")
+    return write_tiny_model(tmp_path_factory.mktemp("encoders") / "two_sensors")
 
 
 @pytest.fixture(scope="session")
 def mono_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = replace(CONFIG, family="monoselfpab", features=78, outputs=78)
-    return write(tmp_path_factory.mktemp("encoders") / "cross_sensor", config)
+    return write_tiny_model(tmp_path_factory.mktemp("encoders") / "cross_sensor", config)
 
 
 @pytest.fixture(scope="session")
 def bare_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write(tmp_path_factory.mktemp("encoders") / "no_statistics", statistics=False)
+    return write_tiny_model(tmp_path_factory.mktemp("encoders") / "no_statistics", statistics=False)
 
 
 @pytest.fixture(scope="session")
@@ -70,6 +70,21 @@ def encoder(model_directory: Path) -> PretrainedEncoder:
 
 
 @pytest.fixture(scope="session")
-def overlapping(corpus: Corpus) -> Corpus:
-    """Windows that overlap, the last ones reaching beyond their recordings."""
-    return replace(corpus, windows=make_windows(corpus.frame_counts, 20, 13, "pad"))
+def overlapping() -> Corpus:
+    """4 subjects of 150 s; windows of 20 frames that overlap, the last ones reaching beyond their recordings."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 1, (4, 7500, 6)) * [0.1, 0.1, 0.2, 0.9, 0.6, 0.3]
+    signals = (noise + np.array([-1, 0, 0, 0, 0.3, -0.95])).astype(np.float32)
+    labels = rng.integers(-1, 3, (4, 7500)).astype(np.int16)
+    return Corpus(
+        name="random",
+        classes=("sitting", "standing", "walking"),
+        channels=CONFIG.channels,
+        spectrogram=CONFIG.spectrogram,
+        recordings=tuple(
+            LabeledSignal(f"s{number}", f"s{number}.csv", -1, signal, of_signal)
+            for number, (signal, of_signal) in enumerate(zip(signals, labels, strict=True))
+        ),
+        windows=make_windows([300] * 4, 20, 13, "pad"),
+        frame_labels=tuple(labels[:, ::25]),
+    )

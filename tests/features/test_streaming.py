@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,22 +13,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from selfpab_jax.cli.main import main
-from selfpab_jax.data.sources.streaming import Part, at_rate, estimated_hours, find_files, read_parts
-from selfpab_jax.data.sources.tables import Tables, sensor_columns
+from selfpab_jax.data.sources.streaming import SignalBlock, find_files, read_signal
+from selfpab_jax.data.sources.tables import TableFormat, sensor_columns
 from selfpab_jax.errors import ConfigError, DataError, ModelError
-from selfpab_jax.features import streaming as embed_module
+from selfpab_jax.features import streaming
 from selfpab_jax.features.encoder import PretrainedEncoder
-from selfpab_jax.features.extract import Extraction
-from selfpab_jax.features.files import open_feature_file, read_features
-from selfpab_jax.features.sensors import branches_of
-from selfpab_jax.features.streaming import Ledger, embed
-from selfpab_jax.features.windows import cut_windows
-from selfpab_jax.signal.resample import resample
+from selfpab_jax.features.extract import ExtractionSettings
+from selfpab_jax.features.files import read_features
+from selfpab_jax.features.sensors import sensor_encoders
+from selfpab_jax.features.streaming import cut_windows, embed
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 COLUMNS = [column for _, column in sensor_columns(("back", "thigh"))]
-HOW = Tables(())
-EXACT = Extraction(dtype="float32", batch_size=4)
+EXACT = ExtractionSettings(dtype="float32", batch_size=4)
 START = datetime(2019, 1, 12, 10)
 
 
@@ -61,7 +59,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def embedded(recordings: Path, encoder: PretrainedEncoder, tmp_path_factory) -> tuple[pd.DataFrame, dict]:
     out = tmp_path_factory.mktemp("out") / "features.parquet"
     files = find_files([recordings / "a.csv", recordings / "P01"])
-    done = embed(files, HOW, branches_of(encoder, HOW.channels), EXACT, out, readers=2)
+    done = embed(files, encoder, out, extraction=EXACT, readers=2)
     frame, description = read_features(out)
     assert done.rows == len(frame)
     assert done.hours == pytest.approx(len(frame) * 0.5 / 3600)
@@ -98,11 +96,10 @@ def test_rows_are_the_recordings_frames(embedded: tuple, encoder: PretrainedEnco
 
 
 def test_windows_npz_layers_and_short_recordings(recordings: Path, encoder: PretrainedEncoder, tmp_path: Path) -> None:
-    how = Tables((), segment_column="segment")
+    segments = TableFormat(segment_column="segment")
     out = tmp_path / "features.npz"
-    both = Extraction(dtype="float32", layers=(0, -1), batch_size=4)
-    ledger = Ledger()
-    embed([recordings / "b.parquet"], how, branches_of(encoder, how.channels), both, out, level="window", ledger=ledger)
+    both = ExtractionSettings(dtype="float32", layers=(0, -1), batch_size=4)
+    embed(recordings / "b.parquet", encoder, out, table_format=segments, extraction=both, level="window")
     frame, description = read_features(out)
     assert description["depths"] == [0, 2]
     assert frame["frames"].tolist() == [20, 20, 20, 20]
@@ -117,74 +114,39 @@ def test_windows_npz_layers_and_short_recordings(recordings: Path, encoder: Pret
     table = table_of(signal_of(8.0))
     table["segment"] = np.repeat([0, 1, 2], [180, 30, 190])
     table.to_csv(short, index=False)
-    embed([short], how, branches_of(encoder, how.channels), EXACT, tmp_path / "short.parquet", ledger=ledger)
+    done = embed(short, encoder, tmp_path / "short.parquet", table_format=segments, extraction=EXACT)
     frame, _ = read_features(tmp_path / "short.parquet")
     assert frame.groupby("recording").size().to_dict() == {"short:0": 6, "short:210": 6}
     signal, found = signal_of(8.0), frame.filter(regex="^f[0-9]").to_numpy()
     np.testing.assert_allclose(found[:5], encoder.encode_signal(signal[:150], 50)[0], **CLOSE)
     np.testing.assert_allclose(found[5], encoder.encode_signal(signal[25:175], 50)[0][4], **CLOSE)
-    assert ledger.short_seconds == [0.6]
-
-
-@pytest.mark.parametrize("rows", [100, 333, 5000])
-@pytest.mark.parametrize("name", ["a.csv", "b.parquet", "P01/2020-02-03_14.npz"])
-def test_parts_join_to_whole_recordings(recordings: Path, name: str, rows: int, monkeypatch) -> None:
-    monkeypatch.setattr("selfpab_jax.data.sources.streaming.CSV_BYTES_A_ROW", 90)
-    how = Tables((), segment_column="segment" if name.startswith("b") else None)
-    parts = list(read_parts(recordings / name, how, refuse, rows))
-    joined = {part.recording: [] for part in parts}
-    for part in parts:
-        joined[part.recording].append(part.signal_NxC)
-        assert part.begins == (len(joined[part.recording]) == 1)
-        assert len(part.signal_NxC) <= rows * 1.2
-    found = [np.concatenate(pieces) for pieces in joined.values()]
-    signals = {"a": [signal_of(41.0)[:1300], signal_of(41.0)[1300:]], "2": [signal_of(11.0, 2)]}
-    signals["b"] = [signal_of(26.4, 1)[:750], signal_of(26.4, 1)[750:]]
-    assert len(found) == len(signals[name.removeprefix("P01/")[0]])
-    for piece, expected in zip(found, signals[name.removeprefix("P01/")[0]], strict=True):
-        np.testing.assert_allclose(piece, expected, atol=1e-6)
+    assert done.short_seconds == (0.6,)
 
 
 def refuse(what: str, reason: str) -> None:
     raise AssertionError(f"{what}: {reason}")
 
 
-def parts_of(signal: np.ndarray, edges: list[int], rate_hz: float = 50.0) -> list[Part]:
+def blocks_of(signal: np.ndarray, edges: list[int], rate_hz: float = 50.0) -> list[SignalBlock]:
     pieces = np.split(signal, edges)
-    return [Part("r", None, place == 0, rate_hz, piece) for place, piece in enumerate(pieces)]
+    return [SignalBlock("r", None, place == 0, rate_hz, piece) for place, piece in enumerate(pieces)]
 
 
-def test_windows_do_not_depend_on_the_parts(encoder: PretrainedEncoder) -> None:
-    signal, branches = signal_of(47.3), branches_of(encoder, HOW.channels)
+def test_windows_do_not_depend_on_the_blocks(encoder: PretrainedEncoder) -> None:
+    signal, encoders = signal_of(47.3), sensor_encoders(encoder, encoder.channels)
     rng = np.random.default_rng(0)
-    whole = list(cut_windows("f", iter(parts_of(signal, [])), branches, refuse))
+    whole = list(cut_windows("f", iter(blocks_of(signal, [])), encoders, refuse))
     assert [window.first for window in whole] == [0, 20, 40, 60, 73]
     assert [window.skip for window in whole] == [0, 0, 0, 0, 7]
     for _ in range(5):
         edges = np.sort(rng.integers(0, len(signal), 8)).tolist()
-        found = list(cut_windows("f", iter(parts_of(signal, edges)), branches, refuse))
+        found = list(cut_windows("f", iter(blocks_of(signal, edges)), encoders, refuse))
         for one, other in zip(found, whole, strict=True):
             assert (one.first, one.skip) == (other.first, other.skip)
             np.testing.assert_array_equal(one.x_TxX, other.x_TxX)
 
 
-@pytest.mark.parametrize("rate", [100.0, 30.0, 102.4])
-def test_parts_are_resampled_as_if_they_were_whole(rate: float) -> None:
-    time = np.arange(round(60 * rate)) / rate
-    signal = np.stack([np.sin(2 * np.pi * time * hz) - 1 for hz in (0.7, 2.0, 9.0)], axis=1).astype(np.float32)
-    whole = resample(signal, rate, 50.0)
-    edges = [1, 17, 700, 701, 1500]
-    parts = list(at_rate(iter(parts_of(signal, edges, rate)), 50.0))
-    found = np.concatenate([part.signal_NxC for part in parts])
-    assert [part.begins for part in parts] == [True] + [False] * (len(parts) - 1)
-    assert len(parts) > 3
-    assert len(found) == len(whole)
-    error = np.abs(found - whole).max(axis=1)
-    assert error[:-20].max() < 3e-3
-    assert error[-20:].max() < 3e-2, "beyond the end the signal goes on along a line, which is another one for a part"
-
-
-def test_bad_parts_are_set_aside_and_the_rest_goes_on(
+def test_unusable_blocks_are_skipped(
     recordings: Path, encoder: PretrainedEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = table_of(signal_of(60.0))
@@ -194,26 +156,25 @@ def test_bad_parts_are_set_aside_and_the_rest_goes_on(
     table.drop(columns="back_z").to_csv(tmp_path / "less.csv")
     (tmp_path / "notes.txt").write_text("what is this")
     np.savez(tmp_path / "2020-01-01_01.npz", other=np.zeros(3))
-    monkeypatch.setattr(embed_module, "read_parts", lambda path, how, aside: read_parts(path, how, aside, 1000))
+    monkeypatch.setattr(streaming, "read_signal", partial(read_signal, rows=1000))
     names = ["holes.parquet", "broken.parquet", "less.csv", "notes.txt", "2020-01-01_01.npz"]
     files, out = [tmp_path / name for name in names], tmp_path / "features.parquet"
-    ledger, branches = Ledger(), branches_of(encoder, HOW.channels)
-    embed(files, HOW, branches, EXACT, out, ledger=ledger)
+    done = embed(files, encoder, out, extraction=EXACT)
     frame, _ = read_features(out)
     assert frame["recording"].unique().tolist() == ["holes:0", "holes:2000"]
-    told = {entry.what.removeprefix(f"{tmp_path}/"): entry.reason for entry in ledger.entries}
-    assert told["holes.parquet, rows 1000 to 1999"].startswith("NaN or infinity: 1 of 1000 samples of thigh_y")
-    assert told["broken.parquet"].startswith("unreadable Parquet")
-    assert told["less.csv"].startswith("unknown column: back_z")
-    assert told["notes.txt"].startswith("unknown kind of file")
-    assert told["2020-01-01_01.npz"].startswith("wrong key")
-    assert len(told) == 5
-    listed = (tmp_path / "features.set_aside.jsonl").read_text().splitlines()
-    assert [json.loads(line)["what"] for line in listed] == [entry.what for entry in ledger.entries]
+    reasons = {entry.what.removeprefix(f"{tmp_path}/"): entry.reason for entry in done.skipped}
+    assert reasons["holes.parquet, rows 1000 to 1999"].startswith("NaN or infinity: 1 of 1000 samples of thigh_y")
+    assert reasons["broken.parquet"].startswith("unreadable Parquet")
+    assert reasons["less.csv"].startswith("unknown column: back_z")
+    assert reasons["notes.txt"].startswith("unknown kind of file")
+    assert reasons["2020-01-01_01.npz"].startswith("wrong key")
+    assert len(reasons) == 5
+    listed = (tmp_path / "features.skipped.jsonl").read_text().splitlines()
+    assert [json.loads(line)["what"] for line in listed] == [entry.what for entry in done.skipped]
     before = sorted(tmp_path.iterdir())
     for strict, usable in ((True, files), (False, files[1:])):
-        with pytest.raises(DataError, match=r"thigh_y" if strict else r"none of 4 files could be used.*unreadable"):
-            embed(usable, HOW, branches, EXACT, tmp_path / "other.parquet", ledger=Ledger(strict))
+        with pytest.raises(DataError, match=r"thigh_y" if strict else "none of 4 files.*unreadable"):
+            embed(usable, encoder, tmp_path / "other.parquet", extraction=EXACT, strict=strict)
     assert sorted(tmp_path.iterdir()) == before, "an unfinished file was left"
 
 
@@ -223,38 +184,38 @@ def test_features_of_another_encoder_are_refused(recordings: Path, model_directo
     assert main(call) == 0
     frame, _ = read_features(out, model_directory)
     assert len(frame) == 21
-    with pytest.raises(ModelError, match="features from another encoder"):
+    with pytest.raises(ModelError, match="another encoder"):
         read_features(out, write_tiny(tmp_path / "other", seed=4))
     pq.write_table(pq.read_table(out).replace_schema_metadata({}), tmp_path / "plain.parquet")
-    with pytest.raises(DataError, match="no features of"):
+    with pytest.raises(DataError, match="no file of features"):
         read_features(tmp_path / "plain.parquet")
 
 
-def test_the_command_tells_what_it_did(recordings: Path, mono_directory: Path, tmp_path: Path, capsys) -> None:
+def test_the_command_reports_what_it_did(recordings: Path, mono_directory: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "features.parquet"
     call = ["embed", str(recordings), "--model", str(mono_directory), "--out", str(out)]
     assert main([*call, "--merge", "concatenate", "--layers", "0,-1"]) == 0
-    said = capsys.readouterr().out
-    assert "3 files" in said
-    assert "64 features" in said
-    assert f'pandas.read_parquet("{out}")' in said
+    printed = capsys.readouterr()
+    assert "3 files" in printed.err
+    assert "64 features" in printed.out
+    assert f'pandas.read_parquet("{out}")' in printed.out
     assert pq.read_schema(out).names[5:7] == ["l0_f0000", "l0_f0001"]
     for more, message in (
-        ([], "exists; choose another --out, or add --overwrite"),
-        (["--overwrite"], "merge is mean, max or concatenate"),
-        (["--overwrite", "--sensors", "hip"], "the model knows back, thigh"),
-        (["--overwrite", "--sensors", "hip", "--sensor_roles", "hip"], "no sensor=role"),
-        (["--overwrite", "--layers", "first"], "it must be last, all, or depths"),
-        (["--overwrite", "--merge", "mean", "--layers", "7"], "this encoder has 0"),
-        (["--overwrite", "--rate", "0"], "must be above 0"),
+        ([], "--overwrite"),
+        (["--overwrite"], "merge"),
+        (["--overwrite", "--sensors", "hip"], "back, thigh"),
+        (["--overwrite", "--sensors", "hip", "--sensor_roles", "hip"], "sensor=role"),
+        (["--overwrite", "--layers", "first"], "layers"),
+        (["--overwrite", "--merge", "mean", "--layers", "7"], "layers"),
+        (["--overwrite", "--rate", "0"], "rate"),
     ):
         assert main([*call, *more]) == 2
         assert message in capsys.readouterr().err
     assert (
         main(["embed", str(tmp_path / "none"), "--model", str(mono_directory), "--out", str(tmp_path / "x.npz")]) != 0
     )
-    with pytest.raises(ConfigError, match=r"parquet or \.npz"):
-        open_feature_file(tmp_path / "features.txt", (), {})
+    with pytest.raises(ConfigError, match=r"\.npz"):
+        embed(recordings, mono_directory, tmp_path / "features.txt")
 
 
 def test_it_runs_without_grain_tfds_and_wandb(recordings: Path, model_directory: Path, tmp_path: Path) -> None:
@@ -274,11 +235,3 @@ sys.exit(main({call!r}))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert len(read_features(tmp_path / "f.parquet")[0]) == 80
-
-
-@pytest.mark.parametrize("digits", [1, 9])
-def test_hours_of_tables_are_told_from_their_own_rows(tmp_path: Path, digits: int) -> None:
-    path = tmp_path / "a.csv"
-    path.write_text("x,y,z\n" + f"{0.123456789:.{digits}f},1,2\n" * 36_000)
-    assert estimated_hours(path, 10) == pytest.approx(1, rel=0.01)
-    assert estimated_hours(tmp_path / "missing.csv", 10) == 0
