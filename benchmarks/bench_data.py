@@ -25,8 +25,8 @@ class DataRates:
 
 def measure(files: int = 1000, steps: int = 200, batch: int = BATCH, step_s: float = H100_STEP_S) -> DataRates:
     """Ingest, loader and waiting on so many HUNT4 files."""
-    from selfpab_jax.data.records.build import Runner, build_records
-    from selfpab_jax.data.records.spec import Plan
+    from selfpab_jax.data.records.build import Runner, build_spec
+    from selfpab_jax.data.records.spec import BuildSpec
     from selfpab_jax.data.sources.hunt4 import Hunt4
     from selfpab_jax.data.splits import SplitSettings
 
@@ -35,7 +35,7 @@ def measure(files: int = 1000, steps: int = 200, batch: int = BATCH, step_s: flo
         root = make_files(folder, files)
         done = in_own_process("ingest", root, folder / "staging")
         out = folder / "records"
-        build_records(Plan(Hunt4((str(root),)), splits=SplitSettings(by="recording")), out, Runner(workers=2))
+        build_spec(BuildSpec(Hunt4((str(root),)), splits=SplitSettings(by="recording")), out, Runner(workers=2))
         loaded = in_own_process("load", out)
         return DataRates(
             done["windows"] / done["cpu_seconds"] * WINDOW_HOURS * 3600,

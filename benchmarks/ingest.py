@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from selfpab_jax.data.records.build import Runner, build_records
+from selfpab_jax.data.records.build import Runner, build_spec
 from selfpab_jax.data.records.shards import build_shard
-from selfpab_jax.data.records.spec import Plan, read_shards, write_plan
+from selfpab_jax.data.records.spec import BuildSpec, read_shards, write_plan
 from selfpab_jax.data.sources.hunt4 import Hunt4
 from selfpab_jax.data.sources.synthetic import recordings
 from selfpab_jax.data.splits import SplitSettings
@@ -50,13 +50,13 @@ def make_files(folder: Path, files: int) -> Path:
 
 def ingest(root: Path, staging: Path) -> dict[str, float]:
     """The work of one worker process, here in this one."""
-    plan = Plan(Hunt4((str(root),)), splits=SplitSettings(by="recording"))
-    write_plan(plan, staging)
+    spec = BuildSpec(Hunt4((str(root),)), splits=SplitSettings(by="recording"))
+    write_plan(spec, staging)
     shards = read_shards(staging)
-    build_shard(plan, staging, shards[-1])
+    build_shard(spec, staging, shards[-1])
     start, cpu, windows = time.perf_counter(), time.process_time(), 0
     for shard in shards[:-1]:
-        build_shard(plan, staging, shard)
+        build_shard(spec, staging, shard)
         windows += shard.files
     return {
         "windows": windows,
@@ -109,7 +109,7 @@ def main() -> None:
                 f"peak {done['peak_mb']:.0f} MB"
             )
             out = folder / f"records_{files}"
-            build_records(Plan(Hunt4((str(root),)), splits=SplitSettings(by="recording")), out, Runner(workers=2))
+            build_spec(BuildSpec(Hunt4((str(root),)), splits=SplitSettings(by="recording")), out, Runner(workers=2))
             done = in_own_process("load", out)
             print(f"loader  {files:>6} files: {done['mb_per_second']:6.0f} MB/s, peak {done['peak_mb']:.0f} MB")
 

@@ -1,8 +1,8 @@
 """Batches from records: global batch k is a pure function of (seed, k), whoever reads it and however.
 
 Grain shuffles an endless list of row numbers, anew every epoch, by computing each position, so that nothing is held
-in memory and any step can be the first. A step's rows are cut into one slice a process; threads and workers only
-read ahead. The position in training is therefore the step and nothing else, also after a change of hosts.
+in memory and any step can be the first. The rows of a step are divided into one slice per process; threads and workers
+only read ahead. The position in training is therefore the step alone, also when the number of hosts changes.
 """
 
 from collections.abc import Iterator
@@ -14,14 +14,14 @@ import numpy as np
 from absl import flags
 from jaxtyping import Int64
 
-from selfpab_jax.errors import DataError
+from selfpab_jax.errors import ConfigError, DataError
 
 LARGEST_SEED = 2**32 - 1
 Batch = dict[str, np.ndarray]
 
 
 class RandomAccess(Protocol):
-    """Records by position, e.g. `records.RecordSource`; it is pickled for worker processes."""
+    """Records by position, e.g. `RecordSource`; it is pickled for worker processes."""
 
     def __len__(self) -> int: ...
 
@@ -47,11 +47,11 @@ def batches(
     Args:
         source: the records of a split.
         rows: the positions to train on, from `subsets.select`.
-        seed: of the order, 0 to 2^32 - 1.
+        seed: seed of the order, 0 to 2^32 - 1.
         batch_size: B, records of a global batch; process p of P takes records p * B / P to (p + 1) * B / P - 1 of it.
-        first_step, last_step: steps wanted.
-        process_index, process_count: which process of how many this is.
-        workers: processes that read (0: threads of this process); they never touch JAX's devices.
+        first_step, last_step: the first step, and one past the last.
+        process_index, process_count: which process this is, of how many.
+        workers: processes that read (0: threads of this process); they never use JAX's devices.
         threads: reading threads in each of them.
         buffer: batches read ahead in each of them: memory is (workers or 1) * buffer batches, whatever the data's size.
 
@@ -59,7 +59,8 @@ def batches(
         `spectrogram` (b, T, X) float16 and `row` (b,) int64, positions in the split.
 
     Raises:
-        DataError: no rows, or sizes that do not divide.
+        DataError: there are no rows.
+        ConfigError: the batch does not divide among the processes, or the seed is out of range.
     """
     part = _part(batch_size, process_index, process_count)
     dataset = _shuffled(rows, seed, batch_size)[first_step:last_step].map(ReadRows(source, part))
@@ -84,12 +85,19 @@ def in_order(
 ) -> Iterator[Batch]:
     """This process's part of every row once, in order, for validation.
 
+    Args:
+        source: the records of a split.
+        rows: the positions to read.
+        batch_size: records of a global batch.
+        process_index, process_count, workers, threads, buffer: see `batches`.
+
     Yields:
         As `batches`. Rows beyond len(rows) in the last global batch only fill it up: they repeat the first row, and
         the caller leaves them out.
 
     Raises:
-        DataError: no rows, or sizes that do not divide.
+        DataError: there are no rows.
+        ConfigError: the batch does not divide among the processes.
     """
     part = _part(batch_size, process_index, process_count)
     _check_rows(rows)
@@ -101,13 +109,18 @@ def in_order(
 
 @dataclass(frozen=True)
 class ReadRows:
-    """Reads the part of a global batch that is this process's."""
+    """Reads one process's part of a global batch.
+
+    Attributes:
+        source: the records.
+        part: which rows of the batch.
+    """
 
     source: RandomAccess
     part: slice
 
     def __call__(self, rows_B: Int64[np.ndarray, " B"]) -> Batch:
-        """The records of rows_B[part], stacked."""
+        """Stack the records of rows_B[part]."""
         rows_b = rows_B[self.part]
         first = self.source[int(rows_b[0])]["spectrogram"]
         spectrogram = np.empty((len(rows_b), *first.shape), first.dtype)
@@ -119,7 +132,7 @@ class ReadRows:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Row numbers as a data source: an array stays 8 bytes a row, also on the way to worker processes."""
+    """Row numbers as a data source: as an array they take 8 bytes per row, also on the way to worker processes."""
 
     rows: Int64[np.ndarray, " R"]
 
@@ -133,7 +146,7 @@ class _Rows:
 def _shuffled(rows: Int64[np.ndarray, " R"], seed: int, batch_size: int) -> grain.MapDataset:
     _check_rows(rows)
     if not 0 <= seed <= LARGEST_SEED:
-        raise DataError(f"seed is {seed}: give 0 to {LARGEST_SEED}")
+        raise ConfigError(f"seed is {seed}: give 0 to {LARGEST_SEED}")
     return grain.MapDataset.source(_Rows(np.asarray(rows, np.int64))).seed(seed).shuffle().repeat().batch(batch_size)
 
 
@@ -144,9 +157,9 @@ def _check_rows(rows: Int64[np.ndarray, " R"]) -> None:
 
 def _part(batch_size: int, process_index: int, process_count: int) -> slice:
     if batch_size < 1 or batch_size % process_count:
-        raise DataError(f"a batch of {batch_size} does not divide among {process_count} processes")
+        raise ConfigError(f"a batch of {batch_size} does not divide among {process_count} processes")
     if not 0 <= process_index < process_count:
-        raise DataError(f"process {process_index} is none of {process_count}")
+        raise ConfigError(f"process_index is {process_index}: give 0 to {process_count - 1}")
     each = batch_size // process_count
     return slice(process_index * each, (process_index + 1) * each)
 
@@ -156,15 +169,15 @@ def _read_ahead(dataset: grain.MapDataset, workers: int, threads: int, buffer: i
     reading = dataset.to_iter_dataset(options)
     if not workers:
         return iter(reading)
-    if not flags.FLAGS.is_parsed():  # Grain asks absl's flags for its defaults, and they refuse before a parse
+    if not flags.FLAGS.is_parsed():  # Grain reads defaults from absl's flags, which must be parsed first
         flags.FLAGS.mark_as_parsed()
     processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=max(1, buffer))
     return _unpacked(reading.map(_pack).mp_prefetch(processes))
 
 
 def _pack(batch: Batch) -> dict[str, tuple[bytes, str, tuple[int, ...]]]:
-    # Grain hands arrays over in shared memory, of which the last ones are left behind when a program ends. Bytes
-    # go through a pipe instead, at more than 1 GB/s.
+    # Grain passes arrays in shared memory, and leaves the last ones behind when a program ends. Bytes go through a pipe
+    # instead, at more than 1 GB/s.
     return {name: (array.tobytes(), array.dtype.str, array.shape) for name, array in batch.items()}
 
 

@@ -1,4 +1,4 @@
-"""Which recordings train, validate and test."""
+"""Division of recordings into training, validation and test splits."""
 
 import difflib
 import hashlib
@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int8, UInt64
 
-from selfpab_jax.errors import DataError
+from selfpab_jax.errors import ConfigError, DataError
 
 SPLITS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
@@ -19,13 +19,13 @@ class SplitSettings:
     """How recordings are divided.
 
     Attributes:
-        by: subject: nobody is in two splits. recording: files are drawn, as the original did.
-        validation, test: shares of the subjects or files; 0 for none.
-        seed: of the draw.
-        validation_subjects, test_subjects: the subjects themselves instead of a share.
+        by: subject: no subject is in two splits. recording: files are drawn, as the original did.
+        validation, test: fractions of the subjects or files; 0 for none.
+        seed: seed of the draw.
+        validation_subjects, test_subjects: names of subjects, instead of a fraction.
 
     Raises:
-        DataError: shares outside of 0 to 1, or subjects named with a split by recording.
+        ConfigError: fractions outside of 0 to 1, or subjects named in a split by recording.
     """
 
     by: Literal["subject", "recording"] = "subject"
@@ -36,19 +36,19 @@ class SplitSettings:
     test_subjects: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, share in (("validation", self.validation), ("test", self.test)):
-            if not 0 <= share < 1:
-                raise DataError(f"{name} is {share}: give a share of 0 or more and below 1")
+        for name, fraction in (("validation", self.validation), ("test", self.test)):
+            if not 0 <= fraction < 1:
+                raise ConfigError(f"{name} is {fraction}: give a fraction of 0 or more and below 1")
         if self.validation + self.test >= 1:
-            raise DataError(f"validation {self.validation} and test {self.test} leave nothing to train on")
+            raise ConfigError(f"validation {self.validation} and test {self.test} leave nothing to train on")
         if self.by == "recording" and (self.validation_subjects or self.test_subjects):
-            raise DataError("subjects can be named only with --split_by subject")
+            raise ConfigError("subjects can only be named with --split_by subject")
         if both := set(self.validation_subjects) & set(self.test_subjects):
-            raise DataError(f"{', '.join(sorted(both))}: named for validation and for test")
+            raise ConfigError(f"{', '.join(sorted(both))}: named for validation and for test")
 
 
 def draw(seed: int, key: str) -> int:
-    """A number of 64 bits that depends on nothing but seed and key: adding a file moves no other one's number."""
+    """A 64-bit number that depends on seed and key only: adding a file changes no other file's number."""
     return int.from_bytes(hashlib.blake2b(f"{seed}/{key}".encode(), digest_size=8).digest(), "little")
 
 
@@ -56,7 +56,7 @@ def assign_subjects(subjects: list[str], settings: SplitSettings) -> dict[str, i
     """The split of every subject.
 
     Raises:
-        DataError: a subject that was named is not there, or too few are left for the shares.
+        DataError: a named subject does not exist, or too few are left for the fractions.
     """
     assigned: dict[str, int] = {}
     for split, named in ((VALIDATION, settings.validation_subjects), (TEST, settings.test_subjects)):
@@ -76,12 +76,18 @@ def assign_subjects(subjects: list[str], settings: SplitSettings) -> dict[str, i
 def assign(
     keys_N: UInt64[np.ndarray, " N"], validation: float, test: float, what: str, of: int
 ) -> Int8[np.ndarray, " N"]:
-    """The split of every key: the smallest keys test, the next validate; shares are of `of`, at least one each.
+    """The split of every key: the smallest keys are for test, the next ones for validation, the rest for training.
+
+    Args:
+        keys_N: random numbers.
+        validation, test: fractions of `of`; at least one key each if above 0.
+        what: of what the keys are, for the message.
+        of: number that the fractions refer to.
 
     Raises:
         DataError: nothing would be left to train on.
     """
-    tests, validations = (max(1, round(share * of)) if share > 0 else 0 for share in (test, validation))
+    tests, validations = (max(1, round(fraction * of)) if fraction > 0 else 0 for fraction in (test, validation))
     if tests + validations >= len(keys_N):
         raise DataError(
             f"{len(keys_N)} {what} cannot be split into training, {validations} for validation and {tests} for test; "

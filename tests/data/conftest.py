@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selfpab_jax.data.records.build import Runner, build_records
+from selfpab_jax.data.records.build import Runner, build_spec
 from selfpab_jax.data.records.dataset import Records, open_records
-from selfpab_jax.data.records.spec import Plan, RecordSettings
+from selfpab_jax.data.records.spec import BuildSpec, RecordSettings
 from selfpab_jax.data.sources.hunt4 import Hunt4
 from selfpab_jax.data.sources.synthetic import write_cohort
 from selfpab_jax.data.splits import SplitSettings
@@ -26,20 +26,20 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def plan_of() -> Callable[..., Plan]:
-    """A plan of 20-second windows from the first minute of every file."""
+def spec_of() -> Callable[..., BuildSpec]:
+    """A specification of 20-second windows from the first minute of every file."""
 
-    def make(folder: Path, **splits: object) -> Plan:
+    def make(folder: Path, **splits: object) -> BuildSpec:
         source = Hunt4((str(folder),), seconds=60.0)
-        return Plan(source, RecordSettings(window_samples=1000, shift_samples=1000), SplitSettings(**splits))
+        return BuildSpec(source, RecordSettings(window_samples=1000, shift_samples=1000), SplitSettings(**splits))
 
     return make
 
 
 @pytest.fixture(scope="session")
-def records(cohort: Path, tmp_path_factory: pytest.TempPathFactory, plan_of: Callable[..., Plan]) -> Records:
+def records(cohort: Path, tmp_path_factory: pytest.TempPathFactory, spec_of: Callable[..., BuildSpec]) -> Records:
     out = tmp_path_factory.mktemp("records")
-    build_records(plan_of(cohort), out, Runner(workers=1))
+    build_spec(spec_of(cohort), out, Runner(workers=1))
     return open_records(out)
 
 
@@ -65,7 +65,7 @@ def contents() -> Callable[[Path], dict[str, str]]:
 
 @pytest.fixture
 def moving() -> np.ndarray:
-    """A minute of a believable signal, (3000, 6) in g."""
+    """A minute of a plausible signal, (3000, 6) in g."""
     rng = np.random.default_rng(5)
     time = np.arange(3000)[:, None] / 50
     gait = 0.4 * np.sin(2 * np.pi * 1.8 * time + np.arange(6))

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from selfpab_jax.data.loader import batches, in_order, rows_of_batch
-from selfpab_jax.errors import DataError
+from selfpab_jax.errors import ConfigError, DataError
 
 ORDER = {"seed": 11, "batch_size": 12}
 
 
 class Numbered:
-    """Records that say their own position."""
+    """Records that hold their own position."""
 
     def __init__(self, records: int) -> None:
         self.records = records
@@ -89,13 +89,13 @@ def test_in_order_reads_every_row_once(hosts):
 
 
 def test_sizes_that_do_not_divide_are_refused():
-    with pytest.raises(DataError, match="does not divide among 5"):
+    with pytest.raises(ConfigError, match="does not divide among 5"):
         batches(Numbered(9), ROWS, first_step=0, last_step=1, process_count=5, **ORDER)
-    with pytest.raises(DataError, match="does not divide"):
+    with pytest.raises(ConfigError, match="does not divide"):
         in_order(Numbered(9), ROWS, batch_size=3, process_count=2)
     with pytest.raises(DataError, match="empty"):
         batches(Numbered(9), ROWS[:0], first_step=0, last_step=1, **ORDER)
-    with pytest.raises(DataError, match="seed"):
+    with pytest.raises(ConfigError, match="seed"):
         rows_of_batch(ROWS, seed=-1, batch_size=2, step=0)
 
 

@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 
 from selfpab_jax.data.splits import TEST, TRAIN, VALIDATION, SplitSettings, assign, assign_subjects
-from selfpab_jax.errors import DataError
+from selfpab_jax.errors import ConfigError, DataError
 
 SUBJECTS = [f"S{i:02d}" for i in range(20)]
 
 
 @given(count=st.integers(3, 200), validation=st.floats(0, 0.4), test=st.floats(0, 0.4), seed=st.integers(0, 99))
-def test_shares_are_met(count, validation, test, seed):
+def test_fractions_are_met(count, validation, test, seed):
     keys = np.random.default_rng(seed).integers(0, 2**63, count).astype(np.uint64)
     validations, tests = (max(1, round(share * count)) if share else 0 for share in (validation, test))
     if validations + tests >= count:
@@ -48,7 +48,7 @@ def test_a_draw_depends_on_seed_and_name_alone():
     ],
 )
 def test_wrong_settings_are_refused(wrong):
-    with pytest.raises(DataError):
+    with pytest.raises(ConfigError):
         SplitSettings(**wrong)
 
 

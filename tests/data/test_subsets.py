@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 
 from selfpab_jax.data.records.dataset import RecordIndex
-from selfpab_jax.data.sources.segments import first_windows
+from selfpab_jax.data.records.format import first_windows
 from selfpab_jax.data.subsets import hours_of, select
 from selfpab_jax.errors import DataError
 
@@ -17,15 +17,15 @@ def index_of(counts: list[int], seconds: float = 300.0) -> RecordIndex:
 
 
 def overlapping(counts: list[int], window: int, shift: int) -> RecordIndex:
-    """So many windows in every stretch, two stretches a subject; unknown times in every third stretch."""
-    stretch = np.repeat(np.arange(len(counts)), counts)
+    """So many windows in every segment, two segments per subject; unknown times in every third segment."""
+    segment = np.repeat(np.arange(len(counts)), counts)
     within = np.concatenate([np.arange(count) for count in counts])
-    subject, recording = (stretch // 2).astype(str), stretch.astype(str)
-    start_ms = np.where(stretch % 3 == 0, -1, 10**12 + 1000 * shift * within)
+    subject, recording = (segment // 2).astype(str), segment.astype(str)
+    start_ms = np.where(segment % 3 == 0, -1, 10**12 + 1000 * shift * within)
     first = first_windows(subject, recording, start_ms, shift)
-    np.testing.assert_array_equal(np.cumsum(first) - 1, stretch)
+    np.testing.assert_array_equal(np.cumsum(first) - 1, segment)
     seconds = np.where(first, window, min(window, shift)).astype(np.float32)
-    return RecordIndex(subject, recording, start_ms, stretch, seconds)
+    return RecordIndex(subject, recording, start_ms, segment, seconds)
 
 
 COUNTS = st.lists(st.integers(1, 30), min_size=2, max_size=12)
@@ -60,13 +60,13 @@ def test_hours_are_hours_of_recording_where_windows_overlap(counts, window, shif
     assert set(less) <= set(more)
     for rows, share in ((less, min(shares)), (more, max(shares))):
         covered = {
-            (index.stretch[row], shift * within[row] + second) for row in rows for second in range(window)
+            (index.segment[row], shift * within[row] + second) for row in rows for second in range(window)
         }  # every second of recording that is in a window
         assert hours_of(index, rows) == pytest.approx(len(covered) / 3600)
         assert share * there - 1e-6 <= hours_of(index, rows) < share * there + window / 3600 + 1e-6
 
 
-def test_files_of_one_name_are_told_apart_by_time():
+def test_files_of_one_name_differ_in_time():
     name = np.array(["S01:0"] * 5)
     start_ms = np.array([0, 10_000, 20_001, 0, 10_000])
     assert first_windows(name, name, start_ms, 10.0).tolist() == [True, False, False, True, False]
@@ -90,9 +90,9 @@ def test_subjects_are_nested_and_whole(counts, seed, data):
 @given(counts=COUNTS, seed=SEEDS, share=st.floats(0.01, 1))
 def test_hours_among_chosen_subjects(counts, seed, share):
     index = index_of(counts)
-    people = select(index, subjects=2, seed=seed)
-    both = select(index, subjects=2, hours=share * hours_of(index, people), seed=seed)
-    assert set(both) <= set(people)
+    chosen = select(index, subjects=2, seed=seed)
+    both = select(index, subjects=2, hours=share * hours_of(index, chosen), seed=seed)
+    assert set(both) <= set(chosen)
 
 
 def test_everything_is_the_default():

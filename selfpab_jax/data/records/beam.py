@@ -1,22 +1,22 @@
-"""The same shards as an Apache Beam pipeline, for Flink, Spark or Dataflow (extra `beam`)."""
+"""Shards built by an Apache Beam pipeline, for Flink, Spark or Dataflow (extra `beam`)."""
 
 from pathlib import Path
 
 from selfpab_jax.data.records.shards import build_shard
-from selfpab_jax.data.records.spec import Plan, Shard
+from selfpab_jax.data.records.spec import BuildSpec, Shard
 from selfpab_jax.errors import DataError
 
 
 def build_shards_with_beam(
-    plan: Plan, folder: Path, shards: list[Shard], strict: bool, options: tuple[str, ...]
+    spec: BuildSpec, folder: Path, shards: list[Shard], strict: bool, options: tuple[str, ...]
 ) -> None:
-    """Builds the shards with one Beam element each.
+    """Build the shards with one Beam element each.
 
-    The recordings and the staging folder must lie where every Beam worker sees them under the same path.
+    Every Beam worker must see the recordings and the staging folder under the same path.
 
     Args:
-        plan, folder, shards, strict: as `build_shard` takes them.
-        options: Beam's own, e.g. `--runner=FlinkRunner`; without any, Beam's DirectRunner.
+        spec, folder, shards, strict: as `build_shard` takes them.
+        options: options of Beam, e.g. `--runner=FlinkRunner`; without any, Beam's DirectRunner.
 
     Raises:
         DataError: apache-beam is not installed.
@@ -31,9 +31,9 @@ def build_shards_with_beam(
             pipeline
             | "shards" >> beam.Create(shards)
             | "spread" >> beam.Reshuffle()
-            | "build" >> beam.Map(_build, plan, folder, strict)
+            | "build" >> beam.Map(_build, spec, folder, strict)
         )
 
 
-def _build(shard: Shard, plan: Plan, folder: Path, strict: bool) -> int:
-    return build_shard(plan, folder, shard, strict)
+def _build(shard: Shard, spec: BuildSpec, folder: Path, strict: bool) -> int:
+    return build_shard(spec, folder, shard, strict)

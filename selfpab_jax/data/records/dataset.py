@@ -7,31 +7,40 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 import pyarrow.parquet
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int64, Shaped
 
-from selfpab_jax.data.records.format import RecordsInfo, ShardFile, read_info, records_folder
-from selfpab_jax.data.records.shards import fingerprint, index_file, statistics_file
-from selfpab_jax.data.sources.segments import first_windows
+from selfpab_jax.data.records.format import (
+    RecordsInfo,
+    ShardFile,
+    fingerprint,
+    first_windows,
+    index_file,
+    read_info,
+    records_folder,
+    skipped_file,
+    statistics_file,
+)
 from selfpab_jax.errors import DataError
 from selfpab_jax.signal.normalization import Statistics
 
 
 @dataclass(frozen=True)
 class RecordIndex:
-    """A row per record of a split, in the order of its positions.
+    """One row per record of a split, in the order of the records.
 
     Attributes:
-        subject, recording: texts.
+        subject, recording: names.
         start_ms: ms since 1970, -1 where unknown.
-        stretch: number of the continuous stretch of recording that the record is a window of; its windows follow each
+        segment: number of the continuous segment that the record is a window of; the windows of a segment follow each
             other in order.
-        seconds: of recording that the record adds to those before it in its stretch: a whole window, then the shift.
+        seconds: seconds of recording that the record adds to those before it in its segment: a whole window, then the
+            shift.
     """
 
-    subject: np.ndarray
-    recording: np.ndarray
+    subject: Shaped[np.ndarray, " R"]
+    recording: Shaped[np.ndarray, " R"]
     start_ms: Int64[np.ndarray, " R"]
-    stretch: Int64[np.ndarray, " R"]
+    segment: Int64[np.ndarray, " R"]
     seconds: Float32[np.ndarray, " R"]
 
     def __len__(self) -> int:
@@ -40,17 +49,27 @@ class RecordIndex:
 
 @dataclass(frozen=True)
 class Records:
-    """Records of one folder, as `open_records` found them."""
+    """Finished records of one folder; see `open_records`.
+
+    Attributes:
+        folder: with the shards.
+        info: content of `records.json`.
+    """
 
     folder: Path
     info: RecordsInfo
     _statistics: dict[str, Statistics] = field(repr=False)
 
+    @property
+    def skipped_file(self) -> Path:
+        """The list of files that were skipped in the build, as JSON lines."""
+        return skipped_file(self.folder)
+
     def statistics(self, kind: str = "hour_weighted") -> Statistics:
-        """The training split's statistics: `hour_weighted` (the original's) or `plain`.
+        """Mean and standard deviation of the training split: `hour_weighted` (the original's) or `plain`.
 
         Raises:
-            DataError: another kind.
+            DataError: there is no such kind.
         """
         if kind not in self._statistics:
             raise DataError(f"statistics {kind!r} do not exist; choose from {', '.join(self._statistics)}")
@@ -78,7 +97,7 @@ class Records:
             subject=subject,
             recording=recording,
             start_ms=start_ms,
-            stretch=np.cumsum(first, dtype=np.int64) - 1,
+            segment=np.cumsum(first, dtype=np.int64) - 1,
             seconds=np.where(first, self.info.window_seconds, self.info.new_seconds).astype(np.float32),
         )
 
@@ -98,7 +117,13 @@ class Records:
 
 @dataclass
 class RecordSource:
-    """Random access through TFDS; opens the files on first use, so that it can travel to worker processes."""
+    """Random access to the records of a split; it opens the files on first use, so that it can be pickled.
+
+    Attributes:
+        folder: with the shards.
+        split: name of the split.
+        records: number of its records.
+    """
 
     folder: str
     split: str
@@ -125,13 +150,13 @@ class RecordSource:
 
 
 def open_records(path: Path) -> Records:
-    """Opens the `--out` folder of `records build`, or the versioned folder in it, and checks every shard.
+    """Open the `--out` folder of `records build`, or the versioned folder in it, and check every shard.
 
-    Sizes, both ends of each shard and the statistics' shapes are compared with what the build wrote down; no record
-    is read.
+    Sizes, both ends of each shard and the shapes of the statistics are compared with `records.json`; no record is
+    read.
 
     Raises:
-        DataError: nothing there, a shard missing, truncated or foreign, or statistics that do not fit; names the file.
+        DataError: there are no records, a shard is missing, truncated or another one, or statistics do not fit.
     """
     folder = records_folder(Path(path))
     info = read_info(folder)
@@ -148,14 +173,14 @@ def open_records(path: Path) -> Records:
 
 
 def _check_shard(path: Path, shard: ShardFile) -> None:
-    mend = "copy it again, or build the records again with --overwrite"
+    remedy = "copy it again, or build the records again with --overwrite"
     try:
         size = path.stat().st_size
         if size != shard.bytes:
-            raise DataError(f"{path}: truncated or foreign shard ({size} bytes, not {shard.bytes}); {mend}")
+            raise DataError(f"{path}: truncated or foreign shard ({size} bytes, not {shard.bytes}); {remedy}")
         if fingerprint(path) != shard.fingerprint:
-            raise DataError(f"{path}: foreign shard (another data set's, or damaged); {mend}")
+            raise DataError(f"{path}: foreign shard (another data set's, or damaged); {remedy}")
     except FileNotFoundError:
-        raise DataError(f"{path}: shard is missing; {mend}") from None
+        raise DataError(f"{path}: shard is missing; {remedy}") from None
     except OSError as error:
-        raise DataError(f"{path}: shard cannot be read ({error.strerror}); {mend}") from None
+        raise DataError(f"{path}: shard cannot be read ({error.strerror}); {remedy}") from None

@@ -1,21 +1,23 @@
-"""Records in words and in a picture."""
+"""A text and a picture that describe records."""
 
 import json
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from selfpab_jax.data.records.dataset import Records
-from selfpab_jax.data.records.format import REJECTED_FILE
-from selfpab_jax.errors import DataError
+from selfpab_jax.errors import StorageError
 
-UNKNOWN = "unknown"
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 REASONS_SHOWN = 10
 
 
 def describe_text(records: Records) -> str:
-    """Sizes, settings, statistics and what was set aside, as lines."""
+    """Sizes, settings, statistics, and why files were skipped, as lines of text."""
     info = records.info
     settings = info.settings
     lines = [
@@ -37,50 +39,50 @@ def describe_text(records: Records) -> str:
     for kind in ("hour_weighted", "plain"):
         statistics = records.statistics(kind)
         lines.append(f"  {kind:<14}{statistics.mean.mean():>10.4g}{statistics.std.mean():>10.4g}")
-    lines += ["", f"{info.rejected} of {info.files} files set aside"]
-    reasons = rejection_reasons(records.folder)
+    lines += ["", f"{info.skipped} of {info.files} files skipped"]
+    reasons = skip_reasons(records)
     lines += [f"  {count:>6}  {reason}" for reason, count in reasons.most_common(REASONS_SHOWN)]
     if len(reasons) > REASONS_SHOWN:
-        lines.append(f"  ... and {len(reasons) - REASONS_SHOWN} more reasons in {records.folder / REJECTED_FILE}")
+        lines.append(f"  ... and {len(reasons) - REASONS_SHOWN} more reasons in {records.skipped_file}")
     return "\n".join(lines)
 
 
-def rejection_reasons(folder: Path) -> Counter[str]:
-    """How many files were set aside for what, by the words before the colon of each reason."""
-    with open(folder / REJECTED_FILE) as lines:
+def skip_reasons(records: Records) -> Counter[str]:
+    """How many files were skipped for each kind of reason (the words before its colon)."""
+    with open(records.skipped_file) as lines:
         return Counter(json.loads(line)["reason"].partition(":")[0] for line in lines)
 
 
-def draw(records: Records, path: Path) -> None:
-    """Writes a PNG: two windows, hours by hour of the day and by subject, and mean and std per bin.
+def plot_records(records: Records, path: Path) -> None:
+    """Write a PNG: two windows, hours by hour of the day and by subject, and mean and std per frequency bin.
 
     Raises:
-        DataError: it cannot be written there.
+        StorageError: it cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 9), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplot_mosaic([["quiet", "quiet", "lively", "lively"], ["hours", "subjects", "mean", "std"]])
+    axes = figure.subplot_mosaic([["quiet", "quiet", "active", "active"], ["hours", "subjects", "mean", "std"]])
     index = records.index("train")
-    _draw_examples(records, axes)
-    _draw_hours(axes["hours"], index.start_ms, index.seconds)
-    _draw_subjects(axes["subjects"], index.subject, index.seconds)
-    _draw_statistics(records, axes["mean"], axes["std"])
+    _plot_examples(records, axes)
+    _plot_hours(axes["hours"], index.start_ms, index.seconds)
+    _plot_subjects(axes["subjects"], index.subject, index.seconds)
+    _plot_statistics(records, axes["mean"], axes["std"])
     figure.suptitle(f"{records.info.source}: {', '.join(records.info.sensors)}")
     try:
         figure.savefig(path, dpi=100)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: the picture cannot be written ({error})") from None
+        raise StorageError(f"{path}: the picture cannot be written ({error})") from None
 
 
-def _draw_examples(records: Records, axes: dict) -> None:
+def _plot_examples(records: Records, axes: "dict[str, Axes]") -> None:
     source = records.source("train")
-    looked_at = [source[i]["spectrogram"].astype(np.float32) for i in np.linspace(0, len(source) - 1, 40).astype(int)]
-    looked_at.sort(key=lambda spectrogram_TxX: float(spectrogram_TxX.std(axis=0).mean()))
+    examples = [source[i]["spectrogram"].astype(np.float32) for i in np.linspace(0, len(source) - 1, 40).astype(int)]
+    examples.sort(key=lambda spectrogram_TxX: float(spectrogram_TxX.std(axis=0).mean()))
     channels, settings = records.info.channels, records.info.settings
-    for name, spectrogram_TxX in (("quiet", looked_at[len(looked_at) // 4]), ("lively", looked_at[-1])):
+    for name, spectrogram_TxX in (("quiet", examples[len(examples) // 4]), ("active", examples[-1])):
         axes[name].imshow(
             np.log10(spectrogram_TxX.T + 1e-3),
             aspect="auto",
@@ -96,26 +98,26 @@ def _draw_examples(records: Records, axes: dict) -> None:
         )
 
 
-def _draw_hours(axis: object, start_ms: np.ndarray, seconds: np.ndarray) -> None:
+def _plot_hours(axis: "Axes", start_ms: np.ndarray, seconds: np.ndarray) -> None:
     known = start_ms >= 0
     hours_H = np.bincount(start_ms[known] // 3_600_000 % 24, seconds[known] / 3600, minlength=24)
-    axis.bar(np.arange(24), hours_H)  # type: ignore[attr-defined]
-    axis.set(xlabel="hour of the day", ylabel="hours of recording", title="training split")  # type: ignore[attr-defined]
+    axis.bar(np.arange(24), hours_H)
+    axis.set(xlabel="hour of the day", ylabel="hours of recording", title="training split")
 
 
-def _draw_subjects(axis: object, subject: np.ndarray, seconds: np.ndarray) -> None:
+def _plot_subjects(axis: "Axes", subject: np.ndarray, seconds: np.ndarray) -> None:
     _, codes = np.unique(subject, return_inverse=True)
-    axis.plot(np.sort(np.bincount(codes, seconds / 3600))[::-1], drawstyle="steps-mid")  # type: ignore[attr-defined]
-    axis.set(xlabel="subjects, by hours", ylabel="hours of recording", ylim=(0, None))  # type: ignore[attr-defined]
+    axis.plot(np.sort(np.bincount(codes, seconds / 3600))[::-1], drawstyle="steps-mid")
+    axis.set(xlabel="subjects, by hours", ylabel="hours of recording", ylim=(0, None))
 
 
-def _draw_statistics(records: Records, mean_axis: object, std_axis: object) -> None:
+def _plot_statistics(records: Records, mean_axis: "Axes", std_axis: "Axes") -> None:
     frequency_F = (
         np.arange(records.info.settings.bins) * records.info.settings.rate_hz / records.info.settings.fft_window
     )
     statistics = records.statistics("plain")
     for axis, values_X, title in ((mean_axis, statistics.mean, "mean"), (std_axis, statistics.std, "std")):
         for channel, values_F in zip(records.info.channels, values_X.reshape(-1, len(frequency_F)), strict=True):
-            axis.semilogy(frequency_F, np.maximum(values_F, 1e-4), label=channel)  # type: ignore[attr-defined]
-        axis.set(xlabel="Hz", title=f"{title} per bin (plain)")  # type: ignore[attr-defined]
-    mean_axis.legend(fontsize=7)  # type: ignore[attr-defined]
+            axis.semilogy(frequency_F, np.maximum(values_F, 1e-4), label=channel)
+        axis.set(xlabel="Hz", title=f"{title} per bin (plain)")
+    mean_axis.legend(fontsize=7)

@@ -1,30 +1,48 @@
-"""What a record holds, and the facts that travel with a set of records."""
+"""The files of a set of records: the layout of a record, `records.json`, and what else is beside the shards."""
 
-from typing import TYPE_CHECKING
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Bool, Int32, Int64, Shaped
 
+from selfpab_jax.errors import DataError
+from selfpab_jax.io import write_text
 from selfpab_jax.signal.stft import SpectrogramSettings
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+NAME = "spectrograms"
+VERSION = "1.0.0"
+INFO_FILE = "records.json"
+SKIPPED_FILE = "skipped.jsonl"
+SKIPPED_FILE_0_1 = "rejected.jsonl"
+"""Its name in records of version 0.1."""
+STAGING = ".building"
+"""Folder of an unfinished build."""
+FINGERPRINT_BYTES = 32768
+ROUNDING_MS = 2
 
-from selfpab_jax.errors import DataError
 
-# How a record is laid out: the TFDS features, and the frame labels.
+# A record: its TFDS features and frame labels.
 
 WRITER_OPTIONS = "group_size:1,uncompressed"
-"""One record a group, for random access. Compression would save 13% and quadruple the time of a read."""
+"""One record per group, for random access. Compression would save 13% and quadruple the time of a read."""
 
 
 def record_features(frames: int, features: int, labels: bool) -> "tfds.features.FeaturesDict":
-    """The TFDS features of a record (T frames of X features), with frame labels or without."""
+    """The TFDS features of a record.
+
+    Args:
+        frames: T, frames of a record.
+        features: X, features of a frame.
+        labels: whether there are frame labels.
+    """
     import tensorflow_datasets as tfds
 
     layout = {
@@ -35,7 +53,7 @@ def record_features(frames: int, features: int, labels: bool) -> "tfds.features.
             doc="magnitudes, not normalized; feature c * F + f is bin f of channel c",
         ),
         "subject": tfds.features.Text(),
-        "recording": tfds.features.Text(doc="file, and stretch in it"),
+        "recording": tfds.features.Text(doc="file, and segment in it"),
         "start": tfds.features.Scalar(np.int64, doc="ms since 1970 on the recorder's clock, -1 where unknown"),
         "source": tfds.features.Text(),
     }
@@ -54,17 +72,12 @@ def frame_labels(labels_N: Int32[np.ndarray, " N"], settings: SpectrogramSetting
     return classes[counts_TxY.argmax(axis=1)].astype(np.int32)
 
 
-# What `records.json` beside the shards says: settings, sizes, and every shard's fingerprint.
-
-NAME = "spectrograms"
-VERSION = "1.0.0"
-INFO_FILE = "records.json"
-REJECTED_FILE = "rejected.jsonl"
+# `records.json`: settings, sizes, and the fingerprint of every shard.
 
 
 @dataclass(frozen=True)
 class SplitSize:
-    """Size of a split: hours count every stretch of recording once, also where windows overlap."""
+    """Size of a split; hours count every part of a recording once, also where windows overlap."""
 
     records: int
     hours: float
@@ -73,7 +86,7 @@ class SplitSize:
 
 @dataclass(frozen=True)
 class ShardFile:
-    """A finished shard as it should be found again."""
+    """A finished shard: file name, split, number of records, size and fingerprint."""
 
     file: str
     split: str
@@ -84,17 +97,20 @@ class ShardFile:
 
 @dataclass(frozen=True)
 class RecordsInfo:
-    """Everything a reader needs to know before it opens a shard.
+    """Content of `records.json`.
 
     Attributes:
         settings: of the spectrograms.
         window_samples, shift_samples: of the windows, at the settings' rate.
-        channels: names in order, `<sensor>_<axis>`; sensors: their sensors in order.
+        channels: names in order, `<sensor>_<axis>`.
+        sensors: names of the channels' sensors, in order.
         frames, features: T and X of a record.
-        labels: whether records carry frame labels.
-        source: hunt4, recordings or a data set's name; options: all options of the build.
-        rejected: files set aside; files: files read.
-        splits: by name; a split without records is not there.
+        labels: whether records have frame labels.
+        source: hunt4, recordings, or the name of a data set.
+        options: all options of the build.
+        files: number of files read.
+        skipped: number of files that could not be used.
+        splits: sizes by name; a split without records is missing.
         shards: in the order of the splits' records.
     """
 
@@ -109,7 +125,7 @@ class RecordsInfo:
     source: str
     options: dict
     files: int
-    rejected: int
+    skipped: int
     splits: dict[str, SplitSize]
     shards: tuple[ShardFile, ...]
 
@@ -120,15 +136,15 @@ class RecordsInfo:
 
     @property
     def new_seconds(self) -> float:
-        """Recording that a window adds to the one before it."""
+        """Seconds of recording that a window adds to the one before it."""
         return min(self.window_samples, self.shift_samples) / self.settings.rate_hz
 
     def check_fits(self, trained_on: dict[str, Any], folder: Path) -> None:
-        """These records can stand in for those that a model was trained on.
+        """Check that a model that was trained on other records can be used with these.
 
         Args:
-            trained_on: `records` of a checkpoint's facts.
-            folder: of these, for the message.
+            trained_on: `records` of a checkpoint's metadata.
+            folder: of these records, for the message.
 
         Raises:
             DataError: other channels or other spectrograms.
@@ -138,7 +154,7 @@ class RecordsInfo:
             if mine[name] != trained_on[name]:
                 raise DataError(
                     f"{folder} has the {what} {mine[name]}, the model was trained on {trained_on[name]}; "
-                    "build the records with the same"
+                    "build the records with the same settings"
                 )
 
     def shard_files(self, split: str) -> list[ShardFile]:
@@ -147,12 +163,12 @@ class RecordsInfo:
 
 
 def write_info(info: RecordsInfo, folder: Path) -> None:
-    """Writes `records.json`."""
-    (folder / INFO_FILE).write_text(json.dumps(asdict(info), indent=1) + "\n")
+    """Write `records.json`."""
+    write_text(folder / INFO_FILE, json.dumps(asdict(info), indent=1) + "\n")
 
 
 def read_info(folder: Path) -> RecordsInfo:
-    """Reads `records.json`.
+    """Read `records.json`.
 
     Raises:
         DataError: missing, or not of this version.
@@ -160,27 +176,80 @@ def read_info(folder: Path) -> RecordsInfo:
     path = folder / INFO_FILE
     try:
         fields = json.loads(path.read_text())
+        if "rejected" in fields:  # version 0.1
+            fields["skipped"] = fields.pop("rejected")
         fields["settings"] = SpectrogramSettings(**fields["settings"])
         fields["splits"] = {name: SplitSize(**size) for name, size in fields["splits"].items()}
         fields["shards"] = tuple(ShardFile(**shard) for shard in fields["shards"])
         return RecordsInfo(**fields | {name: tuple(fields[name]) for name in ("channels", "sensors")})
     except FileNotFoundError:
-        raise DataError(f"{path} is missing: no finished records here (selfpab-jax records build makes them)") from None
+        raise DataError(f"{path} is missing: no finished records (see selfpab-jax records build)") from None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(f"{path} cannot be read ({error}); build the records again") from None
 
 
 def records_folder(path: Path) -> Path:
-    """The folder with the shards, given it or the `--out` folder above it.
+    """The folder of the shards: `path` itself, or below it if `path` is the `--out` folder of a build.
 
     Raises:
-        DataError: neither.
+        DataError: there are no records.
     """
     for folder in (path, path / NAME / VERSION, path / VERSION):
         if (folder / INFO_FILE).is_file():
             return folder
-    if (path / ".building").is_dir():
-        raise DataError(f"{path}: its build has not finished; repeat the command of `records build` to go on")
+    if (path / STAGING).is_dir():
+        raise DataError(f"{path}: the build is not finished; repeat the command of `records build` to continue it")
     raise DataError(
-        f"{path}: no records here (expected {NAME}/{VERSION}/{INFO_FILE}); selfpab-jax records build makes them"
+        f"{path}: no records here (expected {NAME}/{VERSION}/{INFO_FILE}); build them with selfpab-jax records build"
     )
+
+
+# The files beside the shards.
+
+
+def index_file(split: str) -> str:
+    """Name of a split's index: one row per record, with subject, recording and start."""
+    return f"index_{split}.parquet"
+
+
+def statistics_file(kind: str) -> str:
+    """Name of the file of statistics of a kind."""
+    return f"statistics_{kind}.npz"
+
+
+def skipped_file(folder: Path) -> Path:
+    """The list of files that were skipped, also of records that version 0.1 wrote."""
+    old = folder / SKIPPED_FILE_0_1
+    return old if old.is_file() else folder / SKIPPED_FILE
+
+
+def fingerprint(path: Path) -> str:
+    """Hash of a shard's size, beginning and end: cheap to check, and different for every shard."""
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        digest = hashlib.sha256(str(size).encode() + file.read(FINGERPRINT_BYTES))
+        file.seek(max(0, size - FINGERPRINT_BYTES))
+        digest.update(file.read())
+    return digest.hexdigest()[:32]
+
+
+def first_windows(
+    subject: Shaped[np.ndarray, " R"],
+    recording: Shaped[np.ndarray, " R"],
+    start_ms: Int64[np.ndarray, " R"],
+    shift_seconds: float,
+) -> Bool[np.ndarray, " R"]:
+    """Which windows are the first of a continuous segment; the others add only their shift to the hours.
+
+    Segments of one file have different names. Two files of one name (in two folders, or CSV beside Parquet) differ in
+    time, where it is known.
+
+    Args:
+        subject, recording: names of each window, in the order of the build.
+        start_ms: ms since 1970, -1 where unknown.
+        shift_seconds: from one window to the next.
+    """
+    follows = (subject[1:] == subject[:-1]) & (recording[1:] == recording[:-1])
+    late_ms = np.abs(np.diff(start_ms) - 1000 * shift_seconds)
+    follows &= ((start_ms[1:] < 0) & (start_ms[:-1] < 0)) | (late_ms <= ROUNDING_MS)
+    return np.concatenate([np.ones(min(len(subject), 1), bool), ~follows])

@@ -1,4 +1,8 @@
-"""What a set of records will hold, worked out before anything is read."""
+"""What a build makes, fixed before the first recording is read: its specification, and the files of every shard.
+
+The files of every shard are on disk before the first is read, so that any number of workers, in any order, stopped
+and started again, write the same shards.
+"""
 
 import hashlib
 import json
@@ -7,30 +11,38 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import Int8
+from jaxtyping import Int8, Int32, Int64, UInt64
 
 from selfpab_jax.data.sources.base import Source, SourceFile
 from selfpab_jax.data.splits import SPLITS, SplitSettings, assign, assign_subjects, draw
-from selfpab_jax.errors import DataError
+from selfpab_jax.errors import ConfigError, DataError
+from selfpab_jax.io import write_text
 from selfpab_jax.signal.stft import SpectrogramSettings
 
-# What a build is to make: everything that decides the bytes of the records, and nothing else.
-
 FORMAT = 1
-"""Changes where the same plan would give other bytes."""
+"""Changes where the same specification would give other bytes."""
 SHARD_BYTES = 256 * 2**20
+MIN_SHARDS = 16
+"""A build has at least about so many shards (files permitting), for workers to share and little to lose."""
 LARGEST_G = 16
 LARGEST_FLOAT16 = 65504
+PLAN_FILE = "plan.json"
 
 
 @dataclass(frozen=True)
 class RecordSettings:
-    """What one record holds: a window of so many samples, each shifted by so many, as a spectrogram.
+    """What one record holds: the spectrogram of a window.
+
+    Attributes:
+        spectrogram: sampling rate, and window and hop of the Fourier transform.
+        window_samples: length of a window.
+        shift_samples: from the start of one window to the start of the next.
 
     Raises:
-        DataError: a window without a frame, no shift, or magnitudes that float16 cannot hold.
+        ConfigError: a window without a frame, no shift, or magnitudes that float16 cannot hold.
     """
 
     spectrogram: SpectrogramSettings = field(default_factory=SpectrogramSettings)
@@ -39,12 +51,12 @@ class RecordSettings:
 
     def __post_init__(self) -> None:
         if self.frames < 1:
-            raise DataError(f"a window of {self.window_samples} samples is shorter than a frame")
+            raise ConfigError(f"a window of {self.window_samples} samples is shorter than a frame")
         if self.shift_samples < 1:
-            raise DataError(f"the shift is {self.shift_samples} samples; it must be at least 1")
+            raise ConfigError(f"the shift is {self.shift_samples} samples; it must be at least 1")
         if self.spectrogram.fft_window / 2 * LARGEST_G > LARGEST_FLOAT16:
-            raise DataError(
-                f"fft_window {self.spectrogram.fft_window}: magnitudes would not fit into float16 (8188 do)"
+            raise ConfigError(
+                f"fft_window is {self.spectrogram.fft_window}: magnitudes would not fit into float16 (8188 is the most)"
             )
 
     @property
@@ -59,18 +71,25 @@ class RecordSettings:
 
     @property
     def shift_seconds(self) -> float:
-        """From the start of one window to the next."""
+        """From the start of one window to the start of the next."""
         return self.shift_samples / self.spectrogram.rate_hz
 
     @property
     def new_seconds(self) -> float:
-        """Recording that a window adds to the one before it in its stretch; the first one adds a whole window."""
+        """Seconds of recording that a window adds to the one before it; a segment's first window adds all of it."""
         return min(self.window_samples, self.shift_samples) / self.spectrogram.rate_hz
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Source and settings of a build."""
+class BuildSpec:
+    """Everything that determines the bytes of the records, and nothing else.
+
+    Attributes:
+        source: where the recordings come from.
+        records: what a record holds.
+        splits: how recordings are divided.
+        shard_bytes: size of a shard to aim at.
+    """
 
     source: Source
     records: RecordSettings = field(default_factory=RecordSettings)
@@ -84,10 +103,10 @@ class Plan:
 
     @property
     def has_labels(self) -> bool:
-        """Whether records carry frame labels."""
+        """Whether records have frame labels."""
         return getattr(self.source, "label_column", None) is not None
 
-    def options(self) -> dict:
+    def options(self) -> dict[str, Any]:
         """Everything but the list of files, as JSON types."""
         options = {
             "format": FORMAT,
@@ -101,50 +120,38 @@ class Plan:
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of records to be: its number, split and how many recordings go into it."""
+    """One file of records: its number, its split, and how many recordings go into it."""
 
     number: int
     split: str
     files: int
 
 
-# The files of every shard, fixed on disk before the first is read.
-#
-# So any number of workers, in any order, killed and started again, write the same shards.
+def write_plan(spec: BuildSpec, folder: Path) -> None:
+    """List the source, and write the files of every shard and, last, `plan.json`.
 
-LEAST_SHARDS = 16
-"""A build has at least about so many shards (files permitting), for workers to share and a kill to lose little."""
-PLAN_FILE = "plan.json"
-
-
-def write_plan(plan: Plan, folder: Path) -> None:
-    """Lists the source and writes the files of every shard and, last, `plan.json`.
-
-    Two passes over a listing on disk: memory holds a few bytes a file, however many there are.
+    Two passes over a list on disk: memory holds a few bytes per file, however many there are.
 
     Raises:
-        DataError: nothing there, or it cannot be split.
+        DataError: there are no recordings, or they cannot be split.
     """
     folder.mkdir(parents=True, exist_ok=True)
     listing, digest = folder / "listing.jsonl", hashlib.sha256()
     subjects: dict[str, int] = {}
     subject_of, keys, samples = array("i"), array("Q"), array("q")
     with open(listing, "w") as out:
-        for file in plan.source.files():
+        for file in spec.source.files():
             line = _line(file)
             out.write(line)
             digest.update(line.encode())
             subject_of.append(subjects.setdefault(file.subject, len(subjects)))
-            keys.append(draw(plan.splits.seed, f"{file.subject}/{file.name}"))
+            keys.append(draw(spec.splits.seed, f"{file.subject}/{file.name}"))
             samples.append(file.samples)
-    samples_N = np.array(samples, np.int64)
-    splits_N = _splits(plan, list(subjects), np.array(subject_of, np.int32), np.array(keys, np.uint64))
-    shards_N = _shards(plan, splits_N, samples_N)
-    shards = _write_lists(listing, folder, splits_N, shards_N)
-    text = {"options": plan.options(), "listing": digest.hexdigest(), "shards": [asdict(shard) for shard in shards]}
-    partial = folder / f"{PLAN_FILE}.part"
-    partial.write_text(json.dumps(text))
-    partial.rename(folder / PLAN_FILE)
+    splits_N = _splits(spec, list(subjects), np.array(subject_of, np.int32), np.array(keys, np.uint64))
+    shards_N = _shards(spec, splits_N, np.array(samples, np.int64))
+    shards = _write_file_lists(listing, folder, splits_N, shards_N)
+    plan = {"options": spec.options(), "listing": digest.hexdigest(), "shards": [asdict(shard) for shard in shards]}
+    write_text(folder / PLAN_FILE, json.dumps(plan))
 
 
 def read_shards(folder: Path) -> list[Shard]:
@@ -159,21 +166,21 @@ def shard_files(folder: Path, shard: Shard) -> Iterator[SourceFile]:
             yield SourceFile(*json.loads(line))
 
 
-def check_same(plan: Plan, folder: Path) -> None:
-    """Compares the plan with the one in a folder.
+def check_same(spec: BuildSpec, folder: Path) -> None:
+    """Compare a specification with the one of the unfinished build in a folder.
 
     Raises:
         DataError: an option or the list of files differs; names the first.
     """
     written = json.loads((folder / PLAN_FILE).read_text())
-    for name, value in _flat(plan.options()).items():
-        if (before := _flat(written["options"]).get(name)) != value:
+    for name, value in _flatten(spec.options()).items():
+        if (before := _flatten(written["options"]).get(name)) != value:
             raise DataError(
-                f"{folder.parent}: an unfinished build with other options is in it ({name} was {before}, is {value}); "
+                f"{folder.parent}: it holds an unfinished build with other options ({name} was {before}, is {value}); "
                 "repeat its command, or add --overwrite"
             )
     digest = hashlib.sha256()
-    for file in plan.source.files():
+    for file in spec.source.files():
         digest.update(_line(file).encode())
     if digest.hexdigest() != written["listing"]:
         raise DataError(
@@ -185,27 +192,31 @@ def _line(file: SourceFile) -> str:
     return json.dumps([file.subject, file.name, file.path, file.samples]) + "\n"
 
 
-def _flat(options: dict, prefix: str = "") -> dict:
+def _flatten(options: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested options by dotted names."""
     flat = {}
     for name, value in options.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat
 
 
-def _splits(plan: Plan, subjects: list[str], subject_of_N: np.ndarray, keys_N: np.ndarray) -> Int8[np.ndarray, " N"]:
+def _splits(
+    spec: BuildSpec, subjects: list[str], subject_of_N: Int32[np.ndarray, " N"], keys_N: UInt64[np.ndarray, " N"]
+) -> Int8[np.ndarray, " N"]:
     if not len(keys_N):
-        raise DataError("no recording is left to build from")
-    if plan.splits.by == "recording":
-        return assign(keys_N, plan.splits.validation, plan.splits.test, "recordings", of=len(keys_N))
-    split_of = assign_subjects(subjects, plan.splits)
+        raise DataError("there is no recording to build from")
+    if spec.splits.by == "recording":
+        return assign(keys_N, spec.splits.validation, spec.splits.test, "recordings", of=len(keys_N))
+    split_of = assign_subjects(subjects, spec.splits)
     return np.array([split_of[subject] for subject in subjects], np.int8)[subject_of_N]
 
 
-def _shards(plan: Plan, splits_N: np.ndarray, samples_N: np.ndarray) -> np.ndarray:
-    """The number of the shard of every file: whole files in order, cut where the size aimed at is passed."""
-    bytes_N = 1 + samples_N // plan.records.shift_samples * (2 * plan.records.frames * plan.features)
-    target = min(plan.shard_bytes, -(-int(bytes_N.sum()) // LEAST_SHARDS))
+def _shards(
+    spec: BuildSpec, splits_N: Int8[np.ndarray, " N"], samples_N: Int64[np.ndarray, " N"]
+) -> Int32[np.ndarray, " N"]:
+    """The number of the shard of every file: whole files in order, cut where the target size is passed."""
+    bytes_N = 1 + samples_N // spec.records.shift_samples * (2 * spec.records.frames * spec.features)
+    target = min(spec.shard_bytes, -(-int(bytes_N.sum()) // MIN_SHARDS))
     shards_N = np.zeros(len(splits_N), np.int32)
     first = 0
     for split in range(len(SPLITS)):
@@ -218,12 +229,14 @@ def _shards(plan: Plan, splits_N: np.ndarray, samples_N: np.ndarray) -> np.ndarr
     return shards_N
 
 
-def _write_lists(listing: Path, folder: Path, splits_N: np.ndarray, shards_N: np.ndarray) -> list[Shard]:
+def _write_file_lists(
+    listing: Path, folder: Path, splits_N: Int8[np.ndarray, " N"], shards_N: Int32[np.ndarray, " N"]
+) -> list[Shard]:
     shards = []
     for split, name in enumerate(SPLITS):
         with open(listing) as lines:
-            chosen = (pair for pair in zip(lines, splits_N, shards_N, strict=True) if pair[1] == split)
-            for number, group in groupby(chosen, key=lambda triple: int(triple[2])):
+            chosen = (each for each in zip(lines, splits_N, shards_N, strict=True) if each[1] == split)
+            for number, group in groupby(chosen, key=lambda each: int(each[2])):
                 with open(folder / f"{number:05d}.files", "w") as out:
                     count = sum(bool(out.write(line)) for line, _, _ in group)
                 shards.append(Shard(number, name, count))

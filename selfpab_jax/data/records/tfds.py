@@ -10,42 +10,42 @@ from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
 from selfpab_jax.data.records.format import record_features
 from selfpab_jax.data.records.shards import merge_results, shard_path
-from selfpab_jax.data.records.spec import Plan, Shard, read_shards
+from selfpab_jax.data.records.spec import BuildSpec, Shard, read_shards
 
-BuildShards = Callable[[Plan, Path, list[Shard]], None]
-"""Builds the shards that are not finished: processes of this machine, or a Beam pipeline."""
+BuildShards = Callable[[BuildSpec, Path, list[Shard]], None]
+"""Builds the shards that are not finished: worker processes of this machine, or a Beam pipeline."""
 
 
 class Spectrograms(FileReaderBuilder):
-    """One record a window; the shards are built by a runner of the caller's and then put together.
+    """One record per window; the caller's function builds the shards, and their results are merged here.
 
     Attributes:
-        plan: what is built.
+        spec: what is built.
         staging: folder with the plan's files and the shards that are finished; it outlives a killed build.
-        build_shards: the runner.
+        build_shards: builds the missing shards.
     """
 
     VERSION = tfds.core.Version("1.0.0")
 
-    def __init__(self, *, data_dir: str, plan: Plan, staging: Path, build_shards: BuildShards) -> None:
-        self.plan, self.staging, self.build_shards = plan, staging, build_shards
+    def __init__(self, *, data_dir: str, spec: BuildSpec, staging: Path, build_shards: BuildShards) -> None:
+        self.spec, self.staging, self.build_shards = spec, staging, build_shards
         super().__init__(data_dir=data_dir, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
-            description=f"Spectrograms of {', '.join(self.plan.source.channels)}, one window a record.",
-            features=record_features(self.plan.records.frames, self.plan.features, self.plan.has_labels),
+            description=f"Spectrograms of {', '.join(self.spec.source.channels)}, one window per record.",
+            features=record_features(self.spec.records.frames, self.spec.features, self.spec.has_labels),
             disable_shuffling=True,
         )
 
     def _download_and_prepare(self, dl_manager: object, download_config: object = None) -> None:
         del dl_manager, download_config
         shards = read_shards(self.staging)
-        self.build_shards(self.plan, self.staging, shards)
+        self.build_shards(self.spec, self.staging, shards)
         folder = Path(self.data_dir)
         splits = []
-        for name, files in merge_results(self.plan, self.staging, shards, folder).items():
+        for name, files in merge_results(self.spec, self.staging, shards, folder).items():
             for shard, file in files:
                 _link(shard_path(self.staging, shard), folder / file.file)
             splits.append(

@@ -1,7 +1,7 @@
-"""Recordings and the sources that they come from."""
+"""Recordings, the sources that they come from, and the windows cut from them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
@@ -12,25 +12,27 @@ from jaxtyping import Float32, Int32
 from selfpab_jax.errors import DataError
 from selfpab_jax.signal.resample import resample, resample_labels
 
-# One continuous stretch of one subject's acceleration, and the windows cut from it.
-
 UNKNOWN_START = -1
 EPOCH = datetime(1970, 1, 1)
 
 
+class UnusableError(Exception):
+    """A file, or a part of it, cannot be used; the message is the reason, as `<kind>: <details>`."""
+
+
 @dataclass(frozen=True)
 class Recording:
-    """Samples in g without a gap, and where they come from.
+    """One subject's acceleration without a gap.
 
     Attributes:
-        subject: whose.
-        name: file, and segment or stretch in it.
-        start: time of the first sample as the recorder's clock showed it (no time zone), or None.
+        subject: name of the subject.
+        name: name of the file, and of the segment in it.
+        start: time of the first sample on the recorder's clock (no time zone), or None.
         rate_hz: sampling rate.
         signal_NxC: acceleration in g.
-        labels_N: an integer label a sample (-1 where there is none), or None.
-        notes: what a person should know of the file it comes from (labels that no class has, ...), a line each; on
-            the first recording of a file only.
+        labels_N: an integer label per sample (-1 where there is none), or None.
+        notes: remarks on the file that a user should read (e.g. labels without a class), one line each; on the first
+            recording of a file only.
     """
 
     subject: str
@@ -44,56 +46,16 @@ class Recording:
 
 @dataclass(frozen=True)
 class Window:
-    """A piece of a recording: start is that of its first sample."""
+    """A window of a recording; `start` is the time of its first sample."""
 
     start: datetime | None
     signal_NxC: Float32[np.ndarray, "N C"]
     labels_N: Int32[np.ndarray, " N"] | None
 
 
-def at_rate(recording: Recording, rate_hz: float) -> Recording:
-    """The recording at another sampling rate; labels follow the nearest sample."""
-    if recording.rate_hz == rate_hz:
-        return recording
-    labels_N = recording.labels_N
-    return Recording(
-        subject=recording.subject,
-        name=recording.name,
-        start=recording.start,
-        rate_hz=rate_hz,
-        signal_NxC=resample(recording.signal_NxC, recording.rate_hz, rate_hz),
-        labels_N=None if labels_N is None else resample_labels(labels_N, recording.rate_hz, rate_hz),
-        notes=recording.notes,
-    )
-
-
-def windows(recording: Recording, window_samples: int, shift_samples: int) -> Iterator[Window]:
-    """Whole windows in order, each shifted by so many samples; a rest shorter than a window is left out."""
-    for first in range(0, len(recording.signal_NxC) - window_samples + 1, shift_samples):
-        piece = slice(first, first + window_samples)
-        start = recording.start
-        yield Window(
-            start=None if start is None else start + timedelta(seconds=first / recording.rate_hz),
-            signal_NxC=recording.signal_NxC[piece],
-            labels_N=None if recording.labels_N is None else recording.labels_N[piece],
-        )
-
-
-def milliseconds(start: datetime | None) -> int:
-    """Milliseconds since 1970 on the recorder's clock, -1 where unknown."""
-    return UNKNOWN_START if start is None else round((start - EPOCH) / timedelta(milliseconds=1))
-
-
-# What a source of recordings is: a list of files, and a reader of one file.
-
-
-class UnusableError(Exception):
-    """This file cannot be used; the reason says why, for `rejected.jsonl`."""
-
-
 @dataclass(frozen=True)
 class SourceFile:
-    """A file of one subject; samples is an estimate that only balances the shards."""
+    """A file of one subject; `samples` is an estimate that only balances the shards."""
 
     subject: str
     name: str
@@ -102,23 +64,23 @@ class SourceFile:
 
 
 class Source(Protocol):
-    """A frozen, picklable dataclass; a new kind of source is one file with such a class."""
+    """Where recordings come from: a frozen, picklable dataclass."""
 
     @property
     def name(self) -> str:
-        """As records carry it."""
+        """The source's name in the records."""
         ...
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """Names of the columns of the signals, in order, `<sensor>_<axis>`."""
+        """Names of the signal's columns, in order, as `<sensor>_<axis>`."""
         ...
 
     def files(self) -> Iterator[SourceFile]:
-        """All files in a fixed order (by subject, then name), without opening more than headers.
+        """All files in a fixed order (by subject, then name); at most their headers are read.
 
         Raises:
-            DataError: no such folder, or nothing in it.
+            DataError: the folder is missing or holds no recordings.
         """
         ...
 
@@ -126,16 +88,52 @@ class Source(Protocol):
         """The continuous recordings of a file, in g.
 
         Raises:
-            UnusableError: the file is not what it should be.
+            UnusableError: the file cannot be used.
         """
         ...
+
+
+def resample_recording(recording: Recording, rate_hz: float) -> Recording:
+    """The recording at another sampling rate; labels follow the nearest sample."""
+    if recording.rate_hz == rate_hz:
+        return recording
+    labels_N = recording.labels_N
+    return replace(
+        recording,
+        rate_hz=rate_hz,
+        signal_NxC=resample(recording.signal_NxC, recording.rate_hz, rate_hz),
+        labels_N=None if labels_N is None else resample_labels(labels_N, recording.rate_hz, rate_hz),
+    )
+
+
+def windows(recording: Recording, window_samples: int, shift_samples: int) -> Iterator[Window]:
+    """Whole windows in order; samples at the end that do not fill a window are left out.
+
+    Args:
+        recording: any recording.
+        window_samples: length of a window.
+        shift_samples: from the start of one window to the start of the next.
+    """
+    for first in range(0, len(recording.signal_NxC) - window_samples + 1, shift_samples):
+        inside = slice(first, first + window_samples)
+        start = recording.start
+        yield Window(
+            start=None if start is None else start + timedelta(seconds=first / recording.rate_hz),
+            signal_NxC=recording.signal_NxC[inside],
+            labels_N=None if recording.labels_N is None else recording.labels_N[inside],
+        )
+
+
+def milliseconds(start: datetime | None) -> int:
+    """Milliseconds since 1970 on the recorder's clock, -1 where unknown."""
+    return UNKNOWN_START if start is None else round((start - EPOCH) / timedelta(milliseconds=1))
 
 
 def existing_folders(paths: tuple[str, ...]) -> list[Path]:
     """The paths as folders.
 
     Raises:
-        DataError: one is no folder.
+        DataError: there is none, or one is not a folder.
     """
     if not paths:
         raise DataError("no folder of recordings was given")
@@ -146,5 +144,5 @@ def existing_folders(paths: tuple[str, ...]) -> list[Path]:
 
 
 def sensors_of(channels: tuple[str, ...]) -> tuple[str, ...]:
-    """The sensors' names in order: `('back_x', 'back_y', ...)` -> `('back', ...)`."""
+    """Names of the sensors, in order: `('back_x', 'back_y', ...)` gives `('back', ...)`."""
     return tuple(dict.fromkeys(channel.rpartition("_")[0] or channel for channel in channels))

@@ -1,4 +1,4 @@
-"""Continuous segments of recordings: breaks in time, and short runs of missing samples."""
+"""Continuous segments of recordings: where time breaks, and short runs of missing samples."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,28 +10,46 @@ from jaxtyping import Bool, Float64, Int, Int64
 
 from selfpab_jax.data.sources.base import Recording, UnusableError
 
-# Where recordings break into continuous stretches, which windows never cross.
+Segment = tuple[int, int]
+"""First row, and one past the last."""
 
 RATE_TOLERANCE = 0.05
-CHUNKS = 20
-LEAST_ROWS = 50
-ROUNDING_MS = 2
+RATE_CHUNKS = 20
+ROWS_PER_CHUNK = 50
+"""The rate is measured as a median over so many chunks, each of at least so many rows."""
+
+BRIDGED_SECONDS = 0.2
+"""Longest gap that a straight line fills: a lost radio packet or two, a fifth of a published frame."""
+LARGEST_G = 1e6
+"""Larger values are treated as missing: no unit of acceleration has them, and their squares would overflow float32."""
+
+
+def runs(true_N: Bool[np.ndarray, " N"]) -> tuple[Int64[np.ndarray, " R"], Int64[np.ndarray, " R"]]:
+    """First index, and one past the last, of every run of True, in order."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], true_N, [False]]).astype(np.int8)))
+    return edges[::2], edges[1::2]
 
 
 def continuous_segments(
     rows: int,
     times_N: Float64[np.ndarray, " N"] | None,
-    segments_N: Int[np.ndarray, " N"] | None,
+    codes_N: Int[np.ndarray, " N"] | None,
     gap_limit: float,
-) -> list[tuple[int, int]]:
-    """(first, last + 1) of every run of rows without a change of segment or a step in time above gap_limit seconds.
+) -> list[Segment]:
+    """Segments without a change of code or a large step in time; windows never cross their edges.
+
+    Args:
+        rows: number of rows.
+        times_N: seconds of each row, where known.
+        codes_N: a number per row that changes where a new segment begins, if the recording has such marks.
+        gap_limit: seconds; a longer step in time ends a segment.
 
     Raises:
-        UnusableError: time runs backwards within a segment (between segments it may: they need not be in order).
+        UnusableError: time runs backwards within a segment (segments themselves may be in any order).
     """
     breaks_n = np.zeros(max(rows - 1, 0), bool)
-    if segments_N is not None:
-        breaks_n |= np.diff(segments_N) != 0
+    if codes_N is not None:
+        breaks_n |= np.diff(codes_N) != 0
     if times_N is not None:
         steps_n = np.diff(times_N)
         backwards_n = (steps_n < 0) & ~breaks_n
@@ -44,107 +62,91 @@ def continuous_segments(
     return list(pairwise(edges))
 
 
-def check_rate(times_N: Float64[np.ndarray, " N"], pieces: list[tuple[int, int]], rate_hz: float) -> None:
-    """Compares the rows a second of the longest stretch, if it has a thousand rows, with the rate that was given.
+def check_rate(
+    times_N: Float64[np.ndarray, " N"], segments: list[Segment], rate_hz: float, *, option: str | None = None
+) -> None:
+    """Compare the declared sampling rate with the timestamps of the longest segment, if it has a thousand rows.
+
+    Args:
+        times_N: seconds of each row.
+        segments: continuous segments of the rows.
+        rate_hz: declared rate.
+        option: where the user set the rate, for the message.
 
     Raises:
         UnusableError: they differ by more than 5%.
     """
-    first, last = max(pieces, key=lambda piece: piece[1] - piece[0])
-    marks = np.linspace(first, last - 1, CHUNKS + 1).astype(int)
+    first, last = max(segments, key=lambda segment: segment[1] - segment[0])
+    marks = np.linspace(first, last - 1, RATE_CHUNKS + 1).astype(int)
     spans = np.diff(times_N[marks])
-    if last - first < CHUNKS * LEAST_ROWS or not (spans > 0).all():
+    if last - first < RATE_CHUNKS * ROWS_PER_CHUNK or not (spans > 0).all():
         return
-    # The median of many parts: a gap that was let pass, or a clock in whole seconds, disturbs few of them.
+    # A median over chunks: a gap below the limit, or a clock in whole seconds, affects few of them.
     measured = float(np.median(np.diff(marks) / spans))
     if abs(measured / rate_hz - 1) > RATE_TOLERANCE:
-        raise UnusableError(f"wrong rate: the timestamps say {measured:.4g} Hz, not {rate_hz:g} Hz (--rate)")
-
-
-def first_windows(
-    subject: np.ndarray, recording: np.ndarray, start_ms: Int64[np.ndarray, " R"], shift_seconds: float
-) -> Bool[np.ndarray, " R"]:
-    """Which windows, listed as they were built, are the first of a stretch: others add only their shift to the hours.
-
-    Stretches of one file have different names. Two files of one name (in two folders, or CSV beside Parquet) are told
-    apart by time, where it is known.
-    """
-    follows = (subject[1:] == subject[:-1]) & (recording[1:] == recording[:-1])
-    late_ms = np.abs(np.diff(start_ms) - 1000 * shift_seconds)
-    follows &= ((start_ms[1:] < 0) & (start_ms[:-1] < 0)) | (late_ms <= ROUNDING_MS)
-    return np.concatenate([np.ones(min(len(subject), 1), bool), ~follows])
-
-
-# Samples that are not numbers: short gaps are bridged, longer ones end a recording.
-
-BRIDGED_SECONDS = 0.2
-"""Longest gap that a straight line fills: a lost radio packet or two, a fifth of a published frame."""
-LARGEST_G = 1e6
-"""Beyond it is no acceleration, whatever the unit, and squares of it would leave float32: as if it were NaN."""
+        hint = f" ({option})" if option else ""
+        raise UnusableError(f"wrong rate: the timestamps show {measured:.4g} Hz, not {rate_hz:g} Hz{hint}")
 
 
 def bridge_gaps(recording: Recording, channels: tuple[str, ...], note: Callable[[str, str], None]) -> list[Recording]:
-    """The recording without NaN and absurd numbers: itself, or its stretches between gaps longer than BRIDGED_SECONDS.
+    """The recording without NaN and absurd numbers: short gaps are interpolated, longer ones split it.
 
-    The original drops such rows and joins what is left, which makes steps in time; here time is kept.
+    The original drops such rows and joins the rest, which makes steps in time; here time is kept.
 
     Args:
-        recording: any; its labels go along.
-        channels: a name per column.
-        note: told (subject and name, what was found), where something was.
+        recording: any recording; its labels are cut along.
+        channels: a name per column, for the note.
+        note: called with the recording's name and what was found, if anything was.
+
+    Returns:
+        The recording itself, or its segments between gaps longer than `BRIDGED_SECONDS`.
     """
-    there_NxC = np.abs(recording.signal_NxC) <= LARGEST_G
-    if there_NxC.all():
+    usable_NxC = np.abs(recording.signal_NxC) <= LARGEST_G
+    if usable_NxC.all():
         return [recording]
-    bad_N = np.asarray(~there_NxC.all(axis=1))
+    bad_N = np.asarray(~usable_NxC.all(axis=1))
     what, rate = f"{recording.subject}, {recording.name}", recording.rate_hz
     if bad_N.all():
-        seen_C = np.asarray(there_NxC.any(axis=0))
+        seen_C = np.asarray(usable_NxC.any(axis=0))
         never = ", ".join(channel for channel, seen in zip(channels, seen_C, strict=True) if not seen)
         missing = f" ({never} never has: is a sensor missing?)" if never else ""
         note(what, f"no row has numbers in all channels{missing}")
         return []
     absurd = np.isfinite(recording.signal_NxC[bad_N]).all(axis=1).any()
     kind = f"NaN or more than {LARGEST_G:.0e} g" if absurd else "NaN"
-    first_g, last_g = _runs(bad_N)
+    first_g, last_g = runs(bad_N)
     at_edge_g = (first_g == 0) | (last_g == len(bad_N))
     long_g = ((last_g - first_g) > BRIDGED_SECONDS * rate) | at_edge_g
     filled = int((last_g - first_g)[~long_g].sum())
     note(
         what,
-        f"{kind} in {int(bad_N.sum())} of {len(bad_N)} rows: {filled} bridged in gaps up to {BRIDGED_SECONDS:g} s, "
-        f"{int(bad_N.sum()) - filled} left out",
+        f"{kind} in {int(bad_N.sum())} of {len(bad_N)} rows: {filled} bridged in gaps up to "
+        f"{BRIDGED_SECONDS:g} s, {int(bad_N.sum()) - filled} left out",
     )
     signal_NxC = recording.signal_NxC.copy()
     if filled:
-        _fill(signal_NxC, bad_N, first_g, last_g)
+        _interpolate(signal_NxC, bad_N)
     removed_N = np.zeros(len(bad_N), bool)
     for first, last in zip(first_g[long_g], last_g[long_g], strict=True):
         removed_N[first:last] = True
-    pieces = []
-    for first, last in zip(*_runs(~removed_N), strict=True):
-        start = recording.start
-        pieces.append(
-            replace(
-                recording,
-                name=f"{recording.name}+{first}" if first else recording.name,
-                start=None if start is None else start + timedelta(seconds=int(first) / rate),
-                signal_NxC=signal_NxC[first:last],
-                labels_N=None if recording.labels_N is None else recording.labels_N[first:last],
-            )
-        )
-    return pieces
+    kept = replace(recording, signal_NxC=signal_NxC)
+    return [cut(kept, int(first), int(last)) for first, last in zip(*runs(~removed_N), strict=True)]
 
 
-def _runs(true_N: Bool[np.ndarray, " N"]) -> tuple[np.ndarray, np.ndarray]:
-    """First and one past the last of every run of True."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], true_N, [False]]).astype(np.int8)))
-    return edges[::2], edges[1::2]
+def cut(recording: Recording, first: int, last: int) -> Recording:
+    """The samples first to last - 1 as a recording of their own, with `+<first>` added to its name."""
+    start, labels_N = recording.start, recording.labels_N
+    return replace(
+        recording,
+        name=f"{recording.name}+{first}" if first else recording.name,
+        start=None if start is None else start + timedelta(seconds=first / recording.rate_hz),
+        signal_NxC=recording.signal_NxC[first:last],
+        labels_N=None if labels_N is None else labels_N[first:last],
+    )
 
 
-def _fill(signal_NxC: np.ndarray, bad_N: np.ndarray, first_g: np.ndarray, last_g: np.ndarray) -> None:
-    """Straight lines over the gaps' rows, in place; gaps at the ends get the nearest sample (they are cut away)."""
-    rows = np.concatenate([np.arange(first, last) for first, last in zip(first_g, last_g, strict=True)])
-    good = np.flatnonzero(~bad_N)
+def _interpolate(signal_NxC: np.ndarray, bad_N: np.ndarray) -> None:
+    """Straight lines over the bad rows, in place; at the ends the nearest sample (those rows are cut away later)."""
+    bad, good = np.flatnonzero(bad_N), np.flatnonzero(~bad_N)
     for column_N in signal_NxC.T:
-        column_N[rows] = np.interp(rows, good, column_N[good])
+        column_N[bad] = np.interp(bad, good, column_N[good])

@@ -1,6 +1,6 @@
-"""A synthetic cohort in the HUNT4 layout, for trying things out: plausible, and nobody's data.
+"""A synthetic cohort in the HUNT4 layout, for trials: plausible, and free of real subjects' data.
 
-Every person has a cadence, a build and habits; every 5-minute file is a chain of bouts of lying, sitting, standing,
+Every subject has a cadence, a build and habits; every 5-minute file is a chain of bouts of lying, sitting, standing,
 walking, running and cycling that fits the hour of the day. Gravity follows the posture on the axes of HUNT4 (back: x
 down, y left, z forward; thigh: x down, y right, z backward; upright, both x read about -1 g, seated the thigh's z
 does), gait adds harmonics of one step clock to both sensors, and everything carries an AX3's noise.
@@ -19,7 +19,7 @@ SAMPLES = 15000
 NOISE_G = 0.003
 RAMP_SECONDS = 1.5
 FIRST_HOUR = 7
-"""The first recording of each person; the others follow every hour."""
+"""Hour of each subject's first recording; the others follow every hour."""
 
 # Gravity in g: back x, y, z and thigh x, y, z.
 POSTURES = {
@@ -29,7 +29,7 @@ POSTURES = {
     "upright": (-0.99, 0.02, 0.1, -0.99, 0.02, -0.08),
     "cycling": (-0.87, 0.02, 0.48, -0.62, 0.03, -0.76),
 }
-# Movement: strength in g per channel, step frequency relative to the person's walking cadence, harmonics' decay.
+# Movement: strength in g per channel, step frequency relative to the subject's walking cadence, harmonics' decay.
 GAITS = {
     "walking": ((0.28, 0.12, 0.16, 0.34, 0.16, 0.30), 1.0, 0.55),
     "running": ((0.95, 0.30, 0.45, 1.05, 0.35, 0.70), 1.45, 0.60),
@@ -43,8 +43,8 @@ HARMONICS = 5
 
 
 @dataclass(frozen=True)
-class Person:
-    """Traits that stay with a person: steps a second, strength of movement, tilt of the sensors, how active."""
+class SubjectTraits:
+    """What stays with a subject: steps per second, strength of movement, tilt of the sensors, habits, gait phases."""
 
     cadence_hz: float
     strength: float
@@ -54,10 +54,16 @@ class Person:
 
 
 def write_cohort(folder: Path, subjects: int, hours: int, seed: int) -> int:
-    """Writes `<folder>/S001/2024-03-04_07.npz` and so on: one 5-minute file an hour, for `hours` hours of every person.
+    """Write `<folder>/S001/2024-03-04_07.npz` and so on: one 5-minute file per hour.
+
+    Args:
+        folder: where to write.
+        subjects: number of subjects.
+        hours: number of files of each subject.
+        seed: seed of everything random.
 
     Returns:
-        Files written. Each holds 5 minutes, so that 12 of them are an hour of recording.
+        Number of files written. Each holds 5 minutes, so that 12 of them are an hour of recording.
     """
     files = 0
     for number in range(subjects):
@@ -70,17 +76,23 @@ def write_cohort(folder: Path, subjects: int, hours: int, seed: int) -> int:
 
 
 def recordings(number: int, hours: int, seed: int) -> Iterator[tuple[datetime, Float32[np.ndarray, "N C"]]]:
-    """Start and signal of each of a person's files; the same for the same number and seed."""
-    person = make_person(np.random.default_rng([seed, number]))
+    """Start and signal of each file of a subject; the same for the same number and seed.
+
+    Args:
+        number: number of the subject, from 0.
+        hours: number of files.
+        seed: seed of the cohort.
+    """
+    traits = draw_traits(np.random.default_rng([seed, number]))
     first = datetime(2024, 3, 4, FIRST_HOUR) + timedelta(days=7 * (number % 20))
     for hour in range(hours):
         start = first + timedelta(hours=hour)
-        yield start, make_signal(person, start.hour, np.random.default_rng([seed, number, hour]))
+        yield start, make_signal(traits, start.hour, np.random.default_rng([seed, number, hour]))
 
 
-def make_person(rng: np.random.Generator) -> Person:
-    """Draws a person."""
-    return Person(
+def draw_traits(rng: np.random.Generator) -> SubjectTraits:
+    """Draw the traits of a subject."""
+    return SubjectTraits(
         cadence_hz=rng.normal(1.85, 0.12),
         strength=float(np.exp(rng.normal(0.0, 0.15))),
         tilt_6=rng.normal(0.0, 0.06, 6),
@@ -89,18 +101,18 @@ def make_person(rng: np.random.Generator) -> Person:
     )
 
 
-def make_signal(person: Person, hour: int, rng: np.random.Generator) -> Float32[np.ndarray, "N C"]:
+def make_signal(traits: SubjectTraits, hour: int, rng: np.random.Generator) -> Float32[np.ndarray, "N C"]:
     """Five minutes that begin in this hour of the day, in g: back x, y, z and thigh x, y, z."""
-    bouts = list(draw_bouts(person, hour, rng))
-    gravity_NxC = _ramped(np.concatenate([np.tile(_posture(person, kind, rng), (n, 1)) for kind, n in bouts]))
-    movement_NxC = np.concatenate([_movement(person, kind, n, rng) for kind, n in bouts])
+    bouts = list(draw_bouts(traits, hour, rng))
+    gravity_NxC = _ramped(np.concatenate([np.tile(_posture(traits, kind, rng), (n, 1)) for kind, n in bouts]))
+    movement_NxC = np.concatenate([_movement(traits, kind, n, rng) for kind, n in bouts])
     noise_NxC = rng.normal(0.0, NOISE_G, (SAMPLES, 6))
     return np.clip(gravity_NxC + movement_NxC + noise_NxC, -8, 8).astype(np.float32)
 
 
-def draw_bouts(person: Person, hour: int, rng: np.random.Generator) -> Iterator[tuple[str, int]]:
+def draw_bouts(traits: SubjectTraits, hour: int, rng: np.random.Generator) -> Iterator[tuple[str, int]]:
     """(activity, samples) until the five minutes are full."""
-    shares = (NIGHT if hour >= 23 or hour < 6 else DAY) * person.habits
+    shares = (NIGHT if hour >= 23 or hour < 6 else DAY) * traits.habits
     shares = shares / shares.sum()
     left = SAMPLES
     while left > 0:
@@ -110,9 +122,9 @@ def draw_bouts(person: Person, hour: int, rng: np.random.Generator) -> Iterator[
         left -= length
 
 
-def _posture(person: Person, kind: str, rng: np.random.Generator) -> Float[np.ndarray, " C"]:
+def _posture(traits: SubjectTraits, kind: str, rng: np.random.Generator) -> Float[np.ndarray, " C"]:
     name = kind if kind in POSTURES else "upright"
-    tilted_2x3 = (np.array(POSTURES[name]) + person.tilt_6 + rng.normal(0, 0.03, 6)).reshape(2, 3)
+    tilted_2x3 = (np.array(POSTURES[name]) + traits.tilt_6 + rng.normal(0, 0.03, 6)).reshape(2, 3)
     return (tilted_2x3 / np.linalg.norm(tilted_2x3, axis=1, keepdims=True)).reshape(6)
 
 
@@ -124,21 +136,21 @@ def _ramped(gravity_NxC: Float[np.ndarray, "N C"]) -> Float[np.ndarray, "N C"]:
     return (total[width:] - total[:-width]) / width
 
 
-def _movement(person: Person, kind: str, samples: int, rng: np.random.Generator) -> Float[np.ndarray, "N C"]:
+def _movement(traits: SubjectTraits, kind: str, samples: int, rng: np.random.Generator) -> Float[np.ndarray, "N C"]:
     if kind not in GAITS:
         return _fidget(kind, samples, rng)
     strengths, relative, decay = GAITS[kind]
-    steps_hz = person.cadence_hz * relative * (1 + 0.03 * rng.normal())
+    steps_hz = traits.cadence_hz * relative * (1 + 0.03 * rng.normal())
     # The step clock wanders slowly, so that spectral lines have a width.
     wander_N = np.cumsum(rng.normal(0, 0.02, samples)) / np.sqrt(RATE_HZ)
     clock_N = 2 * np.pi * steps_hz * np.arange(samples) / RATE_HZ + wander_N
-    level = person.strength * np.exp(rng.normal(0, 0.1))
+    level = traits.strength * np.exp(rng.normal(0, 0.1))
     amplitude_K = decay ** np.arange(HARMONICS)
     movement_NxC = np.empty((samples, 6))
     for c, strength in enumerate(strengths):
-        # Sideways sway has one period a stride (two steps), the other axes one a step.
+        # Sideways sway has one period per stride (two steps), the other axes one per step.
         multiples_K = (np.arange(HARMONICS) + 1) * (0.5 if c % 3 == 1 else 1.0)
-        waves_KxN = np.sin(multiples_K[:, None] * clock_N + person.phases_CxK[c][:, None])
+        waves_KxN = np.sin(multiples_K[:, None] * clock_N + traits.phases_CxK[c][:, None])
         movement_NxC[:, c] = level * strength * (amplitude_K @ waves_KxN)
     return movement_NxC * (1 + 0.1 * rng.normal(size=(samples, 1)))
 

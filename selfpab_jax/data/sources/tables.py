@@ -1,150 +1,51 @@
-"""CSV and Parquet tables of recordings."""
+"""Tables of recordings: one description of how a table is read, for every reader of user tables.
+
+`TableFormat` says which columns to take and how to decode them. `records build` reads whole files with it (`Tables`),
+`embed` reads them in blocks (`streaming`), and so do the labeled data sets (`data.har.subject_tables`).
+"""
 
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
+from jaxtyping import Float32, Float64, Int
 
-from selfpab_jax.data.sources.base import EPOCH, Recording, SourceFile, UnusableError, existing_folders
+from selfpab_jax.data.sources.base import Recording, SourceFile, UnusableError, existing_folders
 from selfpab_jax.data.sources.checks import check_signal
-from selfpab_jax.data.sources.segments import check_rate, continuous_segments
-from selfpab_jax.errors import DataError
+from selfpab_jax.data.sources.segments import Segment, check_rate, continuous_segments
+from selfpab_jax.data.sources.table_columns import (
+    BLOCK_ROWS,
+    ENDINGS,
+    TimestampUnit,
+    estimated_rows,
+    labels,
+    numbers,
+    read_blocks,
+    read_table,
+    seconds,
+    segment_codes,
+    to_datetime,
+)
+from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.signal.resample import Unit, to_g
 
-# Columns of a CSV or Parquet table as arrays.
-
-TimestampUnit = Literal["text", "s", "ms", "us", "ns"]
-YEAR_1, YEAR_3000 = -62_135_596_800, 32_503_680_000
-"""Seconds since 1970 that are believed; milliseconds taken for seconds lie far beyond."""
-YEAR_1980 = 315_532_800
-"""Seconds since 1970; clocks that show less count from their own start."""
-
-
-def read_table(path: Path, columns: list[str]) -> pa.Table:
-    """These columns of a table.
-
-    Raises:
-        UnusableError: unreadable, or a column is missing.
-    """
-    kind = "Parquet" if path.suffix == ".parquet" else "CSV"
-    try:
-        if kind == "Parquet":
-            present = pyarrow.parquet.read_schema(path).names
-        else:
-            with pyarrow.csv.open_csv(path, read_options=pyarrow.csv.ReadOptions(use_threads=False)) as reader:
-                present = reader.schema.names
-        missing = [column for column in columns if column not in present]
-        if missing:
-            raise UnusableError(f"unknown column: {', '.join(missing)}; the table has {', '.join(present)}")
-        if kind == "Parquet":
-            return pyarrow.parquet.read_table(path, columns=columns, use_threads=False)
-        return pyarrow.csv.read_csv(
-            path,
-            read_options=pyarrow.csv.ReadOptions(use_threads=False),
-            convert_options=pyarrow.csv.ConvertOptions(include_columns=columns),
-        )
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise UnusableError(f"unreadable {kind}: {str(error).splitlines()[0]}") from None
-
-
-def numbers(table: pa.Table, column: str) -> np.ndarray:
-    """A numeric column as float32, missing values as NaN.
-
-    Raises:
-        UnusableError: it holds something else.
-    """
-    array = table.column(column)
-    if pa.types.is_null(array.type):  # a column of a CSV file without a single value
-        return np.full(len(array), np.nan, np.float32)
-    if not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type) or pa.types.is_decimal(array.type)):
-        raise UnusableError(f"wrong type: column {column} holds {array.type}, not numbers")
-    with np.errstate(over="ignore"):
-        return array.cast(pa.float64(), safe=False).to_numpy().astype(np.float32)
-
-
-def labels(table: pa.Table, column: str) -> np.ndarray:
-    """A column of whole numbers as int32, missing values as -1.
-
-    Raises:
-        UnusableError: it holds something else.
-    """
-    array = numbers(table, column)
-    array = np.where(np.isnan(array), -1, array)
-    if (array != np.round(array)).any():
-        raise UnusableError(f"wrong type: label column {column} must hold whole numbers")
-    return array.astype(np.int32)
-
-
-def segment_codes(table: pa.Table, column: str) -> np.ndarray:
-    """A code per row that changes where the segment does, for a column of any type."""
-    return table.column(column).combine_chunks().dictionary_encode().indices.fill_null(-1).to_numpy()
-
-
-def seconds(table: pa.Table, column: str, unit: TimestampUnit) -> np.ndarray:
-    """Timestamps as float64 seconds since 1970 (exact to the microsecond).
-
-    Raises:
-        UnusableError: missing, neither a time nor a number of the unit given, or not within the years 1 to 2999.
-    """
-    times_N = _seconds(table, column, unit)
-    wrong_N = ~((times_N >= YEAR_1) & (times_N < YEAR_3000))
-    if wrong_N.any():
-        row = int(wrong_N.argmax())
-        raise UnusableError(
-            f"timestamps: row {row} of column {column} is no time before the year 3000 ({times_N[row]:.6g} s since "
-            f"1970 with --timestamp_unit {unit})"
-        )
-    return times_N
-
-
-def _seconds(table: pa.Table, column: str, unit: TimestampUnit) -> np.ndarray:
-    array = table.column(column)
-    if array.null_count:
-        raise UnusableError(f"timestamps: {array.null_count} of {len(array)} are missing in column {column}")
-    if pa.types.is_integer(array.type) or pa.types.is_floating(array.type):
-        scale = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}.get(unit)
-        if scale is None:
-            raise UnusableError(f"timestamps: column {column} holds numbers; say their unit with --timestamp_unit")
-        return array.cast(pa.float64(), safe=False).to_numpy() / scale
-    try:
-        if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
-            array = array.cast(pa.timestamp("ns"))
-        return array.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).to_numpy() / 1e6
-    except pa.ArrowException:
-        raise UnusableError(f"timestamps: column {column} holds {array.type}, which reads as no date and time") from None
-
-
-def to_datetime(time: float, unit: TimestampUnit) -> datetime | None:
-    """The date and time of seconds since 1970; None for numbers that count from elsewhere (before 1980)."""
-    if unit != "text" and time < YEAR_1980:
-        return None
-    return EPOCH + np.timedelta64(round(time * 1e3), "ms").astype(object)
-
-
-# Tables of recordings: CSV or Parquet, one file a subject; HARTH's columns by default.
-
-ENDINGS = (".csv", ".parquet")
-CSV_BYTES_A_ROW = 70
 HARTH_SENSORS = ("back", "thigh")
 
 
 def sensor_columns(sensors: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """(channel, column) of the schema `<sensor>_x, <sensor>_y, <sensor>_z`, as HARTH has it."""
+    """(channel, column) pairs of the columns `<sensor>_x`, `<sensor>_y`, `<sensor>_z`, as HARTH names them."""
     return tuple((f"{sensor}_{axis}", f"{sensor}_{axis}") for sensor in sensors for axis in "xyz")
 
 
 def parse_columns(text: str) -> tuple[tuple[str, str], ...]:
-    """(channel, column) of `hip_x=acc_x,hip_y=acc_y,...`; a name alone is both.
+    """(channel, column) pairs of `hip_x=acc_x,hip_y=acc_y,...`; a name without `=` is both.
 
     Raises:
-        DataError: an empty or repeated name.
+        ConfigError: an empty or repeated name.
     """
     pairs = []
     for item in text.split(","):
@@ -152,29 +53,43 @@ def parse_columns(text: str) -> tuple[tuple[str, str], ...]:
         pairs.append((channel, column or channel))
     channels = [channel for channel, _ in pairs]
     if not all(channels) or len(set(channels)) < len(channels):
-        raise DataError(
+        raise ConfigError(
             f"columns: {text!r} has an empty or repeated name; give e.g. hip_x=acc_x,hip_y=acc_y,hip_z=acc_z"
         )
     return tuple(pairs)
 
 
 @dataclass(frozen=True)
-class Tables:
-    """Folders of CSV or Parquet files.
+class TableRows:
+    """Decoded rows of a table.
 
     Attributes:
-        paths: folders; every *.csv and *.parquet right inside is one subject, named as the file.
-        columns: (channel, column) pairs, in the order of the record's channels.
-        unit: of the acceleration columns.
-        rate_hz: of the rows; checked against the timestamps where there are any.
+        signal_NxC: acceleration in g.
+        times_N: seconds since 1970, or None.
+        segments: continuous segments of the rows.
+    """
+
+    signal_NxC: Float32[np.ndarray, "N C"]
+    times_N: Float64[np.ndarray, " N"] | None
+    segments: list[Segment]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableFormat:
+    """How a table is read.
+
+    Attributes:
+        columns: (channel, column) pairs, in the order of the channels.
+        unit: unit of the acceleration columns.
+        rate_hz: sampling rate; compared with the timestamps where there are any.
         timestamp_column: time of each row, or None. Date and time as text or as a Parquet timestamp, or numbers in
             `timestamp_unit`.
-        segment_column: rows of one value in a row are one continuous recording; None: the whole file is.
-        label_column: integers carried along, or None.
+        timestamp_unit: unit of timestamps that are numbers.
+        segment_column: a continuous recording ends where its value changes; None: the whole file is one.
+        label_column: label of each row, or None.
         gap_limit: seconds; a longer step between timestamps ends a continuous recording.
     """
 
-    paths: tuple[str, ...]
     columns: tuple[tuple[str, str], ...] = sensor_columns(HARTH_SENSORS)
     unit: Unit = "g"
     rate_hz: float = 50.0
@@ -185,65 +100,139 @@ class Tables:
     gap_limit: float = 1.0
 
     @property
-    def name(self) -> str:
-        """As records carry it."""
-        return "recordings"
-
-    @property
     def channels(self) -> tuple[str, ...]:
-        """As the mapping names them."""
+        """Names of the channels."""
         return tuple(channel for channel, _ in self.columns)
 
-    def files(self) -> Iterator[SourceFile]:
-        """Every table, by folder and name; of Parquet only the footer is read."""
-        found = False
-        for root in existing_folders(self.paths):
-            for name in sorted(entry for entry in os.listdir(root) if entry.endswith(ENDINGS)):
-                found = True
-                path = root / name
-                yield SourceFile(path.stem, path.stem, str(path), estimated_rows(path))
-        if not found:
-            raise DataError(f"{', '.join(self.paths)}: no *.csv or *.parquet in it")
+    @property
+    def all_columns(self) -> list[str]:
+        """Every column that is read, once."""
+        others = (self.timestamp_column, self.segment_column, self.label_column)
+        return list(dict.fromkeys([*(column for _, column in self.columns), *(name for name in others if name)]))
 
-    def read(self, file: SourceFile) -> list[Recording]:
-        """The continuous recordings of a table: stretches without a change of segment or a gap in time.
+    @property
+    def text_columns(self) -> frozenset[str]:
+        """Columns whose values are only compared: blocks of a CSV file then agree on their type."""
+        decoded = {column for _, column in self.columns} | {self.timestamp_column, self.label_column}
+        return frozenset({self.segment_column} - decoded - {None})  # pyright: ignore[reportReturnType]
+
+    def load(self, path: Path) -> pa.Table:
+        """All rows of a file.
 
         Raises:
-            UnusableError: unreadable, a column missing or not numeric, timestamps out of order or of another rate, or a
-                signal that cannot be believed.
+            UnusableError: unreadable, or a column is missing.
         """
-        wanted = [column for _, column in self.columns]
-        extra = [name for name in (self.timestamp_column, self.segment_column, self.label_column) if name]
-        table = read_table(Path(file.path), wanted + extra)
+        return read_table(path, self.all_columns, self.text_columns)
+
+    def load_blocks(self, path: Path, rows: int = BLOCK_ROWS) -> Iterator[pa.Table]:
+        """The rows of a file in blocks of about `rows`.
+
+        Raises:
+            UnusableError: unreadable, or a column is missing.
+        """
+        return read_blocks(path, self.all_columns, rows, self.text_columns)
+
+    def values(self, table: pa.Table) -> Float32[np.ndarray, "N C"]:
+        """The acceleration columns in their unit, missing values as NaN.
+
+        Raises:
+            UnusableError: a column does not hold numbers.
+        """
+        return np.stack([numbers(table, column) for _, column in self.columns], axis=1)
+
+    def times(self, table: pa.Table) -> Float64[np.ndarray, " N"] | None:
+        """Seconds since 1970 of each row, or None without a timestamp column.
+
+        Raises:
+            UnusableError: see `seconds`.
+        """
+        if self.timestamp_column is None:
+            return None
+        return seconds(table, self.timestamp_column, self.timestamp_unit)
+
+    def codes(self, table: pa.Table) -> Int[np.ndarray, " N"] | None:
+        """See `segment_codes`; None without a segment column."""
+        return None if self.segment_column is None else segment_codes(table, self.segment_column)
+
+    def start(self, rows: TableRows, row: int) -> datetime | None:
+        """Date and time of a row, where known."""
+        return None if rows.times_N is None else to_datetime(float(rows.times_N[row]), self.timestamp_unit)
+
+    def decode(self, table: pa.Table) -> TableRows:
+        """The rows in g, checked.
+
+        Raises:
+            UnusableError: a column has the wrong type, the signal is not plausible, or the timestamps are out of order
+                or of another rate.
+        """
+        signal_NxC = to_g(self.values(table), self.unit)
+        check_signal(signal_NxC, self.channels, self.rate_hz)
+        times_N = self.times(table)
+        segments = continuous_segments(table.num_rows, times_N, self.codes(table), self.gap_limit)
+        if times_N is not None:
+            check_rate(times_N, segments, self.rate_hz, option="--rate")
+        return TableRows(signal_NxC, times_N, segments)
+
+
+@dataclass(frozen=True)
+class Tables(TableFormat):
+    """Folders of CSV or Parquet files as a source of recordings.
+
+    Attributes:
+        paths: folders; every *.csv and *.parquet right inside is one subject, named as the file.
+    """
+
+    paths: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The source's name in the records."""
+        return "recordings"
+
+    def files(self) -> Iterator[SourceFile]:
+        """Every table, by folder and name; of Parquet only the footer is read.
+
+        Raises:
+            DataError: a folder is missing, or there is no table.
+        """
+        return table_files(self.paths)
+
+    def read(self, file: SourceFile) -> list[Recording]:
+        """The continuous recordings of a table: no change of segment, no gap in time.
+
+        Raises:
+            UnusableError: unreadable, a column missing or of the wrong type, timestamps out of order or of another
+                rate, or an implausible signal.
+        """
+        table = self.load(Path(file.path))
         if not table.num_rows:
             raise UnusableError("too short: the table has no rows")
-        signal_NxC = np.stack([numbers(table, column) for column in wanted], axis=1)
-        signal_NxC = to_g(signal_NxC, self.unit)
-        check_signal(signal_NxC, self.channels, self.rate_hz)
-        times_N = None if self.timestamp_column is None else seconds(table, self.timestamp_column, self.timestamp_unit)
-        segments_N = None if self.segment_column is None else segment_codes(table, self.segment_column)
-        pieces = continuous_segments(table.num_rows, times_N, segments_N, self.gap_limit)
-        if times_N is not None:
-            check_rate(times_N, pieces, self.rate_hz)
+        rows = self.decode(table)
         labels_N = None if self.label_column is None else labels(table, self.label_column)
         return [
             Recording(
                 subject=file.subject,
                 name=f"{file.name}:{first}",
-                start=None if times_N is None else to_datetime(float(times_N[first]), self.timestamp_unit),
+                start=self.start(rows, first),
                 rate_hz=self.rate_hz,
-                signal_NxC=signal_NxC[first:last],
+                signal_NxC=rows.signal_NxC[first:last],
                 labels_N=None if labels_N is None else labels_N[first:last],
             )
-            for first, last in pieces
+            for first, last in rows.segments
         ]
 
 
-def estimated_rows(path: Path) -> int:
-    """Rows by Parquet's footer or a CSV's size; 0 where neither can be read (the reader says why)."""
-    try:
-        if path.suffix == ".parquet":
-            return pyarrow.parquet.read_metadata(path).num_rows
-        return path.stat().st_size // CSV_BYTES_A_ROW
-    except (OSError, pa.ArrowException):
-        return 0
+def table_files(paths: tuple[str, ...]) -> Iterator[SourceFile]:
+    """Every table right inside the folders, by folder and name; of Parquet only the footer is read.
+
+    Raises:
+        DataError: a folder is missing, or there is no table.
+    """
+    found = False
+    for root in existing_folders(paths):
+        for name in sorted(entry for entry in os.listdir(root) if entry.endswith(ENDINGS)):
+            found = True
+            path = root / name
+            yield SourceFile(path.stem, path.stem, str(path), estimated_rows(path))
+    if not found:
+        raise DataError(f"{', '.join(paths)}: there is no *.csv or *.parquet")

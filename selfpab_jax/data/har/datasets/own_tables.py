@@ -1,24 +1,19 @@
-"""A user's own labeled tables: CSV or Parquet, one file a subject."""
+"""A user's own labeled tables: CSV or Parquet, one file per subject."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from selfpab_jax.data.har.base import axis_matrix
-from selfpab_jax.data.har.card import AXES, Classes, DatasetCard, Label, Sensor, labels_in
+from selfpab_jax.data.har.axes import AXES, axis_matrix
+from selfpab_jax.data.har.card import DatasetCard, Sensor
+from selfpab_jax.data.har.labels import Classes, Label, labels_in
 from selfpab_jax.data.har.subject_tables import SubjectTables
-from selfpab_jax.data.sources.base import Recording, SourceFile, UnusableError, sensors_of
-from selfpab_jax.data.sources.tables import (
-    HARTH_SENSORS,
-    Tables,
-    TimestampUnit,
-    parse_columns,
-    read_table,
-    sensor_columns,
-)
+from selfpab_jax.data.sources.base import SourceFile, UnusableError, sensors_of
+from selfpab_jax.data.sources.table_columns import TimestampUnit, read_table
+from selfpab_jax.data.sources.tables import HARTH_SENSORS, TableFormat, parse_columns, sensor_columns, table_files
 from selfpab_jax.errors import ConfigError, DataError
-from selfpab_jax.signal.resample import UNITS_PER_G
+from selfpab_jax.signal.resample import UNITS_PER_G, Unit
 
 AS_IT_IS = ("+x", "+y", "+z")
 
@@ -28,26 +23,27 @@ class OwnTables(SubjectTables):
     """Every *.csv and *.parquet in a folder is one subject, named as the file.
 
     Attributes:
-        sensors: those wanted, in order, of the columns `<sensor>_x`, `_y`, `_z`; empty: back and thigh, or all that
-            `columns` names.
-        columns: other names, as `hip_x=acc_x,hip_y=acc_y,hip_z=acc_z`.
-        axes: for a sensor by name, which of its axes become x (down), y and z, as `("-y", "+x", "+z")`; others stay.
-        unit: of the acceleration: g, mg or m/s2.
-        rate_hz: of the rows; checked against the timestamps where there are any.
+        sensors: names of the sensors to read, in order, from the columns `<sensor>_x`, `_y`, `_z`; empty: back and
+            thigh, or all that `columns` names.
+        columns: other names of the columns, e.g. `hip_x=acc_x,hip_y=acc_y,hip_z=acc_z`.
+        axes: by sensor, which of its axes become x (down), y and z, e.g. `("-y", "+x", "+z")`; other sensors keep
+            theirs.
+        unit: unit of the acceleration columns: g, mg or m/s2.
+        rate_hz: sampling rate; compared with the timestamps where there are any.
         timestamp_column: time of each row, or None. Text, a Parquet timestamp, or numbers in `timestamp_unit`.
-        timestamp_unit: of timestamps that are numbers.
-        segment_column: rows of one value in a row are one continuous recording; None: the whole file is.
+        timestamp_unit: unit of timestamps that are numbers.
+        segment_column: a continuous recording ends where its value changes; None: the whole file is one.
         label_column: whole numbers or text; missing values are no label.
         classes: labels in the order of the class indices, as `1=walking,2=running` or `walking,running`; others count
             as none. None: every label that the files have, in order.
 
     Raises:
-        ConfigError: an option that cannot be, or that does not fit another.
+        ConfigError: an option is wrong, or does not fit another.
     """
 
     columns: str | None = None
     axes: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
-    unit: str = "g"
+    unit: Unit = "g"
     rate_hz: float = 50.0
     timestamp_column: str | None = "timestamp"
     timestamp_unit: TimestampUnit = "text"
@@ -62,28 +58,28 @@ class OwnTables(SubjectTables):
             raise ConfigError(f"rate_hz is {self.rate_hz}: it must be above 0")
         if self.unit not in UNITS_PER_G:
             raise ConfigError(f"unit is {self.unit!r}: give {', '.join(UNITS_PER_G)}")
-        there = sensors_of(tuple(self._columns))
-        for channel in (f"{sensor}_{axis}" for sensor in there for axis in AXES):
+        known = sensors_of(tuple(self._columns))
+        for channel in (f"{sensor}_{axis}" for sensor in known for axis in AXES):
             if channel not in self._columns:
                 raise ConfigError(f"columns: {channel} is missing; each sensor has x, y and z")
         for option, names in (("sensors", self.sensors), ("axes", tuple(self.axes))):
-            if unknown := [name for name in names if name not in there]:
-                raise ConfigError(f"{option}: no sensor {', '.join(unknown)}; there are {', '.join(there)}")
+            if unknown := [name for name in names if name not in known]:
+                raise ConfigError(f"{option}: no sensor {', '.join(unknown)}; there are {', '.join(known)}")
         for axes in self.axes.values():
             axis_matrix(axes)
         given_classes(self.classes)
 
     @property
     def name(self) -> str:
-        """As records carry it."""
+        """The source's name in the records."""
         return "tables"
 
     @cached_property
     def card(self) -> DatasetCard:
-        """What the options say; where they name no classes, the files are read for their labels.
+        """Card made of the options; where they name no classes, the files are read for their labels.
 
         Raises:
-            DataError: no folder, no table, or no label in them.
+            DataError: the folder is missing, or there is no table or no label.
         """
         return DatasetCard(
             name=self.name,
@@ -99,49 +95,47 @@ class OwnTables(SubjectTables):
             unit=self.unit,
             classes=given_classes(self.classes) or self._classes_in_files(),
             downloads=(),
-            manual="One CSV or Parquet file a subject.",
+            manual="One CSV or Parquet file per subject.",
         )
 
     @property
-    def chosen(self) -> tuple[Sensor, ...]:
-        """The sensors read, in order."""
+    def selected_sensors(self) -> tuple[Sensor, ...]:
+        """The sensors that are read, in order."""
         return tuple(self._sensors[name] for name in self.sensors or self._sensors)
 
-    def columns_of(self, sensor: Sensor) -> list[str]:
-        """The columns of a sensor's x, y and z."""
-        return [self._columns[f"{sensor.name}_{axis}"] for axis in AXES]
+    @property
+    def table_columns(self) -> tuple[tuple[str, str], ...]:
+        """(channel, column) of the selected sensors' x, y and z."""
+        return tuple((channel, self._columns[channel]) for channel in self.channels)
+
+    @property
+    def table_format(self) -> TableFormat:
+        """How the tables are read."""
+        return TableFormat(
+            columns=self.table_columns,
+            unit=self.unit,
+            rate_hz=self.rate_hz,
+            timestamp_column=self.timestamp_column,
+            timestamp_unit=self.timestamp_unit,
+            segment_column=self.segment_column,
+            label_column=self.label_column,
+            gap_limit=self.gap_limit,
+        )
 
     def files(self) -> Iterator[SourceFile]:
         """Every table, by name; of Parquet only the footer is read.
 
         Raises:
-            DataError: no folder, or no table in it.
+            DataError: the folder is missing, or there is no table.
         """
-        return Tables((self.path,)).files()
-
-    def read(self, file: SourceFile) -> list[Recording]:
-        """The continuous recordings of a table.
-
-        Raises:
-            UnusableError: unreadable, a column missing or of a wrong type, or another rate than given.
-        """
-        return self.recordings(
-            file,
-            timestamp=self.timestamp_column,
-            label=self.label_column,
-            segment=self.segment_column,
-            timestamp_unit=self.timestamp_unit,
-        )
+        return table_files((self.path,))
 
     @property
     def _columns(self) -> dict[str, str]:
         """The column of each channel."""
         if self.columns is None:
             return dict(sensor_columns(self.sensors or HARTH_SENSORS))
-        try:
-            return dict(parse_columns(self.columns))
-        except DataError as error:
-            raise ConfigError(str(error)) from None
+        return dict(parse_columns(self.columns))
 
     @property
     def _sensors(self) -> dict[str, Sensor]:
@@ -155,7 +149,7 @@ class OwnTables(SubjectTables):
             try:
                 found |= labels_in(read_table(Path(file.path), [self.label_column]), self.label_column)
             except UnusableError as error:
-                reasons.append(f"{file.name}: {error}")  # `read` says why again, and sets this file aside alone
+                reasons.append(f"{file.name}: {error}")  # `read` raises it again, for this file alone
         if not found:
             why = f" ({reasons[0]}; dataset.options.label_column names another)" if reasons else ""
             raise DataError(f"{self.path}: no file has a label in column {self.label_column}{why}")
