@@ -36,7 +36,9 @@ def test_records_are_described(old: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def test_a_run_is_resumed_and_ends_as_it_would_have(old: Path) -> None:
     run = old / "run"
-    assert main(["pretrain", "--run", str(run), "--resume", "--data.path", str(old / "records")]) == 0
+    # The run's mesh takes all devices, of which there was one then.
+    words = ["pretrain", "--run", str(run), "--resume", "--data.path", str(old / "records"), "--mesh.tensor", "2"]
+    assert main([*words, "--mesh.fsdp", "2"]) == 0
     found, expected = losses(run), losses(old / "run_whole")
     assert found.keys() == expected.keys()
     assert len(expected) == 12 + 3
@@ -46,14 +48,23 @@ def test_a_run_is_resumed_and_ends_as_it_would_have(old: Path) -> None:
 
 
 def test_a_run_is_resumed_under_other_settings_only_as_before(old: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["pretrain", "--run", str(old / "run"), "--resume", "--data.path", str(old / "records")]
+    words = [
+        "pretrain",
+        "--run",
+        str(old / "run"),
+        "--resume",
+        "--data.path",
+        str(old / "records"),
+        "--mesh.tensor",
+        "2",
+    ]
     assert main([*words, "--model.layers", "3"]) == 1
     assert "model.layers was 2, is 3" in capsys.readouterr().err
 
 
 def test_old_option_names_are_understood(old: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["pretrain", "--run", str(old / "new"), "--data.path", str(old / "records"), "--model.width", "16"]
-    words += ["--model.heads", "2", "--model.layers", "1", "--optimiser.steps", "1", "--optimiser.batch_size", "2"]
+    words += ["--model.heads", "2", "--model.layers", "1", "--optimiser.steps", "1", "--optimiser.batch_size", "8"]
     assert main([*words, "--model.rematerialise", "layers", "--task.alteration.time_share", "0.3"]) == 0
     warnings = capsys.readouterr().err
     settings = json.loads((old / "new" / "settings.json").read_text())

@@ -49,7 +49,7 @@ def detect_process(timeout_seconds: int) -> ProcessInfo | None:
         ConfigError: a variable that should be a number is none, or one is missing.
     """
     try:
-        return _launched() or _jax_cluster(timeout_seconds) or _skypilot() or _kubernetes()
+        return _launched() or _jax_cluster(timeout_seconds) or _skypilot() or _incomplete()
     except (ValueError, KeyError, RuntimeError) as error:
         raise ConfigError(f"the environment of several processes is damaged: {error}") from None
 
@@ -102,10 +102,25 @@ def _skypilot() -> ProcessInfo | None:
     return ProcessInfo("SkyPilot", f"{hosts[0]}:{port}", len(hosts), int(os.environ["SKYPILOT_NODE_RANK"]))
 
 
-def _kubernetes() -> ProcessInfo | None:
-    """An index alone does not say how many there are, but that there are at least so many."""
+def _incomplete() -> ProcessInfo | None:
+    """Signs of other processes where no scheduler gives their address, so that nobody trains alone unnoticed.
+
+    An index of a Kubernetes Job does not say how many pods there are, but that there are at least so many.
+    """
     index = int(os.environ.get("JOB_COMPLETION_INDEX", "0"))
-    return ProcessInfo("Kubernetes (JOB_COMPLETION_INDEX)", "", index + 1, index) if index else None
+    hosts = os.environ.get("TPU_PROCESS_ADDRESSES") or os.environ.get("TPU_WORKER_HOSTNAMES", "")
+    tasks = os.environ.get("SLURM_NTASKS", "1") if "SLURM_JOB_ID" in os.environ else "1"
+    signs = (
+        ("Slurm (SLURM_NTASKS, without srun)", int(tasks), int(os.environ.get("SLURM_PROCID", "0"))),
+        (
+            "Open MPI",
+            int(os.environ.get("OMPI_COMM_WORLD_SIZE", "1")),
+            int(os.environ.get("OMPI_COMM_WORLD_RANK", "0")),
+        ),
+        ("TPU_WORKER_HOSTNAMES", len(hosts.split(",")), int(os.environ.get("TPU_WORKER_ID", "0"))),
+        ("Kubernetes (JOB_COMPLETION_INDEX)", index + 1, index),
+    )
+    return next((ProcessInfo(name, "", count, number) for name, count, number in signs if count > 1), None)
 
 
 def visible_gpus(devices: Path = Path("/dev")) -> int:

@@ -115,8 +115,8 @@ def process_info(settings: DistributedSettings) -> ProcessInfo | None:
         )
     if info.processes > 1 and not info.address:
         raise ConfigError(
-            f"{info.source} mentions other processes, but not the address of process 0: set JAX_NUM_PROCESSES and "
-            "JAX_COORDINATOR_ADDRESS=host:port of process 0 for all of them"
+            f"{info.source} mentions other processes, but not the address of process 0: start them with srun, or set "
+            "JAX_NUM_PROCESSES and JAX_COORDINATOR_ADDRESS=host:port of process 0 for all of them"
         )
     if not 0 <= info.process < info.processes:
         raise ConfigError(f"{info.source} reports {info.processes} processes, but this is number {info.process}")

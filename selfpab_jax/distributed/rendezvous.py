@@ -16,126 +16,126 @@ from dataclasses import dataclass, field
 
 from selfpab_jax.errors import RunError
 
-LONGEST_HELLO = 1000  # bytes; whoever sends more is no process of ours
-NOTE_SECONDS = 30.0  # how often one that waits says so
+LONGEST_MESSAGE = 1000  # bytes; whoever sends more is not a process of a run
+NOTE_SECONDS = 30.0  # between two lines of a process that waits
 RETRY_SECONDS = 0.3
-GOODBYE_SECONDS = 5.0
+CLOSE_SECONDS = 5.0
 
 Log = Callable[[str], None]
 
 
 def meet(address: str, *, process: int, processes: int, timeout_seconds: float, log: Log) -> None:
-    """Return when all processes of the run are there.
+    """Return when all processes of the run have come.
 
     Args:
         address: `host:port` of process 0.
         process: which one this is.
-        processes: how many are to come.
+        processes: how many there are.
         timeout_seconds: how long to wait.
         log: takes a line while it waits.
 
     Raises:
-        RunError: somebody did not come in time, or two are not of the same run; it says who.
+        RunError: a process did not come in time, or belongs to another run; the message names it.
     """
     host, _, port = address.rpartition(":")
     deadline = time.monotonic() + timeout_seconds
     if process == 0:
         log(f"process 0 waits up to {timeout_seconds:g} s for {processes} processes at {address}")
-        _receive(address, int(port), processes, timeout_seconds, deadline, log)
+        _wait_for_peers(address, int(port), processes, timeout_seconds, deadline, log)
     else:
-        _visit(address, (host.strip("[]"), int(port)), process, processes, timeout_seconds, deadline, log)
+        _connect(address, (host.strip("[]"), int(port)), process, processes, timeout_seconds, deadline, log)
 
 
 def names(processes: Iterable[int], most: int = 12) -> str:
-    """Numbers of processes for people: 1, 3, 4 and 20 more."""
+    """Numbers of processes as text: 1, 3, 4 and 20 more."""
     numbers = sorted(processes)
     more = f" and {len(numbers) - most} more" if len(numbers) > most else ""
     return ", ".join(str(number) for number in numbers[:most]) + more
 
 
 @dataclass
-class _Guest:
+class _Peer:
     connection: socket.socket
     host: str
     process: int | None = None
-    heard: bytes = b""
+    received: bytes = b""
 
-    def tell(self, **message: object) -> None:
-        with suppress(OSError):  # it is gone, which reading notices
+    def send(self, **message: object) -> None:
+        with suppress(OSError):  # it has gone, which reading notices
             self.connection.sendall(json.dumps(message).encode() + b"\n")
 
 
 @dataclass
-class _Reception:
-    """What process 0 knows."""
+class _Waiting:
+    """What process 0 knows about the others while it waits."""
 
     processes: int
     selector: selectors.BaseSelector
     log: Log
-    here: dict[int, _Guest] = field(default_factory=dict)
+    here: dict[int, _Peer] = field(default_factory=dict)
     left: set[int] = field(default_factory=set)
 
     @property
     def missing(self) -> list[int]:
         return [number for number in range(1, self.processes) if number not in self.here]
 
-    def guests(self) -> list[_Guest]:
+    def peers(self) -> list[_Peer]:
         return [key.data for key in self.selector.get_map().values() if key.data]
 
-    def tell_missing(self) -> None:
-        for guest in self.here.values():
-            guest.tell(missing=self.missing)
+    def send_missing(self) -> None:
+        for peer in self.here.values():
+            peer.send(missing=self.missing)
 
-    def listen_to(self, guest: _Guest) -> None:
+    def receive(self, peer: _Peer) -> None:
         try:
-            heard = guest.connection.recv(LONGEST_HELLO)
+            received = peer.connection.recv(LONGEST_MESSAGE)
         except OSError:
-            heard = b""
-        guest.heard += heard
-        if not heard or len(guest.heard) > LONGEST_HELLO:
-            self.forget(guest)
-        elif guest.process is None and guest.heard.endswith(b"\n"):
-            self.greet(guest)
+            received = b""
+        peer.received += received
+        if not received or len(peer.received) > LONGEST_MESSAGE:
+            self.drop(peer)
+        elif peer.process is None and peer.received.endswith(b"\n"):
+            self.register(peer)
 
-    def greet(self, guest: _Guest) -> None:
+    def register(self, peer: _Peer) -> None:
         try:
-            hello = json.loads(guest.heard)
-            number, processes = int(hello["process"]), int(hello["processes"])
+            message = json.loads(peer.received)
+            number, processes = int(message["process"]), int(message["processes"])
         except (ValueError, KeyError, TypeError):
-            self.forget(guest)  # a port scanner, a health check, another program
+            self.drop(peer)  # a port scanner, a health check, another program
             return
         refusal = None
         if processes != self.processes:
             refusal = (
-                f"process {number} on {guest.host} was told of {processes} processes, process 0 of {self.processes}"
+                f"process {number} on {peer.host} expects {processes} processes, process 0 expects {self.processes}"
             )
         elif not 0 < number < processes:
-            refusal = f"process {number} on {guest.host}: the numbers go from 0 to {processes - 1}, and 0 is here"
+            refusal = f"process {number} on {peer.host}: the number must be from 1 to {processes - 1}"
         elif number in self.here:
-            refusal = f"there are two processes {number}, on {self.here[number].host} and on {guest.host}"
+            refusal = f"two processes have the number {number}, on {self.here[number].host} and on {peer.host}"
         if refusal:
-            self.log(f"turned away: {refusal}")
-            guest.tell(refused=refusal)
-            self.forget(guest)
+            self.log(f"rejected: {refusal}")
+            peer.send(rejected=refusal)
+            self.drop(peer)
             return
-        guest.process = number
-        self.here[number] = guest
-        self.tell_missing()
+        peer.process = number
+        self.here[number] = peer
+        self.send_missing()
 
-    def forget(self, guest: _Guest) -> None:
-        self.selector.unregister(guest.connection)
-        guest.connection.close()
-        if guest.process is not None:
-            del self.here[guest.process]
-            self.left.add(guest.process)
-            self.tell_missing()
+    def drop(self, peer: _Peer) -> None:
+        self.selector.unregister(peer.connection)
+        peer.connection.close()
+        if peer.process is not None:
+            del self.here[peer.process]
+            self.left.add(peer.process)
+            self.send_missing()
 
 
-def _receive(address: str, port: int, processes: int, timeout: float, deadline: float, log: Log) -> None:
+def _wait_for_peers(address: str, port: int, processes: int, timeout: float, deadline: float, log: Log) -> None:
     with _listen(address, port) as listener, selectors.DefaultSelector() as selector:
         listener.setblocking(False)
         selector.register(listener, selectors.EVENT_READ)
-        reception = _Reception(processes, selector, log)
+        reception = _Waiting(processes, selector, log)
         started = noted = time.monotonic()
         while reception.missing:
             now = time.monotonic()
@@ -146,35 +146,35 @@ def _receive(address: str, port: int, processes: int, timeout: float, deadline: 
                     f"waited {timeout:g} s for {processes} processes at {address}, "
                     f"{len(reception.here) + 1} came; missing: {names(reception.missing)}{gave_up}"
                 )
-                for guest in reception.guests():
-                    guest.tell(over=message)
-                    guest.connection.close()
+                for peer in reception.peers():
+                    peer.send(over=message)
+                    peer.connection.close()
                 raise RunError(
-                    f"process 0 {message}. Their own output says why; --distributed.timeout_seconds waits longer"
+                    f"process 0 {message}. Look at their output; --distributed.timeout_seconds sets the time to wait"
                 )
             if now - noted >= NOTE_SECONDS:
-                log(f"process 0 still waits after {now - started:.0f} s; missing: {names(reception.missing)}")
+                log(f"process 0 is still waiting after {now - started:.0f} s; missing: {names(reception.missing)}")
                 noted = now
             for key, _ in selector.select(min(deadline - now, noted + NOTE_SECONDS - now)):
                 if key.fileobj is listener:
-                    with suppress(OSError):  # who came has gone already
+                    with suppress(OSError):  # it has gone already
                         connection, peer = listener.accept()
                         connection.setblocking(False)
-                        guest = _Guest(connection, peer[0].removeprefix("::ffff:"))
-                        selector.register(connection, selectors.EVENT_READ, guest)
+                        peer = _Peer(connection, peer[0].removeprefix("::ffff:"))
+                        selector.register(connection, selectors.EVENT_READ, peer)
                 else:
-                    reception.listen_to(key.data)
-        for guest in reception.guests():
-            if guest.process is None:
-                reception.forget(guest)
-    # The listener is closed: the port is free for the runtime. Guests hang up first when they have heard.
-    for guest in reception.here.values():
-        guest.tell(go=True)
-    farewell = time.monotonic() + GOODBYE_SECONDS
-    for guest in reception.here.values():
-        guest.connection.settimeout(max(0.0, farewell - time.monotonic()))
-        with suppress(OSError), guest.connection:
-            while guest.connection.recv(LONGEST_HELLO):
+                    reception.receive(key.data)
+        for peer in reception.peers():
+            if peer.process is None:
+                reception.drop(peer)
+    # The listener is closed, so the port is free for the runtime. Peers close their connections first.
+    for peer in reception.here.values():
+        peer.send(go=True)
+    deadline_to_close = time.monotonic() + CLOSE_SECONDS
+    for peer in reception.here.values():
+        peer.connection.settimeout(max(0.0, deadline_to_close - time.monotonic()))
+        with suppress(OSError), peer.connection:
+            while peer.connection.recv(LONGEST_MESSAGE):
                 pass
 
 
@@ -187,11 +187,11 @@ def _listen(address: str, port: int) -> socket.socket:
     except OSError as error:
         reason = error.strerror or str(error)
         raise RunError(
-            f"process 0 cannot listen at {address}: {reason.lower()}; another run may hold the port, choose another one"
+            f"process 0 cannot listen at {address}: {reason.lower()}; another run may use the port; choose another one"
         ) from error
 
 
-def _visit(
+def _connect(
     address: str, at: tuple[str, int], process: int, processes: int, timeout: float, deadline: float, log: Log
 ) -> None:
     started = noted = time.monotonic()
@@ -199,7 +199,9 @@ def _visit(
     trouble = "no answer"
     while (now := time.monotonic()) < deadline:
         if now - noted >= NOTE_SECONDS:
-            log(f"process {process} still waits for process 0 at {address} after {now - started:.0f} s ({trouble})")
+            log(
+                f"process {process} is still waiting for process 0 at {address} after {now - started:.0f} s ({trouble})"
+            )
             noted = now
         try:
             with socket.create_connection(at, timeout=min(5.0, deadline - now)) as connection:
@@ -208,18 +210,18 @@ def _visit(
                     message = json.loads(line)
                     if message.get("go"):
                         return
-                    if "refused" in message or "over" in message:
-                        said = message.get("refused") or f"process 0 {message['over']}"
-                        raise RunError(f"process {process} was turned away at {address}: {said}")
+                    if "rejected" in message or "over" in message:
+                        answer = message.get("rejected") or f"process 0 {message['over']}"
+                        raise RunError(f"process {process} was rejected at {address}: {answer}")
                     missing = message["missing"]
-                missing, trouble = None, "it hung up"
+                missing, trouble = None, "connection closed"
         except (OSError, ValueError, KeyError, TypeError) as error:
             trouble = str(getattr(error, "strerror", None) or error).lower()
         time.sleep(max(0.0, min(RETRY_SECONDS, deadline - time.monotonic())))
     if missing is not None:
         raise RunError(
             f"process {process} waited {timeout:g} s for {processes} processes at {address}; "
-            f"process 0 is there, missing: {names(missing)}. Their own output says why"
+            f"process 0 has come, missing: {names(missing)}. Look at their output"
         )
     raise RunError(
         f"process {process} waited {timeout:g} s for process 0 at {address} and did not reach it ({trouble}): "
@@ -228,8 +230,8 @@ def _visit(
 
 
 def _lines(connection: socket.socket, deadline: float) -> Iterable[bytes]:
-    """Whole lines until the other side hangs up or the time is over."""
-    heard = b""
+    """Complete lines until the other side closes the connection or the time is over."""
+    received = b""
     while True:
         connection.settimeout(max(0.01, deadline - time.monotonic()))
         try:
@@ -240,5 +242,5 @@ def _lines(connection: socket.socket, deadline: float) -> Iterable[bytes]:
                 raise
         if not more:
             return
-        *lines, heard = (heard + more).split(b"\n")
+        *lines, received = (received + more).split(b"\n")
         yield from lines

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # kills and waits for processes
+
 PATIENCE = 400
 
 Programs = Callable[..., dict[str, str]]
@@ -56,9 +58,9 @@ def test_two_processes_one_killed_and_restarted(
     os.kill(process_id(launcher, 1), signal.SIGKILL)
     output, _ = launcher.communicate(timeout=PATIENCE)
     assert launcher.returncode == 0, output
-    assert "process 1 ended with code 137; the others cannot go on without it" in output
-    assert "starts again (1 of 1)" in output
-    assert "goes on at step" in output
+    assert "process 1 exited with code 137" in output
+    assert "restarting (1 of 1)" in output
+    assert "resuming at step" in output
     events = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     starts = [event for event in events if event["event"] == "start"]
     assert [event["processes"] for event in starts] == [2, 2]
@@ -86,7 +88,7 @@ def test_what_each_process_is_told(local: Callable, programs: Programs) -> None:
     ("words", "message"),
     [
         ([], "usage: "),
-        (["-n", "two", "--", "true"], "two is no number"),
+        (["-n", "two", "--", "true"], "two is not a number"),
         (["-n"], "-n: no such option, or its number is missing"),
         (["-g", "-n", "3", "--", "true"], "-g: 3 processes, but 2 GPUs"),
     ],
@@ -103,7 +105,7 @@ def test_a_stubborn_process_is_killed_when_another_died(local: Callable, program
     launcher = local(programs(), "-k", "0", "--", "bash", "-c", script)
     output, _ = launcher.communicate(timeout=PATIENCE)
     assert launcher.returncode == 3
-    assert output == "local.sh: process 1 ended with code 3; the others cannot go on without it and are stopped\n"
+    assert output == "local.sh: process 1 exited with code 3; stopping the others, which cannot continue without it\n"
 
 
 def test_a_mistake_in_the_command_is_not_repeated(local: Callable, programs: Programs) -> None:
@@ -122,4 +124,4 @@ def test_sigterm_reaches_all_and_nothing_starts_again(local: Callable, programs:
     launcher.terminate()
     output, _ = launcher.communicate(timeout=PATIENCE)
     assert launcher.returncode == 75
-    assert output == "local.sh: asked to stop, so the processes are, too\n"
+    assert output == "local.sh: stopping: passing the signal on to all processes\n"

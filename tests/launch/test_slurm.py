@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # kills and waits for processes
+
 PATIENCE = 400
 
 NOTE = """
@@ -140,7 +142,7 @@ def test_stopped_jobs_go_back_into_the_queue(
     process.terminate()  # what --signal=B:TERM@120 does: the script alone is told
     output = finish(process)
     assert process.returncode == 75, output
-    assert "stopped with code 75; queued again to go on" in output
+    assert "stopped with code 75; requeued" in output
     assert len((tmp_path / "queue").read_text().splitlines()) == 1
     again = sbatch(name, *words, program=program, restarts=1, **asked)
     output = finish(again)

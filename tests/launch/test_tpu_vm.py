@@ -66,9 +66,9 @@ def test_installed_programs_come_first(tpu: Callable, tmp_path: Path) -> None:
         (["run"], {}, "usage: tpu.sh"),
         (["run", "mine"], {}, "usage: tpu.sh"),
         (["fly", "mine"], {}, "fly: no such action"),
-        (["create", "mine"], {}, "say which slice"),
-        (["run", "mine", "true"], {"ZONE": ""}, "say which zone"),
-        (["install", "mine"], {}, "say what to install"),
+        (["create", "mine"], {}, "set the slice"),
+        (["run", "mine", "true"], {"ZONE": ""}, "set the zone"),
+        (["install", "mine"], {}, "give what to install"),
     ],
 )
 def test_mistakes_in_the_call(tpu: Callable, words: list[str], variables: dict[str, str], message: str) -> None:

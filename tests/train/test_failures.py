@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # kills and waits for processes
+
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
@@ -27,8 +29,8 @@ def test_full_disk_is_told_and_the_run_goes_on_once_there_is_room(start: Callabl
     assert process.returncode == 1, output
     told = [line for line in output.splitlines() if line.startswith("selfpab-jax:")]
     assert len(told) == 1
-    assert "is whole" in told[0], "a checkpoint was written while there was room"
-    assert "no space left on the disk; make room and use --resume" in told[0]
+    assert "is complete" in told[0], "a checkpoint was written while there was space"
+    assert "no space left" in told[0]
     assert "Traceback" not in output
     subprocess.run(["mount", "-o", "remount,size=50m", str(small_disk)], check=True)
     resumed = start(run, *steps, "--resume")

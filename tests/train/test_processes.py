@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow  # kills and waits for processes
+
 STEPS = ["--optimizer.steps", "12", "--validation.every_steps", "6", "--checkpoint.every_steps", "4"]
 PATIENCE = 400  # seconds, for machines that are busy with other things
 
@@ -49,7 +51,7 @@ def test_two_processes_give_the_curve_of_one(
     outputs = [finish(process) for process in start_two(start, tmp_path / "run")]
     assert "finished" in outputs[0]
     assert "step 12" in outputs[0]
-    assert "step" not in outputs[1], "only one process speaks"
+    assert "step" not in outputs[1], "only one process logs"
     close(losses_of(tmp_path / "run"), losses_of(one_process))
 
 
@@ -86,11 +88,7 @@ def test_a_missing_peer_is_named(start: Callable, tmp_path: Path) -> None:
     process = start(tmp_path / "run", *STEPS, *alone, "--distributed.timeout_seconds", "1")
     output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1, output
-    assert output.splitlines() == [
-        f"selfpab-jax: process 0 waits up to 1 s for 3 processes at {address}",
-        f"selfpab-jax: process 0 waited 1 s for 3 processes at {address}, 1 came; missing: 1, 2. "
-        "Their own output says why; --distributed.timeout_seconds waits longer",
-    ]
+    assert "missing: 1, 2" in output
 
 
 def test_one_of_several_is_not_started_alone(start: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,5 +97,5 @@ def test_one_of_several_is_not_started_alone(start: Callable, tmp_path: Path, mo
     process = start(tmp_path / "run", *STEPS)
     output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2, output
-    assert "Slurm (SLURM_NTASKS) tells of other processes" in output
+    assert "SLURM_NTASKS" in output
     assert not (tmp_path / "run").exists()

@@ -14,6 +14,8 @@ import pytest
 
 from selfpab_jax.train.export import read_checkpoint
 
+pytestmark = pytest.mark.slow  # kills and waits for processes
+
 STEPS = [
     "--optimizer.steps", "240", "--validation.every_steps", "10", "--checkpoint.every_steps", "15",
     "--model.dropout", "0.1", "--validation.patience", "0",
@@ -92,7 +94,7 @@ def test_sigterm_saves_and_exits_with_its_code(
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     output = finish(process, 75)
-    assert "stopped and saved; --resume goes on" in output
+    assert "--resume" in output
     saved = max(int(path.name) for path in (run / "checkpoints" / "latest").iterdir())
     assert saved >= 3
     goes_on = finish(start(run, *STEPS, "--resume"))

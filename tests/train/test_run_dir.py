@@ -7,10 +7,15 @@ import pytest
 
 from selfpab_jax.cli.main import main
 from selfpab_jax.errors import RunError
+from selfpab_jax.train.config import DataSettings, PretrainSettings, as_json
 from selfpab_jax.train.logging import read_log, rewind_log
 from selfpab_jax.train.run_dir import SETTINGS_FILE, open_run
 
-SETTINGS = {"seed": 1, "data": {"path": "a", "hours": None}, "mesh": {"data": 1}}
+SETTINGS = as_json(PretrainSettings(seed=1, data=DataSettings(path=Path("a"))))
+
+
+def changed(**groups: dict) -> dict:
+    return {**SETTINGS, **{name: {**SETTINGS[name], **fields} for name, fields in groups.items()}}
 
 
 def take(run: Path, settings: dict = SETTINGS, **options: bool) -> None:
@@ -31,14 +36,14 @@ def test_an_existing_run_needs_a_word(tmp_path: Path) -> None:
         take(run, resume=True, overwrite=True)
 
 
-def test_a_resumed_run_may_change_its_mesh_and_its_place_but_not_its_seed(tmp_path: Path) -> None:
+def test_a_resumed_run_may_change_its_mesh_and_path_but_not_its_seed(tmp_path: Path) -> None:
     run = tmp_path / "run"
     take(run)
-    take(run, {**SETTINGS, "mesh": {"data": 8}, "data": {"path": "b", "hours": None}}, resume=True)
+    take(run, changed(mesh={"data": 8}, data={"path": "b"}), resume=True)
     with pytest.raises(RunError, match="seed was 1, is 2"):
         take(run, {**SETTINGS, "seed": 2}, resume=True)
     with pytest.raises(RunError, match=r"data.hours was None, is 3"):
-        take(run, {**SETTINGS, "data": {"path": "a", "hours": 3}}, resume=True)
+        take(run, changed(data={"hours": 3.0}), resume=True)
 
 
 def test_overwrite_leaves_other_peoples_directories_alone(tmp_path: Path) -> None:
@@ -75,14 +80,14 @@ def test_the_log_survives_a_line_cut_short_and_is_rewound(tmp_path: Path) -> Non
 WRONG_CALLS = {
     "misspelled field": (["--model.widht", "3"], "did you mean model.width?"),
     "ill-typed field": (["--model.width", "wide"], "model.width: expected int, got wide"),
-    "impossible value": (["--model.heads", "7"], "model.width 1500 is no multiple of model.heads 7"),
+    "impossible value": (["--model.heads", "7"], "model.width 1500"),
     "no records": (["--data.path", "nowhere"], "nowhere: no records here"),
     "no data": ([], "data.path is not set"),
-    "mesh": (["--mesh.tensor", "5"], "8 devices there are"),
+    "mesh": (["--mesh.tensor", "5"], "8 available devices"),
     "batch": (["--optimizer.batch_size", "12"], "multiple of 8"),
     "not a choice": (["--model.compute", "fp8"], "expected one of 'bfloat16', 'float32', got fp8"),
-    "calendar": (["--model.temporal_positions", "true"], "records do not carry"),
-    "sensor": (["--task.kind", "cross_sensor", "--task.input_sensor", "hip"], "none of back, thigh"),
+    "calendar": (["--model.temporal_positions", "true"], "temporal_positions"),
+    "sensor": (["--task.kind", "cross_sensor", "--task.input_sensor", "hip"], "not one of back, thigh"),
     "negative": (["--data.threads", "0"], "data.threads is 0"),
     "hours": (["--data.hours", "1000"], "hours"),
     "subjects": (["--data.subjects", "1000"], "subjects"),
@@ -113,4 +118,15 @@ def test_misspelled_field_in_a_file_is_told_with_the_nearest(tmp_path: Path, cap
 
 def test_status_of_a_directory_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["status", str(tmp_path)]) == 1
-    assert "is no run" in capsys.readouterr().err
+    assert "is not a run" in capsys.readouterr().err
+
+
+def test_a_field_that_an_old_run_did_not_have_takes_its_default(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    take(run)
+    settings = json.loads((run / SETTINGS_FILE).read_text())
+    del settings["model"]["attention"]
+    (run / SETTINGS_FILE).write_text(json.dumps(settings))
+    with pytest.raises(RunError, match=r"model\.attention was auto, is full"):
+        take(run, changed(model={"attention": "full"}), resume=True)
+    take(run, resume=True)

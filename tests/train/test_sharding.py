@@ -106,15 +106,15 @@ def test_table_names_every_kind_of_parameter_and_the_bytes() -> None:
     mesh = make_mesh(MESHES["mixed"])
     functional = objective().functional
     table = sharding_table(functional, parameter_shardings(functional, mesh), mesh)
-    assert "encoder.layers.0.attention.qkv_kernel" in table
+    assert "encoder.layers.0.attention.query_kernel" in table
     assert "encoder.layers.1." not in table
     assert "width:fsdp, heads:tensor" in table
-    assert f"{functional.parameter_count:,} parameters; a device holds" in table
+    assert f"{functional.parameter_count:,} parameters; each device holds" in table
 
 
 @pytest.mark.parametrize("sizes", [{"data": 3}, {"data": -1, "fsdp": 3}, {"data": 4, "fsdp": 4}])
 def test_a_mesh_that_is_not_the_devices_is_refused(sizes: dict) -> None:
-    with pytest.raises(ConfigError, match="8 devices there are"):
+    with pytest.raises(ConfigError, match="8 available devices"):
         make_mesh(MeshSettings(**sizes))
 
 
