@@ -26,6 +26,9 @@ RENAMED = {
     "optimiser": "optimizer",
     "model.rematerialise": "model.rematerialize",
     "task.alteration": "task.masking",
+    "features.surroundings_seconds": "features.context_seconds",
+    "protocol.share_minutes": "protocol.duration_minutes",
+    "budgets.shares": "budgets.fractions",
 }
 
 

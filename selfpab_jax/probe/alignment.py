@@ -1,50 +1,61 @@
-"""From samples to frames and back: labels of frames, and predictions of samples."""
+"""From samples to frames and back: labels of frames, then predictions and scores of samples.
 
-from collections.abc import Collection
+Encoders and heads work on frames, and windows and frames overlap. Scores are per sample: the probabilities of a frame
+are averaged over the windows that cover it, those of a sample over the frames that cover it.
+"""
+
+from collections.abc import Collection, Mapping
 
 import numpy as np
-from jaxtyping import Float, Float64, Int, Int16
+from jaxtyping import Float, Float64, Int, Int16, Int64
 
 from selfpab_jax.errors import DataError
 from selfpab_jax.probe.dataset import Corpus
+from selfpab_jax.probe.metrics import Confusions, confusion, duration_error
+
+Predictions = Mapping[int, Int16[np.ndarray, " N"]]
+"""The predicted class of every sample, by index of recording."""
+
+
+# Samples to frames.
 
 
 def padded_frame_count(samples: int, hop: int) -> int:
-    """T = floor((N - 1) / hop) + 1: frames of a signal that is zero-padded until every sample lies in one."""
+    """T = floor((N - 1) / hop) + 1: frames of a signal that is zero-padded until every sample is in a frame."""
     return (samples - 1) // hop + 1 if samples > 0 else 0
 
 
 def frame_labels(
     labels_N: Int[np.ndarray, " N"], classes: int, fft_window: int, hop: int, frames: int
 ) -> Int16[np.ndarray, " T"]:
-    """The most frequent label among each frame's samples, ties to the smallest index.
+    """The most frequent label among each frame's samples; ties go to the smallest index.
 
-    -1 (no label) counts as a label of its own, the smallest: where it is the most frequent the frame has none. Frame t
-    covers samples t * hop to t * hop + fft_window; those beyond the last sample do not count (as in the original, where
-    a chunk at the end is just shorter).
+    -1 (no label) counts as the smallest label: a frame in which it is the most frequent has no label. Frame t covers
+    samples t * hop to t * hop + fft_window; those beyond the last sample do not count (as in the original, where the
+    last chunk is shorter).
 
     Args:
         labels_N: class indices below `classes`, or -1.
-        classes: Y.
-        fft_window: samples of a frame.
+        classes: number of classes Y.
+        fft_window: samples per frame.
         hop: samples from one frame to the next.
-        frames: T; the original trains on whole frames and tests on `padded_frame_count` of them.
+        frames: number of frames T; the original trains on whole frames and tests on `padded_frame_count` of them.
     """
     whole, rest = divmod(fft_window, hop)
     blocks = frames + whole + 1
     used_N = np.asarray(labels_N[: blocks * hop])
     columns = classes + 1
     block_N = np.arange(len(used_N), dtype=np.int64) // hop
-    cell_N = block_N * columns + used_N + 1
-    counts_TxY = _sum_of_neighbors(_counts(cell_N, blocks, columns), frames, whole)
+    entry_N = block_N * columns + used_N + 1
+    counts_TxY = _sum_of_neighbors(_counts(entry_N, blocks, columns), frames, whole)
     if rest:
         within_N = np.arange(len(used_N)) - block_N * hop < rest
-        counts_TxY += _counts(cell_N[within_N], blocks, columns)[whole : whole + frames]
+        counts_TxY += _counts(entry_N[within_N], blocks, columns)[whole : whole + frames]
     return (counts_TxY.argmax(axis=1) - 1).astype(np.int16)
 
 
-def _counts(cell_N: np.ndarray, blocks: int, columns: int) -> np.ndarray:
-    return np.bincount(cell_N, minlength=blocks * columns).reshape(blocks, columns)
+def _counts(entry_N: np.ndarray, blocks: int, columns: int) -> np.ndarray:
+    return np.bincount(entry_N, minlength=blocks * columns).reshape(blocks, columns)
 
 
 def _sum_of_neighbors(blocks_BxY: np.ndarray, frames: int, whole: int) -> np.ndarray:
@@ -55,27 +66,25 @@ def _sum_of_neighbors(blocks_BxY: np.ndarray, frames: int, whole: int) -> np.nda
     return total_TxY
 
 
-def training_window_count(frames_of_recording: int, frames: int, shift: int) -> int:
-    """Windows that the original trains on: ceil((T + 1 - frames) / shift), at least 1; none is padded."""
-    return max(1, -(-(frames_of_recording + 1 - frames) // shift))
-
-
-def padded_window_count(frames_of_recording: int, shift: int) -> int:
-    """Windows that the original predicts: ceil(T / shift), at least 1; those at the end are padded."""
-    return max(1, -(-frames_of_recording // shift))
+# Rows to frames to samples, for one recording.
 
 
 def frame_probabilities(
     probabilities_RxY: Float[np.ndarray, "R Y"], frame_R: Int[np.ndarray, " R"], frames: int
 ) -> Float64[np.ndarray, "T Y"]:
-    """The mean over the windows that cover each frame of one recording, in the rows' order and in float64.
+    """The mean over the windows that cover each frame of one recording, in the order of the rows and in float64.
+
+    Args:
+        probabilities_RxY: of the recording's rows.
+        frame_R: frame of each row.
+        frames: number of frames T.
 
     Raises:
-        DataError: a frame that no row predicts.
+        DataError: no row covers a frame.
     """
     covering_T = np.bincount(frame_R, minlength=frames)
     if len(covering_T) != frames or not covering_T.all():
-        raise DataError(f"{int((covering_T == 0).sum())} of {frames} frames have no prediction: windows leave them out")
+        raise DataError(f"{int((covering_T == 0).sum())} of {frames} frames have no prediction: no window covers them")
     sums_YxT = [np.bincount(frame_R, weights=column_R, minlength=frames) for column_R in probabilities_RxY.T]
     return np.stack(sums_YxT, axis=1) / covering_T[:, None]
 
@@ -85,8 +94,14 @@ def sample_probabilities(
 ) -> Float64[np.ndarray, "N Y"]:
     """The mean over the frames that cover each sample, earlier frames added first, in float64.
 
+    Args:
+        probabilities_TxY: of the recording's frames.
+        samples: number of samples N.
+        fft_window: samples per frame.
+        hop: samples from one frame to the next.
+
     Raises:
-        DataError: frames that do not reach the last sample.
+        DataError: the frames do not reach the last sample.
     """
     runs_UxY, lengths_U = _runs(probabilities_TxY, samples, fft_window, hop)
     return np.repeat(runs_UxY, lengths_U, axis=0)
@@ -95,21 +110,27 @@ def sample_probabilities(
 def sample_predictions(
     probabilities_TxY: Float[np.ndarray, "T Y"], samples: int, fft_window: int, hop: int
 ) -> Int16[np.ndarray, " N"]:
-    """The class of the largest of `sample_probabilities` (ties to the smallest index), without making all of them.
+    """The class of the largest of `sample_probabilities`, which are not all computed; ties go to the smallest index.
+
+    Args:
+        probabilities_TxY: of the recording's frames.
+        samples: number of samples N.
+        fft_window: samples per frame.
+        hop: samples from one frame to the next.
 
     Raises:
-        DataError: frames that do not reach the last sample.
+        DataError: the frames do not reach the last sample.
     """
     runs_UxY, lengths_U = _runs(probabilities_TxY, samples, fft_window, hop)
     return np.repeat(runs_UxY.argmax(axis=1).astype(np.int16), lengths_U)
 
 
 def _runs(
-    probabilities_TxY: np.ndarray, samples: int, fft_window: int, hop: int
-) -> tuple[Float64[np.ndarray, "U Y"], Int[np.ndarray, " U"]]:
-    """Probabilities of runs of samples that lie in the same frames, and the runs' lengths.
+    probabilities_TxY: Float[np.ndarray, "T Y"], samples: int, fft_window: int, hop: int
+) -> tuple[Float64[np.ndarray, "U Y"], Int64[np.ndarray, " U"]]:
+    """Probabilities of runs of samples that are in the same frames, and the lengths of the runs.
 
-    Where the window is a multiple of the hop, a run is a hop; else every hop falls into a head and a tail.
+    If the window is a multiple of the hop, a run is a hop; otherwise every hop is divided into a head and a tail.
     """
     frames, classes = probabilities_TxY.shape
     if samples > (frames - 1) * hop + fft_window:
@@ -139,33 +160,102 @@ def _block_mean(padded_BxY: np.ndarray, present_Bx1: np.ndarray, first: int, who
     return sums_BxY / np.maximum(counts_Bx1, 1)
 
 
+# Rows to predictions and scores, for a whole corpus.
+
+
 def predict_recordings(
     corpus: Corpus, probabilities_RxY: Float[np.ndarray, "R Y"], subjects: Collection[str] | None = None
 ) -> dict[int, Int16[np.ndarray, " N"]]:
-    """Every sample's class by index of recording, from probabilities of the corpus' rows.
+    """The class of every sample by index of recording, from the probabilities of the corpus' rows.
 
     Args:
-        corpus: whose rows they are.
-        probabilities_RxY: after softmax; rows of other subjects are not looked at.
-        subjects: whose recordings are wanted; None: all.
+        corpus: with the rows.
+        probabilities_RxY: after softmax; rows of other subjects are ignored.
+        subjects: whose recordings are predicted; all where None.
 
     Raises:
-        DataError: a wanted row without a finite probability, or not as many rows as the corpus has.
+        DataError: a row has no finite probability, or the corpus has another number of rows.
     """
     if len(probabilities_RxY) != len(corpus.recording_R):
-        raise DataError(f"{len(probabilities_RxY)} rows of probabilities for {len(corpus.recording_R)} of the corpus")
-    first_row = np.searchsorted(corpus.recording_R, np.arange(len(corpus.recordings) + 1))
+        raise DataError(f"{len(probabilities_RxY)} rows of probabilities for {len(corpus.recording_R)} rows of data")
     settings, predictions = corpus.spectrogram, {}
     for index, recording in enumerate(corpus.recordings):
         if subjects is not None and recording.subject not in subjects:
             continue
-        rows = slice(first_row[index], first_row[index + 1])
-        if not np.isfinite(probabilities_RxY[rows]).all():
-            raise DataError(f"{recording.subject}, {recording.name}: some rows have no finite probability")
-        by_frame_TxY = frame_probabilities(
-            probabilities_RxY[rows], corpus.frame_R[rows], int(corpus.frame_counts[index])
-        )
+        by_frame_TxY = _frame_probabilities_of(corpus, probabilities_RxY, index)
         predictions[index] = sample_predictions(
             by_frame_TxY, len(recording.labels_N), settings.fft_window, settings.fft_hop
         )
     return predictions
+
+
+def predicted_subjects(corpus: Corpus, probabilities_RxY: Float[np.ndarray, "R Y"]) -> frozenset[str]:
+    """Subjects all of whose rows have a prediction; the test subjects of a fold that was not trained have none."""
+    missing_S = np.zeros(len(corpus.subjects), bool)
+    np.logical_or.at(missing_S, corpus.subject_R, np.isnan(probabilities_RxY).any(1))
+    return frozenset(name for name, missing in zip(corpus.subjects, missing_S, strict=True) if not missing)
+
+
+def subject_confusions(corpus: Corpus, predictions: Predictions) -> dict[str, Int64[np.ndarray, "Y Y"]]:
+    """A confusion matrix over samples for each subject with a predicted recording.
+
+    Args:
+        corpus: with the true labels.
+        predictions: from `predict_recordings`.
+    """
+    classes, matrices = len(corpus.classes), {}
+    for index in sorted(predictions):
+        recording = corpus.recordings[index]
+        matrix = confusion(recording.labels_N, predictions[index], classes)
+        matrices[recording.subject] = matrices.get(recording.subject, 0) + matrix
+    return matrices
+
+
+def score_rows(corpus: Corpus, probabilities_RxY: Float[np.ndarray, "R Y"]) -> tuple[Confusions, Predictions]:
+    """A confusion matrix for each predicted subject, and the predictions by recording."""
+    predictions = predict_recordings(corpus, probabilities_RxY, predicted_subjects(corpus, probabilities_RxY))
+    return subject_confusions(corpus, predictions), predictions
+
+
+def subject_duration_errors(
+    corpus: Corpus, probabilities_RxY: Float[np.ndarray, "R Y"], subjects: Collection[str], minutes: float
+) -> dict[str, float]:
+    """The mean duration error over the classes, for each subject; see `duration_error`.
+
+    Durations are taken from the mean probabilities, as the original scores its sleep task. Segments do not cross
+    recordings, and every segment with a label has the same weight.
+
+    Args:
+        corpus: with the true labels.
+        probabilities_RxY: of all rows.
+        subjects: who is scored.
+        minutes: length of a segment.
+    """
+    settings = corpus.spectrogram
+    length = max(1, round(minutes * 60 * settings.rate_hz))
+    errors: dict[str, list[tuple[float, int]]] = {subject: [] for subject in sorted(subjects)}
+    for index, recording in enumerate(corpus.recordings):
+        if recording.subject not in errors or not (recording.labels_N >= 0).any():
+            continue
+        by_frame_TxY = _frame_probabilities_of(corpus, probabilities_RxY, index)
+        by_sample_NxY = sample_probabilities(
+            by_frame_TxY, len(recording.labels_N), settings.fft_window, settings.fft_hop
+        )
+        error = float(duration_error(recording.labels_N, by_sample_NxY, length).mean())
+        segments = len(np.unique(np.flatnonzero(recording.labels_N >= 0) // length))
+        errors[recording.subject].append((error, segments))
+    return {
+        subject: sum(error * segments for error, segments in found) / sum(segments for _, segments in found)
+        for subject, found in errors.items()
+        if found
+    }
+
+
+def _frame_probabilities_of(
+    corpus: Corpus, probabilities_RxY: Float[np.ndarray, "R Y"], index: int
+) -> Float64[np.ndarray, "T Y"]:
+    rows = slice(*np.searchsorted(corpus.recording_R, (index, index + 1)))
+    recording = corpus.recordings[index]
+    if not np.isfinite(probabilities_RxY[rows]).all():
+        raise DataError(f"{recording.subject}, {recording.name}: some rows have no finite probability")
+    return frame_probabilities(probabilities_RxY[rows], corpus.frame_R[rows], int(corpus.frame_counts[index]))

@@ -1,15 +1,18 @@
-"""What a probe is told: data set, protocol, features, heads, comparisons, label budgets."""
+"""Settings of a probe: data set, protocol, features, heads, baselines, label budgets."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from selfpab_jax.data.har.registry import check_dataset_name
 from selfpab_jax.errors import ConfigError
-from selfpab_jax.features.extract import Extraction, Merge
+from selfpab_jax.features.extract import Compute, ExtractionSettings, FeatureDtype, Merge
+from selfpab_jax.features.windows import Short
 from selfpab_jax.probe.baselines import BASELINES, BaselineSettings
+from selfpab_jax.probe.budgets import Budget
 from selfpab_jax.probe.finetune import FinetuneSettings
 from selfpab_jax.probe.heads.model import HeadSettings
 from selfpab_jax.probe.heads.selection import SelectionSettings
-from selfpab_jax.probe.report.results import Budget, Published
+from selfpab_jax.probe.prepare import Resampling
 
 HEADS = ("linear", "mlp")
 
@@ -19,14 +22,18 @@ class DatasetSettings:
     """Which recordings and labels.
 
     Args:
-        name: of a data set (`harth`, `uschad`, ...), or `tables` for files of your own.
-        version: of the data set; the usual one where not set.
-        sensors: names, in the model's order; the ones that stand for lower back and thigh where empty.
-        roles: as which of the model's sensors those of the data go in, where their names differ: {hip: thigh}.
-        options: further fields of the data set's class: for `tables` columns, unit, rate_hz, label_column, ...
-        only: these subjects; all where empty.
-        without: not these subjects.
-        unseen_only: leave out the subjects that the encoder was pre-trained on, by its model card.
+        name: of a data set (`harth`, `uschad`, ...), or `tables` for your own files.
+        version: of the data set; the usual one if not set.
+        sensors: names, in the model's order; if empty, those that stand for lower back and thigh.
+        roles: which of the model's sensors each sensor of the data is used as, where their names differ:
+            {hip: thigh}.
+        options: further fields of the data set's class; for `tables`: columns, unit, rate_hz, label_column, ...
+        only: subjects to keep; all if empty.
+        without: subjects to leave out.
+        unseen_only: leave out the subjects that the encoder was pre-trained on, according to its model card.
+
+    Raises:
+        ConfigError: no such data set.
     """
 
     name: str = ""
@@ -38,35 +45,40 @@ class DatasetSettings:
     without: tuple[str, ...] = ()
     unseen_only: bool = False
 
+    def __post_init__(self) -> None:
+        if self.name:
+            check_dataset_name(self.name)
+
 
 @dataclass(frozen=True)
 class ProtocolSettings:
-    """Windows, folds and how hyper-parameters are chosen.
+    """Windows, folds, and how hyper-parameters are selected.
 
     Args:
-        window_seconds: of a window; the encoder's training window where not set.
-        shift_seconds: from window to window, rounded to frames; side by side where not set. The original's is 6 s.
-        short: `pad` fills windows up with zeros after normalization, as the original; `fit` never leaves a recording.
-        cut_at_activity: end recordings at each change of label; as the data set's card says where not set.
+        window_seconds: length of a window; the encoder's training window if not set.
+        shift_seconds: from the start of one window to the next, rounded to frames; side by side if not set. The
+            original's is 6 s.
+        short: `pad` fills windows with zeros after normalization, as the original; `fit` never leaves a recording.
+        cut_at_activity: split recordings at each change of label; as the data set's card says if not set.
         resampling: `polyphase`, or `fourier` as the original.
-        folds: number of folds of whole subjects; leave-one-subject-out where 0.
-        fold_seed: of the draw of folds.
-        choose: hyper-parameters and stopping by `inner` folds of the training subjects; by the `test` subject, the
-            original's habit, which flatters; or `fixed`.
-        min_seconds: shorter recordings are set aside.
-        share_minutes: score shares of classes in stretches of so many minutes too; not where 0.
+        folds: number of folds of whole subjects; 0 for leave-one-subject-out.
+        fold_seed: of the random assignment to folds.
+        choose: select hyper-parameters and stopping on `inner` folds of the training subjects; on the `test` subject,
+            the original's habit, which is too optimistic; or not at all (`fixed`).
+        min_seconds: shorter recordings are skipped.
+        duration_minutes: also score how much of each segment of so many minutes each class takes; 0 for no such score.
     """
 
     window_seconds: float | None = None
     shift_seconds: float | None = None
-    short: Literal["pad", "fit"] = "pad"
+    short: Short = "pad"
     cut_at_activity: bool | None = None
-    resampling: Literal["polyphase", "fourier"] = "polyphase"
+    resampling: Resampling = "polyphase"
     folds: int = 0
     fold_seed: int = 0
     choose: Literal["inner", "test", "fixed"] = "inner"
     min_seconds: float = 1.0
-    share_minutes: float = 0.0
+    duration_minutes: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -74,28 +86,28 @@ class FeatureSettings:
     """What is kept of the encoder's outputs.
 
     Args:
-        layers: `last`, `all` (the head learns how to weigh them), or depths: 0 the embedding, -1 the last layer.
-        merge: of one cross-sensor encoder for each sensor: `mean`, `max` or `concatenate`.
-        surroundings_seconds: beside each frame's features, their mean and standard deviation over the frames within so
-            many seconds around it, for each length given; heads see then how features vary, which one second hides.
+        layers: `last`, `all` (the head learns how to weight them), or depths: 0 the embedding, -1 the last layer.
+        merge: of a cross-sensor encoder's features, one set per sensor: `mean`, `max` or `concatenate`.
+        context_seconds: temporal context: beside each frame's features, their mean and standard deviation over the
+            frames within so many seconds around it, for each length given.
         compute: dtype of the encoder's matrix products.
         dtype: of the features on disk.
-        batch_size: windows at a time; as many as fill the device where not set.
+        batch_size: windows per batch; as many as fill the device if not set.
     """
 
     layers: Literal["last", "all"] | tuple[int, ...] = "last"
     merge: Merge = "together"
-    surroundings_seconds: tuple[float, ...] = ()
-    compute: Literal["float32", "bfloat16"] = "float32"
-    dtype: Literal["float16", "float32"] = "float16"
+    context_seconds: tuple[float, ...] = ()
+    compute: Compute = "float32"
+    dtype: FeatureDtype = "float16"
     batch_size: int | None = None
 
-    def extraction(self, random_seed: int | None) -> Extraction:
-        """For the trained encoder, or for one with random weights."""
-        return Extraction(
+    def extraction(self, random_seed: int | None) -> ExtractionSettings:
+        """For the trained encoder (None), or for one with random weights."""
+        return ExtractionSettings(
             layers=self.layers,
             merge=self.merge,
-            surroundings_seconds=self.surroundings_seconds,
+            context_seconds=self.context_seconds,
             random_seed=random_seed,
             compute=self.compute,
             batch_size=self.batch_size,
@@ -105,17 +117,17 @@ class FeatureSettings:
 
 @dataclass(frozen=True)
 class BudgetSettings:
-    """Label budgets that every arm is trained with besides all labels.
+    """Label budgets that every method is trained with, besides all labels.
 
     Args:
-        windows: of each activity, out of the training subjects.
-        shares: of each activity's windows, 0 to 1.
-        subjects: training subjects.
+        windows: numbers of windows of each activity, from the training subjects.
+        fractions: of the windows of each activity, above 0 and at most 1.
+        subjects: numbers of training subjects.
         all_labels: train with all labels too.
     """
 
     windows: tuple[int, ...] = ()
-    shares: tuple[float, ...] = ()
+    fractions: tuple[float, ...] = ()
     subjects: tuple[int, ...] = ()
     all_labels: bool = True
 
@@ -124,32 +136,50 @@ class BudgetSettings:
         return (
             *((None,) if self.all_labels else ()),
             *(Budget("windows", amount) for amount in self.windows),
-            *(Budget("share", amount) for amount in self.shares),
+            *(Budget("fraction", amount) for amount in self.fractions),
             *(Budget("subjects", amount) for amount in self.subjects),
         )
 
 
 @dataclass(frozen=True)
+class ReferenceScore:
+    """A macro-F1 that others have published on the data set.
+
+    Args:
+        what: method, in words.
+        percent: macro-F1 in percent.
+        source: publication.
+    """
+
+    what: str
+    percent: float
+    source: str
+
+
+@dataclass(frozen=True)
 class ProbeSettings:
-    """Everything that `probe` is told.
+    """Everything that a probe does.
 
     Args:
         dataset: recordings and labels.
         protocol: windows, folds, selection.
         features: of the encoder.
         heads: `linear`, `mlp` or both.
-        linear: the linear head.
-        mlp: the MLP head.
-        selection: candidates of the linear head.
-        mlp_selection: candidates of the MLP.
+        linear: settings of the linear head.
+        mlp: settings of the MLP head.
+        selection: candidate hyper-parameters of the linear head.
+        mlp_selection: candidate hyper-parameters of the MLP head.
         seeds: of heads, random weights, baselines and label budgets.
-        random_encoder: probe the same encoder with random weights too.
-        finetuned: train encoder and head together too, as the original's released configurations.
-        finetune: how.
-        baselines: names of supervised baselines trained from scratch under the same protocol.
-        baseline: how.
+        random_encoder: also probe the same encoder with random weights.
+        finetuned: also train encoder and head together, as the original's released configurations do.
+        finetune: settings of this.
+        baselines: names of supervised baselines that are trained from scratch under the same protocol.
+        baseline: their settings.
         budgets: label budgets.
-        published: figures to compare with.
+        published: scores to compare with.
+
+    Raises:
+        ConfigError: a name is unknown or given twice, a value is out of range, or there is nothing to do.
     """
 
     dataset: DatasetSettings = field(default_factory=DatasetSettings)
@@ -169,12 +199,12 @@ class ProbeSettings:
     baselines: tuple[str, ...] = ()
     baseline: BaselineSettings = field(default_factory=BaselineSettings)
     budgets: BudgetSettings = field(default_factory=BudgetSettings)
-    published: tuple[Published, ...] = ()
+    published: tuple[ReferenceScore, ...] = ()
 
     def __post_init__(self) -> None:
         for what, names, known in (("heads", self.heads, HEADS), ("baselines", self.baselines, tuple(BASELINES))):
             if unknown := [name for name in names if name not in known]:
-                raise ConfigError(f"{what}: there is no {', '.join(unknown)}; there are {', '.join(known)}")
+                raise ConfigError(f"{what}: {', '.join(unknown)} is not known; choose from {', '.join(known)}")
             if len(set(names)) < len(names):
                 raise ConfigError(f"{what} are {', '.join(names)}; give each once")
         given = self.seeds
@@ -196,4 +226,4 @@ class ProbeSettings:
                 f"protocol.folds is {self.protocol.folds}; give 2 or more, or 0 for leave-one-subject-out"
             )
         if self.linear.kind != "linear" or self.mlp.kind != "mlp":
-            raise ConfigError("linear.kind must be linear, and mlp.kind mlp")
+            raise ConfigError("linear.kind must be linear, and mlp.kind must be mlp")

@@ -1,11 +1,13 @@
-"""Label budgets in every fold: which rows each fold and seed may learn from."""
+"""The methods that a probe compares: heads on frozen features, fine-tuning, and baselines trained from scratch.
+
+Each method is trained in every fold with every seed and label budget, and scored on the fold's test subjects.
+"""
 
 import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,113 +16,19 @@ from jaxtyping import Bool, Float32
 
 from selfpab_jax.errors import DataError
 from selfpab_jax.features.cache import TRAINING, FeatureTable, cached_features, code_version, corpus_digest
-from selfpab_jax.features.sensors import Branch
+from selfpab_jax.features.sensors import SensorEncoder
+from selfpab_jax.io import atomic_path
+from selfpab_jax.probe.alignment import Predictions, score_rows, subject_duration_errors
 from selfpab_jax.probe.baselines import BASELINES
 from selfpab_jax.probe.baselines.config import BaselinePrediction
+from selfpab_jax.probe.budgets import LabelBudget
 from selfpab_jax.probe.config import ProbeSettings
 from selfpab_jax.probe.dataset import Corpus
 from selfpab_jax.probe.finetune import fit_predict_finetuned
-from selfpab_jax.probe.heads.selection import probe_heads
-from selfpab_jax.probe.predictions import Predictions, by_fold, confusions_of, share_errors_of
-from selfpab_jax.probe.report.results import Arm, Budget
-from selfpab_jax.probe.splits import (
-    Fold,
-    Folds,
-    check_folds,
-    choose_subjects,
-    choose_windows,
-    group_folds,
-    leave_one_subject_out,
-)
-from selfpab_jax.progress import Tell, hours_told, named, now_and_then
-
-# Label budgets in every fold: which rows each fold and seed may learn from.
-
-
-@dataclass(frozen=True)
-class LabelBudget:
-    """The folds that a label budget leaves, and the rows of each fold and seed (None: all)."""
-
-    budget: Budget | None
-    folds: Folds
-    masks: dict[tuple[str, int], Bool[np.ndarray, " R"]] | None
-
-    def training_rows(self, corpus: Corpus, fold: Fold, seed: int) -> Bool[np.ndarray, " R"]:
-        """Rows whose labels a fold and seed may learn from."""
-        theirs_R = np.isin(corpus.subjects, fold.train)[corpus.subject_R]
-        rows_R = theirs_R & corpus.whole_R & (corpus.label_R >= 0)
-        return rows_R if self.masks is None else rows_R & self.masks[fold.name, seed]
-
-
-def label_budgets(settings: ProbeSettings, corpus: Corpus) -> tuple[list[LabelBudget], tuple[str, ...]]:
-    """Folds and rows of each budget, and lines about what they lack."""
-    protocol = settings.protocol
-    folds = (
-        group_folds(corpus.subjects, protocol.folds, protocol.fold_seed)
-        if protocol.folds
-        else leave_one_subject_out(corpus.subjects)
-    )
-    folds = check_folds(folds, corpus)
-    notes = folds.notes
-    budgets = []
-    for budget in settings.budgets.budgets():
-        if budget is None:
-            budgets.append(LabelBudget(None, folds, None))
-            continue
-        masks = {}
-        for fold in folds.folds:
-            for seed in settings.seeds:
-                masks[fold.name, seed], more = _rows_within(budget, corpus, fold, seed)
-                notes += tuple(f"{fold.name}, {budget}: {line}" for line in more)
-        budgets.append(LabelBudget(budget, folds, masks))
-    return budgets, notes
-
-
-def _rows_within(budget: Budget, corpus: Corpus, fold: Fold, seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    if budget.kind == "subjects":
-        people, notes = choose_subjects(fold.train, int(budget.amount), seed)
-        return np.isin(corpus.subjects, people)[corpus.subject_R], notes
-    windows = int(budget.amount) if budget.kind == "windows" else None
-    return choose_windows(corpus, fold.train, windows, budget.amount if windows is None else None, seed)
-
-
-# What is finished of a long probe, fold by fold, so that a killed one goes on where it was.
-
-
-def labeled_digest(corpus: Corpus) -> str:
-    """A hash of signals, windows, labels and classes."""
-    digest = hashlib.sha256(json.dumps([corpus_digest(corpus), corpus.classes]).encode())
-    for recording in corpus.recordings:
-        digest.update(f"{recording.subject}/{recording.name}".encode())
-        digest.update(np.ascontiguousarray(recording.labels_N, "<i2").data)
-    return digest.hexdigest()
-
-
-def kept(folder: Path, facts: Mapping[str, Any], compute: Callable[[], BaselinePrediction]) -> BaselinePrediction:
-    """The prediction that `facts` decide: read from the folder if it was finished there, else computed into it."""
-    decides = json.dumps([code_version(TRAINING), facts], sort_keys=True, default=str)
-    key = hashlib.sha256(decides.encode()).hexdigest()[:32]
-    path = folder / f"{key}.npz"
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
-            return BaselinePrediction(_probabilities(found["probabilities"]), json.loads(str(found["description"])))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # not there, or cut off
-        pass
-    prediction = compute()
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        description = json.dumps(prediction.description, default=str)
-        np.savez(file, probabilities=prediction.probabilities_RxY, description=description)
-    temporary.replace(path)
-    return prediction
-
-
-def _probabilities(array: np.ndarray) -> Float32[np.ndarray, "R Y"]:
-    return array.astype(np.float32, copy=False)
-
-
-# The arms of a probe: heads on frozen features, fine-tuning and baselines, each in every fold under each budget.
+from selfpab_jax.probe.heads.selection import Choice, probe_heads
+from selfpab_jax.probe.report.results import Kind, MethodResult
+from selfpab_jax.probe.splits import Fold
+from selfpab_jax.progress import Progress
 
 TITLES = {
     "linear": "linear head",
@@ -135,73 +43,85 @@ TITLES = {
     "finetuned_random": "random encoder, trained with its head",
 }
 
+FitFold = Callable[[Fold, int, Bool[np.ndarray, " R"] | None, Callable[[str], None]], BaselinePrediction]
+"""Trains on a fold with a seed and the rows of a label budget, reports progress, and predicts the test subjects."""
 
-ArmAndMore = tuple[Arm | None, tuple[str, ...], Predictions]
-"""An arm (None where it could not be scored), lines about it, the first seed's predictions by recording."""
+
+@dataclass(frozen=True)
+class ProbeSetup:
+    """What all methods of a probe share.
+
+    Attributes:
+        settings: of the probe.
+        corpus: recordings and labels.
+        encoders: pre-trained, one or one per sensor.
+        features: of the pre-trained encoder.
+        budgets: label budgets with their folds.
+        cache: folder for features and finished folds.
+        verbose: show progress.
+    """
+
+    settings: ProbeSettings
+    corpus: Corpus
+    encoders: tuple[SensorEncoder, ...]
+    features: FeatureTable
+    budgets: list[LabelBudget]
+    cache: Path
+    verbose: bool
 
 
-def make_arms(
-    settings: ProbeSettings,
-    corpus: Corpus,
-    branches: tuple[Branch, ...],
-    budgets: list[LabelBudget],
-    table: FeatureTable,
-    cache: Path,
-    tell: Tell,
-) -> Iterator[ArmAndMore]:
-    """Every arm that the settings ask for; one that cannot be scored is told, and the others go on."""
-    for budget in budgets:
-        yield from _head_arms(settings, corpus, budget, dict.fromkeys(settings.seeds, table), tell, trained=True)
+@dataclass(frozen=True)
+class Outcome:
+    """What a method gave with one label budget.
+
+    Attributes:
+        result: None if it could not be scored.
+        notes: what a reader of the scores should know.
+        predictions: of the first seed, by recording.
+    """
+
+    result: MethodResult | None
+    notes: tuple[str, ...]
+    predictions: Predictions = field(default_factory=dict)
+
+
+def run_methods(setup: ProbeSetup) -> Iterator[Outcome]:
+    """Train and score every method of the settings; one that cannot be scored does not stop the others."""
+    settings = setup.settings
+    for budget in setup.budgets:
+        yield from _run_heads(setup, budget, dict.fromkeys(settings.seeds, setup.features), trained=True)
     if settings.random_encoder:
-        say = hours_told(tell, "features of random weights")
-        tables = {
-            seed: cached_features(corpus, branches, settings.features.extraction(seed), cache, say)
+        task = "features of random weights" if setup.verbose else None
+        features = {
+            seed: cached_features(
+                setup.corpus, setup.encoders, settings.features.extraction(seed), setup.cache, task=task
+            )
             for seed in settings.seeds
         }
-        for budget in budgets:
-            yield from _head_arms(settings, corpus, budget, tables, tell, trained=False)
-    digest = labeled_digest(corpus) if settings.finetuned or settings.baselines else ""
+        for budget in setup.budgets:
+            yield from _run_heads(setup, budget, features, trained=False)
+    digest = labeled_digest(setup.corpus) if settings.finetuned or settings.baselines else ""
     if settings.finetuned:
-        finetune = settings.finetune
-        if finetune.merge == "together":
-            finetune = replace(finetune, merge=settings.features.merge)
-        facts = {
-            "settings": asdict(finetune),
-            "encoder": table.description["encoder"],
-            "columns": table.description["extraction"]["columns"],
-            "corpus": digest,
-        }
-
-        def tune(fold: Fold, seed: int, mask: np.ndarray | None) -> BaselinePrediction:
-            say = named(tell, f"fine-tuning, seed {seed}")
-            return fit_predict_finetuned(corpus, fold, branches, finetune, seed, mask, say)
-
-        for budget in budgets:
-            name = "finetuned_random" if finetune.random_weights else "finetuned"
-            kind = "random" if finetune.random_weights else "probe"
-            yield _fold_arm(name, kind, tune, facts, settings, corpus, budget, cache)
-    baseline = replace(settings.baseline, transformer=branches[0].encoder.config.model)
+        yield from _run_finetuned(setup, digest)
+    baseline = replace(settings.baseline, transformer=setup.encoders[0].encoder.config.model)
     for name in settings.baselines:
-        facts = {"settings": asdict(baseline), "corpus": digest}
+        inputs = {"settings": asdict(baseline), "corpus": digest}
 
-        def fit(fold: Fold, seed: int, mask: np.ndarray | None, name: str = name) -> BaselinePrediction:
-            return BASELINES[name](corpus, fold, baseline, seed, mask, named(tell, f"{name}, seed {seed}"))
+        def fit(
+            fold: Fold, seed: int, mask_R: np.ndarray | None, report: Callable[[str], None], name: str = name
+        ) -> BaselinePrediction:
+            return BASELINES[name](setup.corpus, fold, baseline, seed, mask_R, report)
 
-        for budget in budgets:
-            yield _fold_arm(name, "baseline", fit, facts, settings, corpus, budget, cache)
+        for budget in setup.budgets:
+            yield _run_folds(setup, budget, name, "baseline", fit, inputs)
 
 
-def _head_arms(
-    settings: ProbeSettings,
-    corpus: Corpus,
-    budget: LabelBudget,
-    tables: Mapping[int, FeatureTable],
-    tell: Tell,
-    *,
-    trained: bool,
-) -> Iterator[ArmAndMore]:
-    """One arm for each head; seeds with the same features train in one program."""
-    seeds_of = {id(table): [seed for seed in tables if tables[seed] is table] for table in tables.values()}
+def _run_heads(
+    setup: ProbeSetup, budget: LabelBudget, features: Mapping[int, FeatureTable], *, trained: bool
+) -> Iterator[Outcome]:
+    """One outcome per head; seeds with the same features are trained in one program."""
+    settings = setup.settings
+    seeds_of = {id(table): [seed for seed in features if features[seed] is table] for table in features.values()}
     for name in settings.heads:
         head, selection = (
             (settings.linear, settings.selection) if name == "linear" else (settings.mlp, settings.mlp_selection)
@@ -211,115 +131,187 @@ def _head_arms(
         chosen: dict[int, dict[str, Any]] = {}
         notes: tuple[str, ...] = ()
         title = f"{'pre-trained' if trained else 'random'} encoder, {TITLES[name]}"
-        for seeds in seeds_of.values():
-            try:
-                found = probe_heads(
-                    tables[seeds[0]],
-                    corpus,
-                    budget.folds,
-                    {name: head},
-                    seeds,
-                    selection=selection,
-                    row_masks=budget.masks,
-                    progress=now_and_then(tell),
-                )[name]
-            except DataError as error:
-                notes += (_told(title, budget, error),)
-                continue
-            notes += found.notes
-            for number, seed in enumerate(seeds):
-                probabilities[seed] = found.probabilities_NxRxY[number]
-                chosen[seed] = by_fold(found.choices, seed)
-        arm_name = name if trained else f"random_{name}"
-        kind = "probe" if trained else "random"
-        yield _arm(arm_name, title, kind, settings, corpus, budget, probabilities, chosen, notes)
+        with Progress(title, unit="points", enabled=setup.verbose) as progress:
+            for seeds in seeds_of.values():
+                try:
+                    found = probe_heads(
+                        features[seeds[0]],
+                        setup.corpus,
+                        budget.folds,
+                        {name: head},
+                        seeds,
+                        selection=selection,
+                        row_masks=budget.masks,
+                        progress=_Reports(progress),
+                    )[name]
+                except DataError as error:
+                    notes += (_note(title, budget, error),)
+                    continue
+                notes += found.notes
+                for number, seed in enumerate(seeds):
+                    probabilities[seed] = found.probabilities_NxRxY[number]
+                    chosen[seed] = {choice.fold: _as_dict(choice) for choice in found.choices if choice.seed == seed}
+        method, kind = (name, "probe") if trained else (f"random_{name}", "random")
+        yield _score(setup, budget, method, title, kind, probabilities, chosen, notes)
 
 
-def _fold_arm(
-    name: str,
-    kind: str,
-    fit: Callable[[Fold, int, np.ndarray | None], BaselinePrediction],
-    facts: Mapping[str, Any],
-    settings: ProbeSettings,
-    corpus: Corpus,
-    budget: LabelBudget,
-    cache: Path,
-) -> ArmAndMore:
-    """An arm that is trained fold by fold; what is finished is kept in the cache."""
-    probabilities, chosen = {}, {}
-    for seed in settings.seeds:
-        probabilities[seed] = np.full((len(corpus.label_R), len(corpus.classes)), np.nan, np.float32)
-        chosen[seed] = {}
-        for fold in budget.folds.folds:
-            mask = None if budget.masks is None else budget.masks[fold.name, seed]
-            amount = None if budget.budget is None else asdict(budget.budget)
-            decides = {"arm": name, "budget": amount, "seed": seed, "fold": asdict(fold), **facts}
-            try:
-                found = kept(cache / "parts", decides, lambda f=fold, s=seed, m=mask: fit(f, s, m))
-            except DataError as error:
-                chosen[seed][fold.name] = {"left out": str(error)}
-                continue
-            rows_R = np.isin(corpus.subjects, fold.test)[corpus.subject_R]
-            probabilities[seed][rows_R] = found.probabilities_RxY
-            chosen[seed][fold.name] = found.description
-    left_out = {
-        _told(f"{TITLES[name]}, {fold}", budget, facts["left out"])
-        for of_seed in chosen.values()
-        for fold, facts in of_seed.items()
-        if "left out" in facts
+def _run_finetuned(setup: ProbeSetup, digest: str) -> Iterator[Outcome]:
+    """Encoder and head trained together."""
+    finetune = setup.settings.finetune
+    if finetune.merge == "together":
+        finetune = replace(finetune, merge=setup.settings.features.merge)
+    description = setup.features.description
+    inputs = {
+        "settings": asdict(finetune),
+        "encoder": description["encoder"],
+        "columns": description["extraction"]["columns"],
+        "corpus": digest,
     }
-    return _arm(name, TITLES[name], kind, settings, corpus, budget, probabilities, chosen, tuple(sorted(left_out)))
+
+    def fit(fold: Fold, seed: int, mask_R: np.ndarray | None, report: Callable[[str], None]) -> BaselinePrediction:
+        return fit_predict_finetuned(setup.corpus, fold, setup.encoders, finetune, seed, mask_R, report)
+
+    name, kind = ("finetuned_random", "random") if finetune.random_weights else ("finetuned", "probe")
+    for budget in setup.budgets:
+        yield _run_folds(setup, budget, name, kind, fit, inputs)
 
 
-def _arm(
+def _run_folds(
+    setup: ProbeSetup, budget: LabelBudget, name: str, kind: Kind, fit: FitFold, inputs: Mapping[str, Any]
+) -> Outcome:
+    """A method that is trained fold by fold; finished folds are kept in the cache."""
+    corpus, seeds, folds, title = setup.corpus, setup.settings.seeds, budget.folds.folds, TITLES[name]
+    probabilities, chosen, notes = {}, {}, set()
+    with Progress(title, len(seeds) * len(folds), "folds", enabled=setup.verbose) as progress:
+        for seed in seeds:
+            probabilities[seed] = np.full((len(corpus.label_R), len(corpus.classes)), np.nan, np.float32)
+            chosen[seed] = {}
+            for fold in folds:
+                done = len(folds) * seeds.index(seed) + folds.index(fold)
+
+                def train(fold: Fold = fold, seed: int = seed, done: int = done) -> BaselinePrediction:
+                    mask_R = None if budget.masks is None else budget.masks[fold.name, seed]
+                    return fit(fold, seed, mask_R, lambda line: progress.update(done, f"seed {seed}, {line}"))
+
+                amount = None if budget.budget is None else asdict(budget.budget)
+                key = {"method": name, "budget": amount, "seed": seed, "fold": asdict(fold), **inputs}
+                try:
+                    found = cached_prediction(setup.cache / "folds", key, train)
+                except DataError as error:
+                    chosen[seed][fold.name] = {"skipped": str(error)}
+                    notes.add(_note(f"{title}, {fold.name}", budget, error))
+                    continue
+                rows_R = np.isin(corpus.subjects, fold.test)[corpus.subject_R]
+                probabilities[seed][rows_R] = found.probabilities_RxY
+                chosen[seed][fold.name] = found.description
+    return _score(setup, budget, name, title, kind, probabilities, chosen, tuple(sorted(notes)))
+
+
+def _score(
+    setup: ProbeSetup,
+    budget: LabelBudget,
     name: str,
     title: str,
-    kind: Any,
-    settings: ProbeSettings,
-    corpus: Corpus,
-    budget: LabelBudget,
-    probabilities: Mapping[int, np.ndarray],
+    kind: Kind,
+    probabilities: Mapping[int, Float32[np.ndarray, "R Y"]],
     chosen: Mapping[int, Mapping[str, Any]],
     notes: tuple[str, ...],
-) -> ArmAndMore:
-    if missing := [seed for seed in settings.seeds if seed not in probabilities]:
-        return None, (*notes, _told(title, budget, f"not scored, nothing for seed {missing[0]}")), {}
-    for seed in settings.seeds:
-        if seed in probabilities:
-            _leave_out_untrained(corpus, budget, seed, probabilities[seed])
-    scored = {seed: confusions_of(corpus, probabilities[seed]) for seed in settings.seeds}
-    everywhere = set.intersection(*(set(confusions) for confusions, _ in scored.values()))
-    if not everywhere:
-        return None, (*notes, _told(title, budget, "not scored, no subject was predicted under every seed")), {}
-    minutes = settings.protocol.share_minutes
-    arm = Arm(
+) -> Outcome:
+    corpus, seeds = setup.corpus, setup.settings.seeds
+    if missing := [seed for seed in seeds if seed not in probabilities]:
+        return Outcome(None, (*notes, _note(title, budget, f"not scored, nothing for seed {missing[0]}")))
+    for seed in seeds:
+        _clear_untrained_classes(corpus, budget, seed, probabilities[seed])
+    scored = {seed: score_rows(corpus, probabilities[seed]) for seed in seeds}
+    subjects = set.intersection(*(set(confusions) for confusions, _ in scored.values()))
+    if not subjects:
+        return Outcome(None, (*notes, _note(title, budget, "not scored, no subject was predicted with every seed")))
+    minutes = setup.settings.protocol.duration_minutes
+    result = MethodResult(
         name=name,
         title=title,
         kind=kind,
-        seeds=settings.seeds,
+        seeds=seeds,
         classes=corpus.classes,
-        confusions=tuple({s: scored[seed][0][s] for s in sorted(everywhere)} for seed in settings.seeds),
+        confusions=tuple({s: scored[seed][0][s] for s in sorted(subjects)} for seed in seeds),
         budget=budget.budget,
-        chosen=tuple(chosen[seed] for seed in settings.seeds),
-        share_errors=tuple(share_errors_of(corpus, probabilities[seed], everywhere, minutes) for seed in settings.seeds)
-        if minutes
-        else (),
+        chosen=tuple(chosen[seed] for seed in seeds),
+        duration_errors=tuple(
+            subject_duration_errors(corpus, probabilities[seed], subjects, minutes) for seed in seeds if minutes
+        ),
     )
-    return arm, notes, scored[settings.seeds[0]][1]
+    return Outcome(result, notes, scored[seeds[0]][1])
 
 
-def _told(what: str, budget: LabelBudget, line: object) -> str:
+def _clear_untrained_classes(
+    corpus: Corpus, budget: LabelBudget, seed: int, probabilities_RxY: Float32[np.ndarray, "R Y"]
+) -> None:
+    """Never predict a class without training rows in a fold: its part of a head is as it was initialized."""
+    for fold in budget.folds.folds:
+        trained_Y = np.bincount(
+            corpus.label_R[budget.training_rows(corpus, fold, seed)], minlength=len(corpus.classes)
+        ).astype(bool)
+        if not trained_Y.all():
+            rows_R = np.isin(corpus.subjects, fold.test)[corpus.subject_R]
+            probabilities_RxY[np.ix_(rows_R, ~trained_Y)] = np.where(
+                np.isnan(probabilities_RxY[rows_R][:, ~trained_Y]), np.nan, 0
+            )
+
+
+class _Reports:
+    """Counts what heads report, and shows it."""
+
+    def __init__(self, progress: Progress):
+        self._progress, self._count = progress, 0
+
+    def __call__(self, line: str) -> None:
+        self._count += 1
+        self._progress.update(self._count, line)
+
+
+def _as_dict(choice: Choice) -> dict[str, Any]:
+    return {name: value for name, value in vars(choice).items() if name not in ("fold", "seed")}
+
+
+def _note(what: str, budget: LabelBudget, line: object) -> str:
     return f"{what}{'' if budget.budget is None else f', {budget.budget}'}: {line}"
 
 
-def _leave_out_untrained(corpus: Corpus, budget: LabelBudget, seed: int, probabilities_RxY: np.ndarray) -> None:
-    """A class without training rows in a fold is never predicted there: its part of a head is only as it was drawn."""
-    for fold in budget.folds.folds:
-        trained = np.bincount(
-            corpus.label_R[budget.training_rows(corpus, fold, seed)], minlength=len(corpus.classes)
-        ).astype(bool)
-        if not trained.all():
-            rows_R = np.isin(corpus.subjects, fold.test)[corpus.subject_R]
-            probabilities_RxY[np.ix_(rows_R, ~trained)] = np.where(
-                np.isnan(probabilities_RxY[rows_R][:, ~trained]), np.nan, 0
-            )
+# Finished folds on disk, so that a killed probe continues where it was.
+
+
+def labeled_digest(corpus: Corpus) -> str:
+    """A hash of signals, windows, labels and classes."""
+    digest = hashlib.sha256(json.dumps([corpus_digest(corpus), corpus.classes]).encode())
+    for recording in corpus.recordings:
+        digest.update(f"{recording.subject}/{recording.name}".encode())
+        digest.update(np.ascontiguousarray(recording.labels_N, "<i2").data)
+    return digest.hexdigest()
+
+
+def cached_prediction(
+    folder: Path, key: Mapping[str, Any], compute: Callable[[], BaselinePrediction]
+) -> BaselinePrediction:
+    """The prediction of a fold from the cache, or computed into it.
+
+    Args:
+        folder: of the cache; created if it is missing.
+        key: everything that the prediction depends on, besides the code.
+        compute: trains and predicts.
+
+    Raises:
+        StorageError: the cache cannot be written.
+    """
+    parts = json.dumps([code_version(TRAINING), key], sort_keys=True, default=str)
+    path = folder / f"{hashlib.sha256(parts.encode()).hexdigest()[:32]}.npz"
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
+            probabilities = found["probabilities"].astype(np.float32, copy=False)
+            return BaselinePrediction(probabilities, json.loads(str(found["description"])))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # missing or cut off
+        pass
+    prediction = compute()
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        description = json.dumps(prediction.description, default=str)
+        np.savez(file, probabilities=prediction.probabilities_RxY, description=description)
+    return prediction

@@ -1,4 +1,8 @@
-"""Scores from confusion matrices, one a subject, with intervals by bootstrap over subjects."""
+"""Scores from confusion matrices, one per subject, with intervals by bootstrap over subjects.
+
+scikit-learn computes the same figures for one list of predictions. Here they are computed from stacks of confusion
+matrices at once: every subject, every bootstrap sample, every candidate of a head.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -8,70 +12,77 @@ import numpy as np
 from jaxtyping import Float, Float64, Int, Int64
 
 from selfpab_jax.errors import DataError
-from selfpab_jax.probe.dataset import Corpus
 
 CONFIDENCE = 0.95
 
+Interval = tuple[float, float]
+Matrices = Float[np.ndarray, "*S Y Y"] | Int[np.ndarray, "*S Y Y"]
+"""Confusion matrices: rows are true classes, columns predicted ones."""
+Confusions = Mapping[str, Int64[np.ndarray, "Y Y"]]
+"""The confusion matrix of each subject."""
+
+
+# Figures of confusion matrices.
+
 
 def confusion(
-    truth_N: Int[np.ndarray, " N"], predicted_N: Int[np.ndarray, " N"], classes: int
+    truth_N: Int[np.ndarray, " N"], predicted_N: Int[np.ndarray, " M"], classes: int
 ) -> Int64[np.ndarray, "Y Y"]:
-    """How often each class (row) was taken for each (column); samples whose truth is -1 are left out.
+    """How often each class (row) was predicted as each class (column); samples whose truth is -1 are ignored.
+
+    Args:
+        truth_N: class indices, or -1.
+        predicted_N: class indices.
+        classes: number of classes Y.
 
     Raises:
-        DataError: unequal lengths, or a class beyond the last.
+        DataError: the lengths differ, or an index is not that of a class.
     """
     if len(truth_N) != len(predicted_N):
         raise DataError(f"{len(predicted_N)} predictions for {len(truth_N)} samples")
     known_N = truth_N >= 0
     truth_n, predicted_n = truth_N[known_N].astype(np.int64), predicted_N[known_N].astype(np.int64)
     if len(truth_n) and not (truth_n.max() < classes and predicted_n.min() >= 0 and predicted_n.max() < classes):
-        raise DataError(f"a truth or prediction lies beyond the {classes} classes")
+        raise DataError(f"a true or predicted class is not among the {classes} classes")
     return np.bincount(truth_n * classes + predicted_n, minlength=classes**2).reshape(classes, classes)
 
 
-def subject_confusions(
-    corpus: Corpus, predictions: Mapping[int, Int[np.ndarray, " N"]]
-) -> dict[str, Int64[np.ndarray, "Y Y"]]:
-    """A matrix for each subject with a predicted recording, over samples.
-
-    Args:
-        corpus: with the truth.
-        predictions: each sample's class by index of recording, as `predict_recordings` gives them.
-    """
-    classes, matrices = len(corpus.classes), {}
-    for index in sorted(predictions):
-        recording = corpus.recordings[index]
-        matrix = confusion(recording.labels_N, predictions[index], classes)
-        matrices[recording.subject] = matrices.get(recording.subject, 0) + matrix
-    return matrices
-
-
-def class_f1(confusions: Float[np.ndarray, "*S Y Y"] | Int[np.ndarray, "*S Y Y"]) -> Float64[np.ndarray, "*S Y"]:
-    """F1 of each class: NaN where it is in neither truth nor prediction, 0 where it is in one of them only."""
+def class_f1(confusions: Matrices) -> Float64[np.ndarray, "*S Y"]:
+    """F1 of each class: NaN if it is in neither truth nor prediction, 0 if it is in only one of them."""
     hits, true, predicted = _sums(confusions)
     return _ratio(2 * hits, true + predicted)
 
 
-def macro_f1(confusions: Float[np.ndarray, "*S Y Y"] | Int[np.ndarray, "*S Y Y"]) -> Float64[np.ndarray, "*S"]:
-    """The mean of `class_f1` over the classes that have one, as the original scores a subject; NaN for no samples."""
-    return _mean(class_f1(confusions))
+def class_precision(confusions: Matrices) -> Float64[np.ndarray, "*S Y"]:
+    """Precision of each class; NaN if it was never predicted."""
+    hits, _, predicted = _sums(confusions)
+    return _ratio(hits, predicted)
 
 
-def balanced_accuracy(confusions: Float[np.ndarray, "*S Y Y"] | Int[np.ndarray, "*S Y Y"]) -> Float64[np.ndarray, "*S"]:
-    """The mean recall of the classes that are in the truth."""
+def class_recall(confusions: Matrices) -> Float64[np.ndarray, "*S Y"]:
+    """Recall of each class; NaN if it is not in the truth."""
     hits, true, _ = _sums(confusions)
-    return _mean(_ratio(hits, true))
+    return _ratio(hits, true)
 
 
-def accuracy(confusions: Float[np.ndarray, "*S Y Y"] | Int[np.ndarray, "*S Y Y"]) -> Float64[np.ndarray, "*S"]:
-    """The share of samples that are right."""
+def macro_f1(confusions: Matrices) -> Float64[np.ndarray, "*S"]:
+    """The mean of `class_f1` over the classes that have one, as the original scores a subject; NaN for no samples."""
+    return _nan_mean(class_f1(confusions))
+
+
+def balanced_accuracy(confusions: Matrices) -> Float64[np.ndarray, "*S"]:
+    """The mean recall of the classes that are in the truth."""
+    return _nan_mean(class_recall(confusions))
+
+
+def accuracy(confusions: Matrices) -> Float64[np.ndarray, "*S"]:
+    """The fraction of samples that are right."""
     hits, true, _ = _sums(confusions)
     return _ratio(hits.sum(-1), true.sum(-1))
 
 
-def kappa(confusions: Float[np.ndarray, "*S Y Y"] | Int[np.ndarray, "*S Y Y"]) -> Float64[np.ndarray, "*S"]:
-    """Cohen's kappa: accuracy beyond what truth and prediction would share by chance; NaN where chance is certain."""
+def kappa(confusions: Matrices) -> Float64[np.ndarray, "*S"]:
+    """Cohen's kappa: agreement beyond what chance gives; NaN if chance gives certainty."""
     hits, true, predicted = _sums(confusions)
     total = true.sum(-1)
     chance = (true * predicted).sum(-1)
@@ -79,7 +90,7 @@ def kappa(confusions: Float[np.ndarray, "*S Y Y"] | Int[np.ndarray, "*S Y Y"]) -
 
 
 def _sums(confusions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Per class: right ones, those in the truth, those predicted, in float64 (squares of counts pass int32's range)."""
+    """Per class: correct, true and predicted counts, in float64 (squares of counts exceed int32)."""
     matrices = np.asarray(confusions, np.float64)
     return np.diagonal(matrices, axis1=-2, axis2=-1), matrices.sum(-1), matrices.sum(-2)
 
@@ -88,18 +99,122 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return np.divide(above, below, out=np.full(np.shape(below), np.nan), where=below != 0)
 
 
-def _mean(values_Y: np.ndarray) -> np.ndarray:
-    """Over the last axis, without NaN; NaN where there is nothing else."""
-    there_Y = ~np.isnan(values_Y)
-    return _ratio(np.where(there_Y, values_Y, 0).sum(-1), there_Y.sum(-1).astype(np.float64))
+def _nan_mean(values_Y: np.ndarray) -> np.ndarray:
+    """Over the last axis, without NaN; NaN where nothing else is left."""
+    known_Y = ~np.isnan(values_Y)
+    return _ratio(np.where(known_Y, values_Y, 0).sum(-1), known_Y.sum(-1).astype(np.float64))
 
 
-Interval = tuple[float, float]
+# Durations, for tasks that ask how long something was done (sleep), not when.
+
+
+def class_fractions(labels_N: Int[np.ndarray, " N"], classes: int, length: int) -> Float64[np.ndarray, "M Y"]:
+    """The fraction of each class among the labeled samples of each segment; NaN in segments without labels.
+
+    Args:
+        labels_N: class indices, or -1.
+        classes: number of classes Y.
+        length: samples per segment; the last segment may be shorter.
+    """
+    labeled_n = np.flatnonzero(labels_N >= 0)
+    entry_n = labeled_n // length * classes + labels_N[labeled_n]
+    segments = -(-len(labels_N) // length)
+    counts_MxY = np.bincount(entry_n, minlength=segments * classes).reshape(segments, classes)
+    return _ratio(counts_MxY, np.broadcast_to(counts_MxY.sum(axis=1, keepdims=True), counts_MxY.shape))
+
+
+def duration_error(
+    truth_N: Int[np.ndarray, " N"], probabilities_NxY: Float[np.ndarray, "M Y"], length: int
+) -> Float64[np.ndarray, " Y"]:
+    """The mean absolute error of each class' fraction of a segment; the original's figure is the mean over classes.
+
+    The predicted fraction is the mean probability over the same labeled samples that the true fraction counts.
+
+    Args:
+        truth_N: class indices, or -1.
+        probabilities_NxY: from `sample_probabilities`; to score decisions instead, their one-hot rows.
+        length: samples per segment: 3,000 are a minute at 50 Hz.
+
+    Raises:
+        DataError: no sample is labeled, or the lengths differ.
+    """
+    if len(truth_N) != len(probabilities_NxY):
+        raise DataError(f"{len(probabilities_NxY)} predictions for {len(truth_N)} samples")
+    labeled_n = np.flatnonzero(truth_N >= 0)
+    if not len(labeled_n):
+        raise DataError("no sample has a label: there are no durations to compare with")
+    true_MxY = class_fractions(truth_N, probabilities_NxY.shape[1], length)
+    segment_n = labeled_n // length
+    counts_M = np.bincount(segment_n, minlength=len(true_MxY))
+    known_M = counts_M > 0
+    sums = [np.bincount(segment_n, column_n, len(true_MxY)) for column_n in probabilities_NxY[labeled_n].T]
+    predicted_mxY = np.stack(sums, axis=1)[known_M] / counts_M[known_M, None]
+    return np.abs(true_MxY[known_M] - predicted_mxY).mean(axis=0)
+
+
+# Bootstrap over subjects.
+
+
+def bootstrap_counts(subjects: int, *, seed: int = 0, draws: int = 2000) -> Float64[np.ndarray, "D S"]:
+    """How often each subject is in each bootstrap sample: as many subjects, drawn with replacement.
+
+    A sample is nothing but these counts, so that a sum or mean over each sample is one matrix product.
+
+    Args:
+        subjects: number of subjects S.
+        seed: of the draw; the same samples for the same number of subjects.
+        draws: number of bootstrap samples D; none for fewer than two subjects.
+    """
+    if subjects < 2:
+        return np.zeros((0, subjects))
+    chances = np.full(subjects, 1 / subjects)
+    return np.random.default_rng(seed).multinomial(subjects, chances, draws).astype(np.float64)
+
+
+def bootstrap_means(
+    values_S: Float64[np.ndarray, " S"], *, seed: int = 0, draws: int = 2000
+) -> Float64[np.ndarray, " D"]:
+    """The mean over subjects in each bootstrap sample; empty for fewer than two subjects.
+
+    Args:
+        values_S: a figure of each subject.
+        seed: see `bootstrap_counts`.
+        draws: see `bootstrap_counts`.
+    """
+    return bootstrap_counts(len(values_S), seed=seed, draws=draws) @ values_S / max(len(values_S), 1)
+
+
+def bootstrap_sums(
+    matrices_SxYxY: Int64[np.ndarray, "*E S Y Y"], *, seed: int = 0, draws: int = 2000
+) -> Float64[np.ndarray, "*E D Y Y"]:
+    """The sum of the subjects' confusion matrices in each bootstrap sample; empty for fewer than two subjects.
+
+    Args:
+        matrices_SxYxY: of each subject; leading axes share the samples.
+        seed: see `bootstrap_counts`.
+        draws: see `bootstrap_counts`.
+    """
+    *outer, subjects, classes, _ = matrices_SxYxY.shape
+    counts_DxS = bootstrap_counts(subjects, seed=seed, draws=draws)
+    sums = counts_DxS @ matrices_SxYxY.reshape(*outer, subjects, classes**2).astype(np.float64)
+    return sums.reshape(*outer, len(counts_DxS), classes, classes)
+
+
+def percentile_interval(values_D: Float64[np.ndarray, " D"]) -> Interval:
+    """The middle 95% of the values that are not NaN; NaN where there is none."""
+    values_d = values_D[~np.isnan(values_D)]
+    if not len(values_d):
+        return (float("nan"), float("nan"))
+    low, high = np.quantile(values_d, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return (float(low), float(high))
+
+
+# Scores of one set of predictions, for JSON and CSV; `report.summary` has them over seeds.
 
 
 @dataclass(frozen=True)
 class SubjectScores:
-    """Of one subject; each class' figures by class index, NaN where there are none."""
+    """Scores of one subject; those of classes by class index, NaN where there is none."""
 
     macro_f1: float
     accuracy: float
@@ -112,16 +227,16 @@ class SubjectScores:
 
 @dataclass(frozen=True)
 class Scores:
-    """Of a set of subjects.
+    """Scores of a set of subjects.
 
     Attributes:
         classes: names by index.
-        subjects: each one's scores.
+        subjects: scores of each subject.
         macro_f1_mean: mean over subjects of each one's macro-F1, the original's figure.
-        macro_f1_std: their standard deviation (over n, as the original's).
-        macro_f1_interval: of the mean: 95%, percentiles of a bootstrap over subjects; NaN for a single subject.
+        macro_f1_std: their standard deviation (over n, as the original).
+        macro_f1_interval: 95% interval of the mean, percentiles of a bootstrap over subjects; NaN for a single subject.
         pooled_macro_f1: of the sum of all subjects' confusion matrices.
-        pooled_macro_f1_interval: likewise.
+        pooled_macro_f1_interval: 95% interval, likewise.
         accuracy: pooled, as are the following.
         balanced_accuracy: mean recall.
         kappa: Cohen's.
@@ -149,8 +264,8 @@ class Scores:
     samples: tuple[int, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: NaN is None, tuples are lists."""
-        return _json(asdict(self))
+        """Plain values for JSON: NaN is None, tuples are lists."""
+        return _plain(asdict(self))
 
 
 def score_subjects(
@@ -159,38 +274,33 @@ def score_subjects(
     """All scores of a set of subjects.
 
     Args:
-        confusions: each subject's matrix; a subject without labeled samples counts in no mean.
+        confusions: matrix of each subject; a subject without labeled samples counts in no mean.
         classes: names by index.
         seed: of the bootstrap.
-        draws: of the bootstrap: so many sets of as many subjects, with replacement.
+        draws: number of bootstrap samples.
 
     Raises:
-        DataError: no subject, or a matrix of another number of classes.
+        DataError: there is no subject, or a matrix has another number of classes.
     """
     if not confusions:
-        raise DataError("no subject was predicted: there is nothing to score")
+        raise DataError("no subject was predicted, so nothing can be scored")
     size = len(classes)
     for subject, matrix in confusions.items():
         if np.shape(matrix) != (size, size):
-            raise DataError(f"{subject}: a confusion matrix of {np.shape(matrix)}, not of {size} classes")
+            raise DataError(f"{subject}: a confusion matrix of shape {np.shape(matrix)} does not fit {size} classes")
     matrices_SxYxY = np.stack([np.asarray(matrix, np.int64) for matrix in confusions.values()])
-    of_subject_S = macro_f1(matrices_SxYxY)
-    hits, true, predicted = _sums(matrices_SxYxY)
-    accuracy_S, balanced_S, f1_SxY = (
-        accuracy(matrices_SxYxY),
-        balanced_accuracy(matrices_SxYxY),
-        class_f1(matrices_SxYxY),
-    )
-    precision_SxY, recall_SxY = _ratio(hits, predicted), _ratio(hits, true)
     pooled_YxY = matrices_SxYxY.sum(axis=0)
-    scored_S = of_subject_S[~np.isnan(of_subject_S)]
-    mean_interval, pooled_interval, class_intervals = _bootstrap(matrices_SxYxY, seed, draws)
-    pooled_hits, pooled_true, pooled_predicted = _sums(pooled_YxY)
+    macro_f1_S, accuracy_S, balanced_S = (figure(matrices_SxYxY) for figure in (macro_f1, accuracy, balanced_accuracy))
+    f1_SxY, precision_SxY, recall_SxY = (figure(matrices_SxYxY) for figure in (class_f1, class_precision, class_recall))
+    scored_S = matrices_SxYxY.sum(axis=(1, 2)) > 0
+    known_s = macro_f1_S[scored_S]
+    drawn_DxYxY = bootstrap_sums(matrices_SxYxY[scored_S], seed=seed, draws=draws)
+    drawn_f1_DxY = class_f1(drawn_DxYxY)
     return Scores(
         classes=tuple(classes),
         subjects={
             subject: SubjectScores(
-                macro_f1=float(of_subject_S[s]),
+                macro_f1=float(macro_f1_S[s]),
                 accuracy=float(accuracy_S[s]),
                 balanced_accuracy=float(balanced_S[s]),
                 f1=tuple(f1_SxY[s].tolist()),
@@ -200,53 +310,25 @@ def score_subjects(
             )
             for s, subject in enumerate(confusions)
         },
-        macro_f1_mean=float(scored_S.mean()) if len(scored_S) else float("nan"),
-        macro_f1_std=float(scored_S.std()) if len(scored_S) else float("nan"),
-        macro_f1_interval=mean_interval,
+        macro_f1_mean=float(known_s.mean()) if len(known_s) else float("nan"),
+        macro_f1_std=float(known_s.std()) if len(known_s) else float("nan"),
+        macro_f1_interval=percentile_interval(bootstrap_means(known_s, seed=seed, draws=draws)),
         pooled_macro_f1=float(macro_f1(pooled_YxY)),
-        pooled_macro_f1_interval=pooled_interval,
+        pooled_macro_f1_interval=percentile_interval(_nan_mean(drawn_f1_DxY)),
         accuracy=float(accuracy(pooled_YxY)),
         balanced_accuracy=float(balanced_accuracy(pooled_YxY)),
         kappa=float(kappa(pooled_YxY)),
         f1=tuple(class_f1(pooled_YxY).tolist()),
-        f1_interval=class_intervals,
-        precision=tuple(_ratio(pooled_hits, pooled_predicted).tolist()),
-        recall=tuple(_ratio(pooled_hits, pooled_true).tolist()),
+        f1_interval=tuple(percentile_interval(drawn_f1_DxY[:, y]) for y in range(size)),
+        precision=tuple(class_precision(pooled_YxY).tolist()),
+        recall=tuple(class_recall(pooled_YxY).tolist()),
         samples=tuple(pooled_YxY.sum(axis=1).tolist()),
     )
 
 
-def _bootstrap(
-    matrices_SxYxY: Int64[np.ndarray, "S Y Y"], seed: int, draws: int
-) -> tuple[Interval, Interval, tuple[Interval, ...]]:
-    """Intervals of the mean macro-F1, the pooled macro-F1, and each class' pooled F1."""
-    subjects, classes, _ = matrices_SxYxY.shape
-    scored_S = matrices_SxYxY.sum(axis=(1, 2)) > 0
-    if scored_S.sum() < 2:
-        nothing = (float("nan"), float("nan"))
-        return nothing, nothing, (nothing,) * classes
-    matrices_SxYxY = matrices_SxYxY[scored_S]
-    subjects = len(matrices_SxYxY)
-    # How often each subject is drawn is all that a draw amounts to, so that all draws are two matrix products.
-    times_DxS = np.random.default_rng(seed).multinomial(subjects, np.full(subjects, 1 / subjects), draws)
-    mean_D = times_DxS @ macro_f1(matrices_SxYxY) / subjects
-    pooled_DxYxY = (times_DxS @ matrices_SxYxY.reshape(subjects, -1)).reshape(draws, classes, classes)
-    f1_DxY = class_f1(pooled_DxYxY)
-    return _interval(mean_D), _interval(_mean(f1_DxY)), tuple(_interval(f1_DxY[:, y]) for y in range(classes))
-
-
-def _interval(values_D: np.ndarray) -> Interval:
-    """The middle 95% of what is no NaN."""
-    values_d = values_D[~np.isnan(values_D)]
-    if not len(values_d):
-        return (float("nan"), float("nan"))
-    low, high = np.quantile(values_d, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return (float(low), float(high))
-
-
-def _json(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _json(item) for key, item in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_json(item) for item in value]
+        return [_plain(item) for item in value]
     return None if isinstance(value, float) and np.isnan(value) else value

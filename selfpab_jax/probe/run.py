@@ -1,194 +1,261 @@
-"""What the encoder has seen in pre-training of the people it is probed on."""
+"""A whole probe: recordings, features, heads and baselines in every fold, scores, report."""
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from selfpab_jax.data.har.base import LabeledSource
 from selfpab_jax.data.har.registry import open_dataset
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.features.cache import FeatureTable, cached_features
-from selfpab_jax.features.sensors import open_branches
+from selfpab_jax.features.sensors import open_sensor_encoders
 from selfpab_jax.model_dir import ModelConfig, read_config
-from selfpab_jax.probe.config import ProbeSettings
+from selfpab_jax.probe.alignment import Predictions
+from selfpab_jax.probe.budgets import label_budgets
+from selfpab_jax.probe.config import DatasetSettings, ProbeSettings, ProtocolSettings
 from selfpab_jax.probe.dataset import Corpus
-from selfpab_jax.probe.methods import label_budgets, make_arms
-from selfpab_jax.probe.predictions import Predictions, timelines_of
-from selfpab_jax.probe.prepare import choose_people, prepare_corpus
+from selfpab_jax.probe.methods import ProbeSetup, run_methods
+from selfpab_jax.probe.prepare import prepare_corpus, select_subjects
 from selfpab_jax.probe.report.embedding_map import EmbeddingMap, choose_rows, project
-from selfpab_jax.probe.report.results import Arm, EncoderFacts, ProbeResult
-from selfpab_jax.probe.report.timeline import Timeline
-from selfpab_jax.progress import Tell, hours_told
+from selfpab_jax.probe.report.page import write_report
+from selfpab_jax.probe.report.results import RESULT_FILE, EncoderInfo, MethodResult, ProbeResult, save_result
+from selfpab_jax.probe.report.timeline import timelines_of
+from selfpab_jax.probe.splits import check_folds, group_folds, leave_one_subject_out
+from selfpab_jax.progress import Progress
 
-# What the encoder has seen in pre-training of the people it is probed on.
-
-
-def seen_subjects(provenance: Mapping[str, Any], dataset: str, subjects: Iterable[str]) -> tuple[str, ...]:
-    """The subjects that the model card lists as trained on, by name, sorted.
-
-    A user's own tables, in pre-training (`recordings`) or here (`tables`), may be of any people, and name them by file;
-    the same names are taken for the same people, which errs on the safe side. Data sets of other names are other
-    people.
-    """
-    if not _may_be_the_same(provenance, dataset):
-        return ()
-    return tuple(sorted(set(subjects) & {str(name) for name in provenance.get("subjects") or ()}))
+NOTES_SHOWN = 8
+"""Notes on folds and budgets that are printed at the start; all are in the report."""
 
 
-def leakage_lines(provenance: Mapping[str, Any], dataset: str, subjects: Iterable[str]) -> tuple[str, ...]:
-    """A line where the encoder was, or may have been, pre-trained on people that are probed; none where it was not."""
-    subjects = tuple(subjects)
-    if not provenance.get("subjects") and _may_be_the_same(provenance, dataset):
-        return ("the model card does not list the people that the encoder was pre-trained on: they may be among these",)
-    seen = seen_subjects(provenance, dataset, subjects)
-    if not seen:
-        return ()
-    names = ", ".join(seen[:6]) + (f" and {len(seen) - 6} more" if len(seen) > 6 else "")
-    return (
-        f"leakage: the encoder was pre-trained on recordings of {len(seen)} of these {len(subjects)} people ({names}); "
-        "scores on them say little about new people",
-    )
+def probe_encoder(
+    settings: ProbeSettings,
+    model: Path | str,
+    data: Path | str,
+    out: Path | str,
+    *,
+    cache: Path | str | None = None,
+    strict: bool = False,
+    overwrite: bool = False,
+    verbose: bool = True,
+) -> ProbeResult:
+    """Score heads on a frozen encoder, and what they are compared with, by cross-validation over subjects.
 
-
-def _may_be_the_same(provenance: Mapping[str, Any], dataset: str) -> bool:
-    return dataset == "tables" or provenance.get("source") in (None, dataset, "recordings", "tables")
-
-
-# The whole way of a probe: recordings, rows, features, heads and baselines in every fold, scores.
-
-NOTES_TOLD = 8
-
-
-@dataclass(frozen=True)
-class Probed:
-    """A probe's result with what its pictures need.
-
-    Attributes:
-        result: scores of all arms.
-        timelines: of the headline arm's first seed.
-        embedding: of the encoder's features.
-    """
-
-    result: ProbeResult
-    timelines: list[Timeline]
-    embedding: EmbeddingMap | None
-
-
-def run_probe(
-    settings: ProbeSettings, model: Path, data: Path, *, cache: Path, strict: bool = False, tell: Tell = print
-) -> Probed:
-    """Score heads on a frozen encoder, and what they are compared with, by cross-validation over people.
+    Writes probe.json, three CSV tables, figures and report.html.
 
     Args:
-        settings: what to do.
+        settings: of the probe.
         model: model directory.
         data: the data set's files, as published or as its TFDS builder prepared them.
-        cache: folder that keeps features and finished baselines; a killed probe goes on from it.
+        out: folder of the results; created if it is missing.
+        cache: folder for features and finished folds, from which a killed probe continues; OUT/cache by default.
         strict: stop at the first file that cannot be used.
-        tell: takes lines for people.
+        overwrite: replace earlier results in `out`.
+        verbose: show progress and notes on stderr.
 
     Raises:
-        ConfigError, DataError, ModelError: what cannot be done, in a line.
+        ConfigError: a setting is wrong, or `out` has results already.
+        DataError: the data are missing, or nothing can be scored.
+        ModelError: the model directory is damaged or does not fit the data.
+        StorageError: `out` or `cache` cannot be written.
     """
-    began = time.monotonic()
+    began, model, data, out = time.monotonic(), Path(model), Path(data), Path(out)
+    _check_out(out, overwrite)
+    console = Progress("probe", enabled=verbose)
     config, _ = read_config(model)
-    corpus = open_corpus(settings, config, data, strict=strict, tell=tell)
-    branches = open_branches(model, corpus.channels, settings.dataset.roles)
-    budgets, notes = label_budgets(settings, corpus)
-    tell(
-        f"{corpus.name}: {len(corpus.subjects)} subjects, {_hours(corpus):.1f} h, {len(corpus.classes)} classes, "
-        f"{len(budgets[0].folds.folds)} folds; {len(corpus.set_aside)} line(s) on what was set aside"
+    source = open_source(settings.dataset, data)
+    corpus = open_corpus(settings, source, config, strict=strict, console=console)
+    encoders = open_sensor_encoders(model, corpus.channels, settings.dataset.roles)
+
+    protocol = settings.protocol
+    folds = (
+        group_folds(corpus.subjects, protocol.folds, protocol.fold_seed)
+        if protocol.folds
+        else leave_one_subject_out(corpus.subjects)
     )
-    tell(f"classes: {_class_list(corpus)}")
-    for note in notes[:NOTES_TOLD]:
-        tell(note)
-    table = cached_features(corpus, branches, settings.features.extraction(None), cache, hours_told(tell, "features"))
-    arms: list[Arm] = []
-    shown: Predictions | None = None
-    for arm, arm_notes, predictions in make_arms(settings, corpus, branches, budgets, table, cache, tell):
-        notes += arm_notes
-        if arm is None:
-            tell(arm_notes[-1])
+    folds = check_folds(folds, corpus)
+    budgets, budget_notes = label_budgets(corpus, folds, settings.budgets.budgets(), settings.seeds)
+    notes = [*folds.notes, *budget_notes]
+    console.log(
+        f"{corpus.name}: {len(corpus.subjects)} subjects, {corpus.hours:.1f} h, {len(corpus.classes)} classes, "
+        f"{len(folds.folds)} folds, {len(corpus.skipped)} entries on skipped data"
+    )
+    console.log(f"classes: {_class_list(corpus)}")
+    for note in notes[:NOTES_SHOWN]:
+        console.log(note)
+
+    cache = out / "cache" if cache is None else Path(cache)
+    task = "features" if verbose else None
+    features = cached_features(corpus, encoders, settings.features.extraction(None), cache, task=task)
+    setup = ProbeSetup(settings, corpus, encoders, features, budgets, cache, verbose)
+    methods: list[MethodResult] = []
+    predictions: Predictions | None = None
+    for outcome in run_methods(setup):
+        notes += outcome.notes
+        if outcome.result is None:
+            console.log(outcome.notes[-1])
             continue
-        arms.append(arm)
-        shown = predictions if shown is None else shown
-        tell(f"{arm.full_title}: macro-F1 {100 * arm.summary.macro_f1.mean:.1f}")
-    if not arms:
-        raise DataError(f"{corpus.name}: no arm could be scored; {notes[-1]}")
-    source = open_dataset_of(settings, data)
+        methods.append(outcome.result)
+        predictions = outcome.predictions if predictions is None else predictions
+        console.log(f"{outcome.result.full_title}: macro-F1 {100 * outcome.result.summary.macro_f1.mean:.1f}")
+    if not methods:
+        raise DataError(f"{corpus.name}: no method could be scored; {notes[-1]}")
+
     result = ProbeResult(
         dataset=corpus.name,
         title=source.card.title,
         version=source.card.version,
         classes=corpus.classes,
         channels=corpus.channels,
-        encoder=_encoder_facts(model, config),
+        encoder=_encoder_info(model, config),
         protocol=_protocol(settings, corpus, config),
-        selection=settings.protocol.choose,
-        arms=tuple(arms),
-        leakage=leakage_lines(config.provenance, corpus.name, corpus.subjects),
-        set_aside=tuple(f"{entry.what}: {entry.reason}" for entry in corpus.set_aside),
+        selection=protocol.choose,
+        methods=tuple(methods),
+        leakage=leakage_warnings(config.provenance, corpus.name, corpus.subjects),
+        skipped=tuple(f"{entry.what}: {entry.reason}" for entry in corpus.skipped),
         notes=tuple(dict.fromkeys(notes)),
         published=settings.published,
         seconds=time.monotonic() - began,
         device=jax.devices()[0].device_kind,
     )
-    return Probed(result, timelines_of(corpus, shown or {}), _embedding(corpus, table))
+    save_result(result, out)
+    timelines = timelines_of(corpus, predictions or {})
+    write_report(result, out, timelines=timelines, embedding=_embedding(corpus, features))
+    return result
 
 
-def open_dataset_of(settings: ProbeSettings, data: Path) -> Any:
-    """The data set that the settings name."""
-    chosen = settings.dataset
-    if not chosen.name:
+def open_source(settings: DatasetSettings, data: Path) -> LabeledSource:
+    """The data set that the settings name, with all of its subjects.
+
+    Raises:
+        ConfigError: no data set is named, the name is unknown, or an option is not valid.
+        DataError: there are no files.
+    """
+    if not settings.name:
         raise ConfigError("dataset.name is not set: name a data set (harth, uschad, ...), or tables for your own files")
-    if twice := sorted({"name", "path", "sensors", "version"} & set(chosen.options)):
+    if twice := sorted({"name", "path", "sensors", "version"} & set(settings.options)):
         raise ConfigError(f"dataset.options.{twice[0]}: give dataset.{twice[0]} (the path is --data)")
-    return open_dataset(chosen.name, data, sensors=chosen.sensors, version=chosen.version, **chosen.options)
+    return open_dataset(settings.name, data, sensors=settings.sensors, version=settings.version, **settings.options)
 
 
-def open_corpus(settings: ProbeSettings, config: ModelConfig, data: Path, *, strict: bool, tell: Tell) -> Corpus:
-    """The chosen people's recordings at the encoder's rate, with windows."""
-    chosen, protocol = settings.dataset, settings.protocol
-    source = open_dataset_of(settings, data)
-    without = chosen.without
-    if chosen.unseen_only:
-        people = {file.subject for file in source.files()}
-        if not config.provenance.get("subjects") and (unknown := leakage_lines(config.provenance, source.name, people)):
-            raise ConfigError(f"dataset.unseen_only: {unknown[0]}; name those to leave out by dataset.without")
-        seen = seen_subjects(config.provenance, source.name, people)
+def open_corpus(
+    settings: ProbeSettings, source: LabeledSource, config: ModelConfig, *, strict: bool, console: Progress
+) -> Corpus:
+    """The recordings of the chosen subjects at the encoder's rate, with windows.
+
+    Args:
+        settings: of the probe.
+        source: all recordings.
+        config: of the model.
+        strict: stop at the first file that cannot be used.
+        console: for messages and progress.
+
+    Raises:
+        ConfigError: a setting does not fit the data or the model.
+        DataError: nothing can be used.
+    """
+    dataset, protocol = settings.dataset, settings.protocol
+    without = dataset.without
+    if dataset.unseen_only:
+        subjects = {file.subject for file in source.files()}
+        if not config.provenance.get("subjects") and (
+            unknown := leakage_warnings(config.provenance, source.name, subjects)
+        ):
+            raise ConfigError(f"dataset.unseen_only: {unknown[0]}; name subjects to leave out by dataset.without")
+        seen = seen_subjects(config.provenance, source.name, subjects)
         without = tuple(sorted({*without, *seen}))
-        tell(f"{len(seen)} of {len(people)} subjects were seen in pre-training and are left out")
-    spectrogram = config.spectrogram
-    frames_a_second = spectrogram.rate_hz / spectrogram.fft_hop
-    frames = config.frames
+        console.log(f"{len(seen)} of {len(subjects)} subjects were seen in pre-training and are left out")
+    frames, shift = _window(protocol, config)
+    return prepare_corpus(
+        select_subjects(source, dataset.only, without),
+        spectrogram=config.spectrogram,
+        frames=frames,
+        shift=shift,
+        short=protocol.short,
+        cut_at_activity=source.card.cut_at_activity if protocol.cut_at_activity is None else protocol.cut_at_activity,
+        resampling=protocol.resampling,
+        min_seconds=protocol.min_seconds,
+        strict=strict,
+        task="read" if console.enabled else None,
+    )
+
+
+# What the encoder has seen of the subjects in pre-training.
+
+
+def seen_subjects(provenance: Mapping[str, Any], dataset: str, subjects: Iterable[str]) -> tuple[str, ...]:
+    """The subjects that the model card lists as trained on, sorted.
+
+    A user's own tables, in pre-training (`recordings`) or here (`tables`), may be of any subjects and are named by
+    file; equal names are taken for the same subject, to be on the safe side. Data sets with different names have
+    different subjects.
+
+    Args:
+        provenance: of the model card.
+        dataset: name of the data set.
+        subjects: names in the data set.
+    """
+    if not _may_overlap(provenance, dataset):
+        return ()
+    return tuple(sorted(set(subjects) & {str(name) for name in provenance.get("subjects") or ()}))
+
+
+def leakage_warnings(provenance: Mapping[str, Any], dataset: str, subjects: Iterable[str]) -> tuple[str, ...]:
+    """A warning if the encoder was, or may have been, pre-trained on subjects that are probed; otherwise none.
+
+    Args:
+        provenance: of the model card.
+        dataset: name of the data set.
+        subjects: names in the data set.
+    """
+    subjects = tuple(subjects)
+    if not provenance.get("subjects") and _may_overlap(provenance, dataset):
+        return ("the model card does not list the subjects of pre-training: they may be among these",)
+    seen = seen_subjects(provenance, dataset, subjects)
+    if not seen:
+        return ()
+    names = ", ".join(seen[:6]) + (f" and {len(seen) - 6} more" if len(seen) > 6 else "")
+    return (
+        f"leakage: the encoder was pre-trained on recordings of {len(seen)} of these {len(subjects)} subjects "
+        f"({names}); their scores do not show how well it works on new subjects",
+    )
+
+
+def _may_overlap(provenance: Mapping[str, Any], dataset: str) -> bool:
+    return dataset == "tables" or provenance.get("source") in (None, dataset, "recordings", "tables")
+
+
+# Details.
+
+
+def _check_out(out: Path, overwrite: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; --out must be a folder")
+    if (out / RESULT_FILE).exists() and not overwrite:
+        raise ConfigError(f"{out} has results already; choose another --out or add --overwrite")
+
+
+def _window(protocol: ProtocolSettings, config: ModelConfig) -> tuple[int, int]:
+    """Frames of a window, and from the start of one window to the next."""
+    spectrogram, frames = config.spectrogram, config.frames
     if protocol.window_seconds is not None:
         frames = spectrogram.frame_count(round(protocol.window_seconds * spectrogram.rate_hz))
         if frames < 1:
             raise ConfigError(
-                f"protocol.window_seconds is {protocol.window_seconds}; a window needs one frame at least"
+                f"protocol.window_seconds is {protocol.window_seconds}; a window needs at least one frame"
             )
-    shift = frames if protocol.shift_seconds is None else max(1, round(protocol.shift_seconds * frames_a_second))
-    cut = source.card.cut_at_activity if protocol.cut_at_activity is None else protocol.cut_at_activity
-    return prepare_corpus(
-        choose_people(source, chosen.only, without),
-        spectrogram=spectrogram,
-        frames=frames,
-        shift=shift,
-        short=protocol.short,
-        cut_at_activity=cut,
-        resampling=protocol.resampling,
-        min_seconds=protocol.min_seconds,
-        strict=strict,
-    )
+    if protocol.shift_seconds is None:
+        return frames, frames
+    frames_per_second = spectrogram.rate_hz / spectrogram.fft_hop
+    return frames, max(1, round(protocol.shift_seconds * frames_per_second))
 
 
-def _encoder_facts(model: Path, config: ModelConfig) -> EncoderFacts:
+def _encoder_info(model: Path, config: ModelConfig) -> EncoderInfo:
     provenance = config.provenance
-    return EncoderFacts(
+    return EncoderInfo(
         directory=str(model),
         family=config.family,
         width=config.model.width,
@@ -199,17 +266,18 @@ def _encoder_facts(model: Path, config: ModelConfig) -> EncoderFacts:
 
 
 def _protocol(settings: ProbeSettings, corpus: Corpus, config: ModelConfig) -> dict[str, Any]:
+    """The protocol in words."""
     protocol, spectrogram = settings.protocol, config.spectrogram
     hop_seconds = spectrogram.fft_hop / spectrogram.rate_hz
     longest = int(corpus.windows.length_W.max())
     return {
-        "people": f"{len(corpus.subjects)}"
+        "subjects": f"{len(corpus.subjects)}"
         + (", none of whom the model card lists as pre-trained on" if settings.dataset.unseen_only else ""),
         "folds": f"{protocol.folds} of whole subjects" if protocol.folds else "leave one subject out",
-        "chosen by": {
+        "selected on": {
             "inner": "inner folds of the training subjects",
-            "test": "the test subject, which flatters",
-            "fixed": "nobody: fixed",
+            "test": "the test subject, which is too optimistic",
+            "fixed": "nothing: fixed hyper-parameters",
         }[protocol.choose],
         "window": f"{longest} frames, {longest * hop_seconds:g} s",
         "shift": f"{protocol.shift_seconds:g} s" if protocol.shift_seconds else "a window",
@@ -232,19 +300,15 @@ def _embedding(corpus: Corpus, table: FeatureTable) -> EmbeddingMap | None:
 
 
 def _class_list(corpus: Corpus) -> str:
-    """Minutes and people of each class: a misspelled label is one of its own, of one person."""
+    """Minutes and subjects of each class, which reveal a misspelled label as a class of one subject."""
     minutes = np.zeros(len(corpus.classes))
-    people: list[set[str]] = [set() for _ in corpus.classes]
+    subjects: list[set[str]] = [set() for _ in corpus.classes]
     for recording in corpus.recordings:
         counts = np.bincount(recording.labels_N[recording.labels_N >= 0], minlength=len(corpus.classes))
         minutes += counts / corpus.spectrogram.rate_hz / 60
         for label in np.flatnonzero(counts):
-            people[label].add(recording.subject)
+            subjects[label].add(recording.subject)
     return ", ".join(
-        f"{name} ({len(who)} {'person' if len(who) == 1 else 'people'}, {of:.1f} min)"
-        for name, who, of in zip(corpus.classes, people, minutes, strict=True)
+        f"{name} ({len(who)} {'subject' if len(who) == 1 else 'subjects'}, {of:.1f} min)"
+        for name, who, of in zip(corpus.classes, subjects, minutes, strict=True)
     )
-
-
-def _hours(corpus: Corpus) -> float:
-    return sum(len(r.labels_N) for r in corpus.recordings) / corpus.spectrogram.rate_hz / 3600

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from selfpab_jax.data.har.card import DatasetCard, LabeledSource, Sensor
+from selfpab_jax.data.har.base import LabeledSource
+from selfpab_jax.data.har.card import DatasetCard, Sensor
 from selfpab_jax.data.sources.base import Recording, SourceFile, UnusableError
 from selfpab_jax.probe.dataset import Corpus
 from selfpab_jax.probe.prepare import prepare_corpus
@@ -100,7 +101,7 @@ def synthetic() -> type[SyntheticSource]:
 
 @pytest.fixture(scope="session")
 def make_corpus() -> Callable[..., Corpus]:
-    """`prepare_corpus` with windows of 20 frames side by side, unless told otherwise."""
+    """`prepare_corpus` with windows of 20 frames side by side by default."""
 
     def make(source: LabeledSource, **options: Any) -> Corpus:
         return prepare_corpus(

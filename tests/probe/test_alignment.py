@@ -71,9 +71,9 @@ def test_frames_get_the_mean_over_their_windows(frames, extra, seed):
 
 
 def test_frames_and_samples_without_a_prediction_are_refused():
-    with pytest.raises(DataError, match="1 of 3 frames have no prediction"):
+    with pytest.raises(DataError, match="1 of 3 frames"):
         frame_probabilities(np.ones((2, 2)), np.array([0, 2]), 3)
-    with pytest.raises(DataError, match="2 frames reach 75 samples, not all of the 76"):
+    with pytest.raises(DataError, match="reach 75 samples"):
         sample_probabilities(np.ones((2, 2)), 76, 50, 25)
 
 
@@ -85,7 +85,7 @@ def test_only_wanted_subjects_need_predictions(corpus):
     (index,) = predictions
     assert corpus.recordings[index].subject == "s1"
     assert (predictions[index] == corpus.recordings[index].labels_N).mean() > 0.95
-    with pytest.raises(DataError, match=r"s0, s0\.csv: some rows have no finite probability"):
+    with pytest.raises(DataError, match=r"s0\.csv.*no finite"):
         predict_recordings(corpus, probabilities)
-    with pytest.raises(DataError, match="3 rows of probabilities"):
+    with pytest.raises(DataError, match="3 rows"):
         predict_recordings(corpus, probabilities[:3])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from selfpab_jax.errors import ConfigError
-from selfpab_jax.probe.splits import choose_subjects, choose_windows
+from selfpab_jax.probe.budgets import Budget, choose_subjects, choose_windows
 
 TRAIN = ("s0", "s1", "s3")
 
@@ -35,7 +35,7 @@ def test_as_many_windows_an_activity_as_asked_for(small):
         assert small.whole_R[mask].all()
 
 
-def test_a_share_of_each_activitys_windows(small):
+def test_a_fraction_of_each_activitys_windows(small):
     everything, _ = choose_windows(small, TRAIN, None, 1.0, seed=0)
     tenth, notes = choose_windows(small, TRAIN, None, 0.1, seed=0)
     all_of = np.bincount(activities(small, chosen(small, everything)))
@@ -47,8 +47,8 @@ def test_a_share_of_each_activitys_windows(small):
 
 
 def test_larger_budgets_hold_smaller_ones(small):
-    for budgets in ([(k, None) for k in (1, 2, 5, 20)], [(None, share) for share in (0.05, 0.2, 0.5, 1.0)]):
-        masks = [choose_windows(small, TRAIN, per_class, share, seed=4)[0] for per_class, share in budgets]
+    for budgets in ([(k, None) for k in (1, 2, 5, 20)], [(None, fraction) for fraction in (0.05, 0.2, 0.5, 1.0)]):
+        masks = [choose_windows(small, TRAIN, per_class, fraction, seed=4)[0] for per_class, fraction in budgets]
         for smaller, larger in pairwise(masks):
             assert (smaller <= larger).all()
             assert smaller.sum() < larger.sum()
@@ -69,13 +69,13 @@ def test_the_others_windows_stay_when_a_subject_leaves(small):
     assert (with_s3[small.subject_R != 3] <= without_s3[small.subject_R != 3]).all()
 
 
-def test_the_order_does_not_hang_on_other_recordings(small, synthetic, make_corpus):
+def test_the_order_does_not_depend_on_other_recordings(small, synthetic, make_corpus):
     fewer = make_corpus(synthetic(subjects=2), frames=4, shift=4)
     both, _ = choose_windows(small, ("s0", "s1"), 5, None, seed=0)
     np.testing.assert_array_equal(both[: len(fewer.label_R)], choose_windows(fewer, ("s0", "s1"), 5, None, seed=0)[0])
 
 
-def test_fewer_windows_than_asked_for_are_all_taken_and_told(synthetic, make_corpus):
+def test_fewer_windows_than_asked_for_are_all_taken_and_noted(synthetic, make_corpus):
     def little_lying(recording):
         labels = recording.labels_N.copy()
         lying = np.flatnonzero(labels == 3)
@@ -87,7 +87,8 @@ def test_fewer_windows_than_asked_for_are_all_taken_and_told(synthetic, make_cor
     of_class = np.bincount(activities(corpus, chosen(corpus, mask)), minlength=4)
     assert of_class[3] in (1, 2)
     np.testing.assert_array_equal(of_class[:3], 5)
-    assert notes == (f"lying: {of_class[3]} window(s) in the training subjects, 5 asked for; all are taken",)
+    (note,) = notes
+    assert note.startswith(f"lying: only {of_class[3]} of 5 windows")
 
 
 def test_subject_budgets_are_nested():
@@ -100,20 +101,28 @@ def test_subject_budgets_are_nested():
         before = set(subjects)
     assert choose_subjects(names, 3, seed=1) != choose_subjects(names, 3, seed=2)
     subjects, notes = choose_subjects(names[:2], 5, seed=1)
-    assert (subjects, notes) == (("S00", "S01"), ("2 training subject(s), 5 asked for; all are taken",))
+    assert subjects == ("S00", "S01")
+    assert "only 2 of 5" in notes[0]
 
 
 @pytest.mark.parametrize(
-    ("per_class", "share", "message"),
-    [(1, 0.5, "not both"), (0, None, "budget of 0 windows"), (None, 0.0, "share 0.0"), (None, 1.5, "share 1.5")],
+    ("per_class", "fraction", "message"),
+    [(1, 0.5, "not both"), (0, None, "windows is 0"), (None, 0.0, "fractions is 0.0"), (None, 1.5, "fractions is 1.5")],
 )
-def test_budgets_that_cannot_be_are_refused(small, per_class, share, message):
+def test_invalid_budgets_are_refused(small, per_class, fraction, message):
     with pytest.raises(ConfigError, match=message):
-        choose_windows(small, TRAIN, per_class, share, seed=0)
+        choose_windows(small, TRAIN, per_class, fraction, seed=0)
 
 
 def test_unknown_subjects_are_refused(small):
-    with pytest.raises(ConfigError, match="synthetic has no subject s9"):
+    with pytest.raises(ConfigError, match="no subject s9"):
         choose_windows(small, ["s0", "s9"], 1, None, seed=0)
-    with pytest.raises(ConfigError, match="budget of 0 subjects"):
+    with pytest.raises(ConfigError, match="subjects is 0"):
         choose_subjects(["a"], 0, seed=0)
+
+
+def test_budgets_in_words():
+    words = [str(Budget(*budget)) for budget in (("windows", 1), ("windows", 20), ("fraction", 0.1), ("subjects", 1))]
+    assert words == [
+        "1 window per activity", "20 windows per activity", "10% of the windows of each activity", "1 training subject",
+    ]  # fmt: skip

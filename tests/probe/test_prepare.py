@@ -5,21 +5,21 @@ import numpy as np
 import pytest
 
 from selfpab_jax.data.sources.base import Recording
+from selfpab_jax.data.sources.skipped import Skipped
 from selfpab_jax.errors import ConfigError, DataError
-from selfpab_jax.probe.dataset import SetAside
 from selfpab_jax.signal.stft import SpectrogramSettings
 
 
 def lines(corpus) -> list[str]:
-    return [f"{entry.what}: {entry.reason}" for entry in corpus.set_aside]
+    return [f"{entry.what}: {entry.reason}" for entry in corpus.skipped]
 
 
 def without_labels(recording):
     return [replace(recording, labels_N=None)]
 
 
-def test_a_good_source_has_nothing_set_aside(corpus, synthetic):
-    assert corpus.set_aside == ()
+def test_nothing_of_a_good_source_is_skipped(corpus, synthetic):
+    assert corpus.skipped == ()
     assert corpus.subjects == ("s0", "s1", "s2", "s3")
     assert corpus.classes == ("walking", "running", "standing", "lying")
     assert corpus.channels == tuple(f"{sensor}_{axis}" for sensor in ("back", "thigh") for axis in "xyz")
@@ -51,7 +51,7 @@ def test_other_rates_are_resampled(synthetic, make_corpus, corpus, resampling):
     assert recording.signal_NxC.dtype == np.float32
     standing = recording.labels_N == 2
     assert recording.signal_NxC[standing, 0].mean() == pytest.approx(-1, abs=0.15)
-    with pytest.raises(ConfigError, match="resampling is 'linear'"):
+    with pytest.raises(ConfigError, match="resampling"):
         make_corpus(synthetic(), resampling="linear")
 
 
@@ -86,16 +86,10 @@ def test_short_recordings_are_set_aside_in_one_line(synthetic, make_corpus):
     assert [recording.name for recording in corpus.recordings] == ["s0.csv", "30"]
 
 
-def test_progress_is_told_after_each_file(synthetic, make_corpus):
-    told = []
-    make_corpus(synthetic(subjects=2), progress=lambda *args: told.append(args))
-    assert told == [(1, 2, "s0.csv"), (2, 2, "s1.csv")]
-
-
-def test_an_unreadable_file_is_set_aside(synthetic, make_corpus, rejected):
+def test_an_unreadable_file_is_skipped(synthetic, make_corpus, rejected):
     corpus = make_corpus(synthetic(subjects=3, damage={"s1": rejected}))
     assert corpus.subjects == ("s0", "s2")
-    assert corpus.set_aside == (SetAside("s1, s1.csv", "unreadable: s1.csv"),)
+    assert corpus.skipped == (Skipped("s1, s1.csv", "unreadable: s1.csv"),)
 
 
 def test_a_class_that_is_unknown_is_taken_as_no_label(synthetic, make_corpus):
@@ -104,7 +98,7 @@ def test_a_class_that_is_unknown_is_taken_as_no_label(synthetic, make_corpus):
 
     corpus = make_corpus(synthetic(subjects=2, damage={"s1": with_cycling}))
     assert lines(corpus) == [
-        "s1, s1.csv: s1.csv: 1000 samples of label 7, which is no class; taken as unlabeled",
+        "s1, s1.csv: s1.csv: 1000 samples of label 7, which is not a class; taken as unlabeled",
     ]
     labels = corpus.recordings[1].labels_N
     assert (labels[:1000] == -1).all()
@@ -112,14 +106,14 @@ def test_a_class_that_is_unknown_is_taken_as_no_label(synthetic, make_corpus):
 
 
 @pytest.mark.parametrize("damage", [without_labels, lambda r: [replace(r, labels_N=np.full(7500, -1))]])
-def test_a_subject_without_labels_is_set_aside(synthetic, make_corpus, damage):
+def test_a_subject_without_labels_is_skipped(synthetic, make_corpus, damage):
     for cut in (False, True):
         corpus = make_corpus(synthetic(subjects=3, damage={"s1": damage}), cut_at_activity=cut)
         assert corpus.subjects == ("s0", "s2")
         assert lines(corpus) == ["s1: none of its 7500 samples has a label"]
 
 
-def test_a_subject_whose_labels_lie_in_unusable_samples_is_set_aside(synthetic, make_corpus):
+def test_a_subject_whose_labels_lie_in_unusable_samples_is_skipped(synthetic, make_corpus):
     def labeled_in_a_gap(recording):
         signal = recording.signal_NxC.copy()
         signal[:500] = np.nan
@@ -137,7 +131,7 @@ def test_a_recording_without_labels_stays_with_its_subject(synthetic, make_corpu
 
     corpus = make_corpus(synthetic(subjects=2, damage={"s1": and_another}))
     assert [recording.name for recording in corpus.recordings] == ["s0.csv", "s1.csv", "other"]
-    assert corpus.set_aside == ()
+    assert corpus.skipped == ()
     assert (corpus.frame_labels[2] == -1).all()
 
 
@@ -164,7 +158,7 @@ def test_short_gaps_are_bridged_and_long_ones_end_a_recording(synthetic, make_co
     np.testing.assert_allclose(first.signal_NxC[1000:1010, 2], line, atol=1e-6)
 
 
-def test_a_sample_that_is_beyond_belief_is_bridged(synthetic, make_corpus, corpus):
+def test_an_absurd_sample_is_interpolated(synthetic, make_corpus, corpus):
     def glitch(recording):
         signal = recording.signal_NxC.copy()
         signal[1000, 2] = 1e38
@@ -177,7 +171,7 @@ def test_a_sample_that_is_beyond_belief_is_bridged(synthetic, make_corpus, corpu
     np.testing.assert_allclose(damaged.recordings[1].signal_NxC, corpus.recordings[1].signal_NxC, atol=3)
 
 
-def test_a_sensor_missing_in_one_subject_sets_it_aside(synthetic, make_corpus):
+def test_a_sensor_missing_in_one_subject_skips_it(synthetic, make_corpus):
     def no_thigh(recording):
         return [replace(recording, signal_NxC=recording.signal_NxC[:, :3])]
 
@@ -197,13 +191,13 @@ def test_a_sensor_missing_in_one_subject_sets_it_aside(synthetic, make_corpus):
 
 
 @pytest.mark.parametrize("rate", [100.0, 0.0, float("nan")])
-def test_a_rate_that_does_not_fit_the_declared_one_sets_the_file_aside(synthetic, make_corpus, rate):
+def test_a_rate_that_does_not_fit_the_declared_one_skips_the_file(synthetic, make_corpus, rate):
     corpus = make_corpus(synthetic(subjects=2, damage={"s0": lambda recording: [replace(recording, rate_hz=rate)]}))
     assert corpus.subjects == ("s1",)
-    assert lines(corpus) == [f"s0, s0.csv: s0.csv has {rate:.4g} Hz, where synthetic declares 50 Hz"]
+    assert lines(corpus) == [f"s0, s0.csv: s0.csv has {rate:.4g} Hz, but synthetic declares 50 Hz"]
 
 
-def test_labels_of_another_length_set_the_file_aside(synthetic, make_corpus):
+def test_labels_of_another_length_skip_the_file(synthetic, make_corpus):
     corpus = make_corpus(
         synthetic(subjects=2, damage={"s0": lambda recording: [replace(recording, labels_N=np.zeros(9, int))]})
     )
@@ -225,7 +219,7 @@ def test_strict_stops_at_the_first(synthetic, make_corpus, rejected):
 
 
 def test_nothing_left_is_an_error(synthetic, make_corpus, rejected):
-    with pytest.raises(DataError, match=r"synthetic: nothing of it can be used \(s0, s0\.csv: unreadable"):
+    with pytest.raises(DataError, match=r"no recording can be used \(s0, s0\.csv: unreadable"):
         make_corpus(synthetic(subjects=2, damage={"s0": rejected, "s1": rejected}))
 
 

@@ -10,7 +10,7 @@ from jsonargparse import Namespace
 
 from selfpab_jax.cli.main import main
 from selfpab_jax.errors import DataError
-from selfpab_jax.probe.report.results import Arm, ProbeResult, save
+from selfpab_jax.probe.report.results import MethodResult, ProbeResult, save_result
 from selfpab_jax.scaling.sweep.config import sweep_of
 from selfpab_jax.scaling.sweep.expand import plan_sweep
 from selfpab_jax.scaling.sweep.manifest import Line
@@ -37,8 +37,8 @@ def test_downstream_is_the_headline_of_the_probes_own_report(tmp_path: Path, mon
     def run_probe(options: Namespace) -> int:
         given.append(options)
         confusions = {"a": np.array([[8, 2], [0, 10]]), "b": np.array([[5, 5], [5, 5]])}
-        arm = Arm("linear", "linear head", "probe", (0,), ("sit", "walk"), (confusions,))
-        save(ProbeResult("d", "D", "1", ("sit", "walk"), ("back_x",), None, {}, "inner", (arm,)), options.out)
+        method = MethodResult("linear", "linear head", "probe", (0,), ("sit", "walk"), (confusions,))
+        save_result(ProbeResult("d", "D", "1", ("sit", "walk"), ("back_x",), None, {}, "inner", (method,)), options.out)
         return 0
 
     monkeypatch.setattr("selfpab_jax.cli.probe.run_probe", run_probe)

@@ -1,27 +1,29 @@
-"""Tables of scores, the same for the terminal, Markdown and the report; what must be known stands under each."""
+"""Tables of scores, the same for the terminal, Markdown and the report; warnings are repeated under each."""
 
 import math
 import textwrap
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from selfpab_jax.probe.report.results import Arm, Budget, ProbeResult
-from selfpab_jax.probe.report.summary import Estimate, compare
+from rich.cells import cell_len
+
+from selfpab_jax.probe.budgets import Budget
+from selfpab_jax.probe.report.results import MethodResult, ProbeResult
+from selfpab_jax.probe.report.summary import MeanWithInterval, compare
 
 NONE = "-"
 
 
 @dataclass(frozen=True)
-class Table:
-    """Text in cells.
+class ScoreTable:
+    """A table of text.
 
     Attributes:
         title: of the table.
-        header: one text a column; the first column names the rows.
-        rows: as wide as the header.
+        header: one text per column; the first column names the rows.
+        rows: as many texts as the header.
         notes: how to read it.
-        warnings: what has to be known before a score is believed.
+        warnings: what must be known before a score is believed.
     """
 
     title: str
@@ -31,132 +33,133 @@ class Table:
     warnings: tuple[str, ...] = ()
 
 
-def all_tables(result: ProbeResult) -> tuple[Table, ...]:
-    """Every table that has something to say of this result."""
-    makers: Sequence[Callable[[ProbeResult], Table | None]] = (
+def all_tables(result: ProbeResult) -> tuple[ScoreTable, ...]:
+    """Every table that is not empty for this result."""
+    makers: Sequence[Callable[[ProbeResult], ScoreTable | None]] = (
         score_table, difference_table, budget_table, class_table, subject_table,
     )  # fmt: skip
     return tuple(table for make in makers if (table := make(result)) is not None)
 
 
-def score_table(result: ProbeResult) -> Table:
-    """Arms with all labels, a row each: all summary figures in per cent (kappa as it is); then published ones."""
-    seeds = max(len(arm.seeds) for arm in result.full)
-    most = max((arm.subjects for arm in result.full), key=len)
-    with_errors = any(arm.share_errors for arm in result.full)
-    header = ["arm", "macro-F1 ± subjects", "95% interval", *(["± seeds"] if seeds > 1 else [])]
-    header += ["pooled macro-F1", "balanced accuracy", "accuracy", "kappa", *(["share error"] if with_errors else [])]
+def score_table(result: ProbeResult) -> ScoreTable:
+    """One row per method with all labels: all figures in percent (kappa as it is); then the published scores."""
+    methods = result.fully_labeled
+    seeds = max(len(method.seeds) for method in methods)
+    most = max((method.subjects for method in methods), key=len)
+    with_durations = any(method.duration_errors for method in methods)
+    header = ["method", "macro-F1 ± subjects", "95% interval", *(["± seeds"] if seeds > 1 else [])]
+    header += ["pooled macro-F1", "balanced accuracy", "accuracy", "kappa"]
+    header += ["duration error"] if with_durations else []
     rows = []
-    for arm in result.full:
-        of = arm.summary
-        fewer = "" if arm.subjects == most else f" ({len(arm.subjects)} subjects)"
+    for method in methods:
+        of = method.summary
+        fewer = "" if method.subjects == most else f" ({len(method.subjects)} subjects)"
         cells = [
-            arm.full_title + fewer,
+            method.full_title + fewer,
             f"{percent(of.macro_f1.mean)} ± {percent(of.subjects_std)}",
             interval(of.macro_f1),
         ]
         cells += [percent(of.macro_f1.seeds_std)] if seeds > 1 else []
         cells += [percent(figure.mean) for figure in (of.pooled_macro_f1, of.balanced_accuracy, of.accuracy)]
-        cells += [number(of.kappa.mean, "{:.3f}"), *([_share_error(arm)] if with_errors else [])]
+        cells += [number(of.kappa.mean, "{:.3f}"), *([_duration_error(method)] if with_durations else [])]
         rows.append(tuple(cells))
     for published in result.published:
         cells = (f"published: {published.what}", f"{published.percent:.1f}")
         rows.append(cells + (NONE,) * (len(header) - 2))
     notes = [
-        f"macro-F1 in per cent: mean over the {len(most)} test subjects ± standard deviation over "
-        "subjects; the interval is of the mean, by bootstrap over subjects",
-        "a class that a subject has in neither truth nor prediction is left out of its mean; pooled figures are of all "
-        "subjects' samples together",
+        f"macro-F1 in percent: mean over the {len(most)} test subjects ± standard deviation over "
+        "subjects; the interval is that of the mean, by bootstrap over subjects",
+        "a class that a subject has in neither truth nor prediction is left out of its mean; pooled figures are over "
+        "all subjects' samples together",
     ]
     if seeds > 1:
         notes.append(
             f"figures are means over {_seed_counts(result)} seeds; ± seeds is the standard deviation over seeds alone"
         )
-    if with_errors:
-        notes.append("share error: mean absolute error of the class shares per minute, in per cent of the minute")
+    if with_durations:
+        notes.append("duration error: mean absolute error of the fraction of each segment that a class takes, percent")
     notes += [f"published: {published.what}: {published.source}" for published in result.published if published.source]
-    return Table("Scores", tuple(header), tuple(rows), tuple(notes), result.warnings)
+    return ScoreTable("Scores", tuple(header), tuple(rows), tuple(notes), result.warnings)
 
 
-def difference_table(result: ProbeResult) -> Table | None:
-    """The headline arm less each other one at the same budget, subject by subject; None with nothing beside it."""
+def difference_table(result: ProbeResult) -> ScoreTable | None:
+    """The headline method minus each other one with the same budget, by subject; None with nothing to compare."""
     name, columns = result.headline.name, budgets(result)
-    here = {(arm.name, arm.budget): arm for arm in result.arms}
+    by_key = {(method.name, method.budget): method for method in result.methods}
     rows = []
-    for other in dict.fromkeys(arm.name for arm in result.arms if arm.name != name):
+    for other in dict.fromkeys(method.name for method in result.methods if method.name != name):
         cells = [NONE] * len(columns)
         for i, budget in enumerate(columns):
-            if (name, budget) in here and (other, budget) in here:
-                points, ends, better = difference_cells(here[name, budget], here[other, budget])
+            if (name, budget) in by_key and (other, budget) in by_key:
+                points, ends, better = difference_cells(by_key[name, budget], by_key[other, budget])
                 between = "" if ends == NONE else f" [{ends.replace(' to', ',')}]"
                 cells[i] = f"{points}{between} {better.replace(' of ', '/')}"
-        rows.append((next(arm.title for arm in result.arms if arm.name == other), *cells))
+        rows.append((next(method.title for method in result.methods if method.name == other), *cells))
     if not rows:
         return None
-    return Table(
-        f"{result.headline.title}: how much better, subject by subject",
-        ("better than", *map(_budget_name, columns)),
+    return ScoreTable(
+        f"{result.headline.title}: difference from the other methods, by subject",
+        ("compared with", *map(_budget_name, columns)),
         tuple(rows),
-        ("macro-F1 points: mean over subjects [95% interval by bootstrap over them], subjects in favor of all",),
+        ("macro-F1 points: mean over subjects [95% interval by bootstrap over subjects], subjects in favor / all",),
         result.warnings,
     )
 
 
-def difference_cells(one: Arm, other: Arm) -> tuple[str, str, str]:
-    """Points, their interval, and the subjects in which the one is better."""
-    difference = compare(one.summary.subjects, other.summary.subjects)
+def difference_cells(first: MethodResult, second: MethodResult) -> tuple[str, str, str]:
+    """Points, their interval, and for how many subjects the first method is better."""
+    difference = compare(first.summary.subjects, second.summary.subjects)
     ends = (difference.low, difference.high)
     between = NONE if any(map(math.isnan, ends)) else "{:+.1f} to {:+.1f}".format(*(100 * end for end in ends))
     better = f"{difference.better} of {difference.subjects}"
     return number(100 * difference.mean, "{:+.1f}"), between, better
 
 
-def budget_table(result: ProbeResult) -> Table | None:
-    """Macro-F1 of every arm at every label budget; None where no arm has one."""
+def budget_table(result: ProbeResult) -> ScoreTable | None:
+    """Macro-F1 of every method with every label budget; None if no method has one."""
     columns = budgets(result)
     if columns == (None,):
         return None
     rows = []
-    for name in dict.fromkeys(arm.name for arm in result.arms):
-        here = {arm.budget: arm for arm in result.arms if arm.name == name}
-        cells = [_with_seeds(here[budget].summary.macro_f1) if budget in here else NONE for budget in columns]
-        rows.append((next(iter(here.values())).title, *cells))
-    header = ("arm", *map(_budget_name, columns))
-    notes = (
-        "macro-F1 in per cent, mean over subjects; ± is the standard deviation over seeds, where there are several",
-    )
-    return Table("Few labels", header, tuple(rows), notes, result.warnings)
+    for name in dict.fromkeys(method.name for method in result.methods):
+        by_budget = {method.budget: method for method in result.methods if method.name == name}
+        cells = [_with_seeds(by_budget[b].summary.macro_f1) if b in by_budget else NONE for b in columns]
+        rows.append((next(iter(by_budget.values())).title, *cells))
+    header = ("method", *map(_budget_name, columns))
+    notes = ("macro-F1 in percent, mean over subjects; ± is the standard deviation over seeds, if there are several",)
+    return ScoreTable("Few labels", header, tuple(rows), notes, result.warnings)
 
 
-def class_table(result: ProbeResult) -> Table:
-    """F1 of each class under each arm that trains on all labels."""
-    rows = []
+def class_table(result: ProbeResult) -> ScoreTable:
+    """F1 of each class under each method that trains on all labels."""
+    methods, rows = result.fully_labeled, []
     for y, name in enumerate(result.classes):
         samples = result.headline.summary.samples[y]
-        rows.append((name, f"{samples:,}", *(_with_interval(arm.summary.f1[y]) for arm in result.full)))
-    notes = ("F1 in per cent over all subjects' samples together, with 95% intervals by bootstrap over subjects",)
-    header = ("class", "samples", *(arm.full_title for arm in result.full))
-    return Table("Classes", header, tuple(rows), notes, result.warnings)
+        rows.append((name, f"{samples:,}", *(_with_interval(method.summary.f1[y]) for method in methods)))
+    notes = ("F1 in percent over all subjects' samples together, with 95% intervals by bootstrap over subjects",)
+    header = ("class", "samples", *(method.full_title for method in methods))
+    return ScoreTable("Classes", header, tuple(rows), notes, result.warnings)
 
 
-def subject_table(result: ProbeResult) -> Table:
-    """Macro-F1 of each subject under each arm that trains on all labels."""
-    names = sorted({name for arm in result.full for name in arm.subjects})
-    rows = [(name, *(percent(arm.summary.subjects.get(name, math.nan)) for arm in result.full)) for name in names]
-    notes = ("macro-F1 in per cent" + (", mean over seeds" if result.headline.summary.seeds > 1 else ""),)
-    header = ("subject", *(arm.full_title for arm in result.full))
-    return Table("Subjects", header, tuple(rows), notes, result.warnings)
+def subject_table(result: ProbeResult) -> ScoreTable:
+    """Macro-F1 of each subject under each method that trains on all labels."""
+    methods = result.fully_labeled
+    names = sorted({name for method in methods for name in method.subjects})
+    rows = [(name, *(percent(method.summary.subjects.get(name, math.nan)) for method in methods)) for name in names]
+    notes = ("macro-F1 in percent" + (", mean over seeds" if result.headline.summary.seeds > 1 else ""),)
+    header = ("subject", *(method.full_title for method in methods))
+    return ScoreTable("Subjects", header, tuple(rows), notes, result.warnings)
 
 
 def budgets(result: ProbeResult) -> tuple[Budget | None, ...]:
-    """Label budgets of any arm, ascending within their kind, all labels last."""
-    found = {arm.budget for arm in result.arms}
+    """Label budgets of all methods, ascending within their kind; all labels (None) last."""
+    found = {method.budget for method in result.methods}
     limited = sorted((b for b in found if b is not None), key=lambda b: (b.kind, b.amount))
     return (*limited, *((None,) if None in found else ()))
 
 
-def as_text(table: Table, *, header_width: int = 16) -> str:
-    """For the terminal: columns aligned, long headers broken into lines."""
+def as_text(table: ScoreTable, *, header_width: int = 16) -> str:
+    """For the terminal: aligned columns, with long headers broken into lines."""
     heads = [textwrap.wrap(name, header_width) or [""] for name in table.header]
     height = max(map(len, heads))
     lines = [[""] * len(heads) for _ in range(height)]
@@ -164,7 +167,7 @@ def as_text(table: Table, *, header_width: int = 16) -> str:
         for i, part in enumerate(parts):
             lines[height - len(parts) + i][column] = part
     rows = [[" ".join(cell.split()) for cell in row] for row in table.rows]
-    widths = [max(map(_width, column)) for column in zip(*lines, *rows, strict=True)]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, *rows, strict=True)]
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
     text = [table.title, *(_line(row, widths) for row in lines), rule, *(_line(row, widths) for row in rows)]
     for mark, remarks in (("", table.notes), ("WARNING: ", table.warnings)):
@@ -173,8 +176,8 @@ def as_text(table: Table, *, header_width: int = 16) -> str:
     return "\n".join(text) + "\n"
 
 
-def as_markdown(table: Table) -> str:
-    """For a README: a pipe table with its notes beneath."""
+def as_markdown(table: ScoreTable) -> str:
+    """A pipe table with its notes below."""
 
     def row(cells: Sequence[str]) -> str:
         return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
@@ -185,31 +188,30 @@ def as_markdown(table: Table) -> str:
     return "\n".join([*lines, *(f"\n{remark}" for remark in remarks)]) + "\n"
 
 
-def percent(share: float) -> str:
-    """Of a share from 0 to 1, with one decimal; a dash for NaN."""
-    return number(100 * share, "{:.1f}")
+def percent(fraction: float) -> str:
+    """A fraction from 0 to 1 in percent with one decimal; a dash for NaN."""
+    return number(100 * fraction, "{:.1f}")
 
 
 def number(value: float, pattern: str) -> str:
-    """Formatted, or a dash for NaN."""
+    """Formatted; a dash for NaN."""
     return NONE if math.isnan(value) else pattern.format(value)
 
 
-def interval(estimate: Estimate) -> str:
-    """`[79.2, 83.4]` in per cent, or a dash where there is none."""
-    if math.isnan(estimate.low) or math.isnan(estimate.high):
+def interval(figure: MeanWithInterval) -> str:
+    """`[79.2, 83.4]` in percent; a dash if there is none."""
+    if math.isnan(figure.low) or math.isnan(figure.high):
         return NONE
-    return f"[{percent(estimate.low)}, {percent(estimate.high)}]"
+    return f"[{percent(figure.low)}, {percent(figure.high)}]"
 
 
-def _with_seeds(estimate: Estimate) -> str:
-    spread = "" if math.isnan(estimate.seeds_std) else f" ± {percent(estimate.seeds_std)}"
-    return percent(estimate.mean) + spread
+def _with_seeds(figure: MeanWithInterval) -> str:
+    return percent(figure.mean) + ("" if math.isnan(figure.seeds_std) else f" ± {percent(figure.seeds_std)}")
 
 
-def _with_interval(estimate: Estimate) -> str:
-    ends = interval(estimate)
-    return percent(estimate.mean) + ("" if ends == NONE else f" {ends}")
+def _with_interval(figure: MeanWithInterval) -> str:
+    ends = interval(figure)
+    return percent(figure.mean) + ("" if ends == NONE else f" {ends}")
 
 
 def _budget_name(budget: Budget | None) -> str:
@@ -217,23 +219,18 @@ def _budget_name(budget: Budget | None) -> str:
 
 
 def _seed_counts(result: ProbeResult) -> str:
-    """`3`, or `1 to 3` where arms differ."""
-    counts = sorted({len(arm.seeds) for arm in result.full})
+    """`3`, or `1 to 3` if methods differ."""
+    counts = sorted({len(method.seeds) for method in result.fully_labeled})
     return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 
-def _share_error(arm: Arm) -> str:
-    values = [value for errors in arm.share_errors for value in errors.values()]
+def _duration_error(method: MethodResult) -> str:
+    values = [value for errors in method.duration_errors for value in errors.values()]
     return percent(sum(values) / len(values)) if values else NONE
-
-
-def _width(text: str) -> int:
-    """Columns in a terminal: East Asian letters take two, combining marks none."""
-    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     first, *others = cells
-    left = first + " " * (widths[0] - _width(first))
-    right = (" " * (width - _width(cell)) + cell for cell, width in zip(others, widths[1:], strict=True))
+    left = first + " " * (widths[0] - cell_len(first))
+    right = (" " * (width - cell_len(cell)) + cell for cell, width in zip(others, widths[1:], strict=True))
     return "  ".join((left, *right)).rstrip()

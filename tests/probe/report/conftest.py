@@ -1,4 +1,4 @@
-"""A small result with everything in it that reports have trouble with."""
+"""A small result with everything that is difficult for reports."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from selfpab_jax.probe.report.results import Arm, Budget, EncoderFacts, ProbeResult, Published
+from selfpab_jax.probe.budgets import Budget
+from selfpab_jax.probe.config import ReferenceScore
+from selfpab_jax.probe.report.results import EncoderInfo, MethodResult, ProbeResult
 
 CLASSES = ("walking", "sitting <b>still</b> & $x_1$", "_stairs", "never done")
 LEAK = "the encoder was pre-trained on 1 of these 4 subjects: S1"
@@ -30,13 +32,13 @@ def confusions(seed: int, right: float, subjects: int = 4) -> dict[str, np.ndarr
     return matrices
 
 
-def _arm(
+def _method(
     name: str, right: float, *, kind: Any = "probe", seeds: int = 2, budget: Budget | None = None, **more: Any
-) -> Arm:
+) -> MethodResult:
     salt = 0 if budget is None else int(budget.amount)
     matrices = tuple(confusions(100 * salt + seed, right) for seed in range(seeds))
     title = f"{name.capitalize()} <i>head</i>"
-    return Arm(name, title, kind, tuple(range(seeds)), CLASSES, matrices, budget, **more)
+    return MethodResult(name, title, kind, tuple(range(seeds)), CLASSES, matrices, budget, **more)
 
 
 def _result(**changes: Any) -> ProbeResult:
@@ -44,25 +46,26 @@ def _result(**changes: Any) -> ProbeResult:
         {f"S{i}": {"learning_rate": 1e-3 if i < 4 else 3e-4, "epochs": i} for i in range(1, 5)} for _ in "ab"
     )
     few = Budget("windows", 5)
-    facts: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "dataset": "harth", "title": "HARTH & <friends>", "version": "1.2.0", "classes": CLASSES,
         "channels": ("back_x", "back_y", "back_z"),
-        "encoder": EncoderFacts("models/one", "SelfPAB", 60, 3, None, True),
+        "encoder": EncoderInfo("models/one", "SelfPAB", 60, 3, None, True),
         "protocol": {"window": "599 frames", "shift": 12},
         "selection": "inner",
-        "arms": (
-            _arm("forest", 0.7, kind="baseline"), _arm("linear", 0.85, chosen=chosen), _arm("linear", 0.6, budget=few),
-            _arm("forest", 0.5, kind="baseline", budget=few), _arm("mlp", 0.95, seeds=1),
+        "methods": (
+            _method("forest", 0.7, kind="baseline"), _method("linear", 0.85, chosen=chosen),
+            _method("linear", 0.6, budget=few),
+            _method("forest", 0.5, kind="baseline", budget=few), _method("mlp", 0.95, seeds=1),
         ),
-        "leakage": (LEAK,), "set_aside": ("S9.csv: no <labels>",), "notes": ("fold S3: no stairs",),
-        "published": (Published("SelfPAB", 81.3, "the paper"),), "seconds": 12.5, "device": "cpu",
+        "leakage": (LEAK,), "skipped": ("S9.csv: no <labels>",), "notes": ("fold S3: no stairs",),
+        "published": (ReferenceScore("SelfPAB", 81.3, "the paper"),), "seconds": 12.5, "device": "cpu",
     }  # fmt: skip
-    return ProbeResult(**{**facts, **changes})
+    return ProbeResult(**{**fields, **changes})
 
 
 @pytest.fixture(scope="session")
-def make_arm() -> Callable[..., Arm]:
-    return _arm
+def make_method() -> Callable[..., MethodResult]:
+    return _method
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""`selfpab-jax probe` from files of a user's own to scores, tables, pictures and the report."""
+"""`selfpab-jax probe` from a user's own files to scores, tables, figures and the report."""
 
 import json
 import shutil
@@ -13,8 +13,8 @@ from selfpab_jax.errors import DataError
 from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.functional import make_functional
 from selfpab_jax.model_dir import ModelConfig, write_model
-from selfpab_jax.probe.report.results import load
-from selfpab_jax.probe.run import leakage_lines, seen_subjects
+from selfpab_jax.probe.report.results import load_result
+from selfpab_jax.probe.run import leakage_warnings, seen_subjects
 from selfpab_jax.probe.splits import Fold
 from selfpab_jax.signal.normalization import Statistics
 from selfpab_jax.signal.stft import SpectrogramSettings
@@ -30,7 +30,7 @@ CONFIG = ModelConfig(
     frames=20,
     provenance={"source": "recordings", "subjects": ["ann", "somebody"], "hours": 3.0},
 )
-PEOPLE = ("ann", "ben", "cleo", "dora")
+SUBJECTS = ("ann", "ben", "cleo", "dora")
 QUICK = ["--linear.epochs", "4", "--linear.min_steps", "60", "--linear.batch_size", "256"]
 
 
@@ -47,9 +47,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four people who stand, walk and lie for 12 s each, twice; dora's thigh sensor is missing."""
+    """Four subjects who stand, walk and lie for 12 s each, twice; dora's thigh sensor is missing."""
     folder = tmp_path_factory.mktemp("own")
-    for number, person in enumerate(PEOPLE):
+    for number, subject in enumerate(SUBJECTS):
         rng = np.random.default_rng(number)
         parts = []
         for _ in range(2):
@@ -62,9 +62,9 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 parts.append(table)
         whole = pd.concat(parts)
         whole.insert(0, "timestamp", pd.date_range("2026-01-01", periods=len(whole), freq="20ms"))
-        if person == "dora":
+        if subject == "dora":
             whole = whole.drop(columns=["thigh_x", "thigh_y", "thigh_z"])
-        whole.to_csv(folder / f"{person}.csv", index=False)
+        whole.to_csv(folder / f"{subject}.csv", index=False)
     return folder
 
 
@@ -81,9 +81,9 @@ def test_from_own_tables_to_a_report(
     assert (
         run(model, tables, out, "--heads", '["linear"]', "--seeds", "[0,1]", "--random_encoder", "true", *forest) == 0
     )
-    said = capsys.readouterr()
-    result = load(out)
-    assert [(arm.name, arm.budget and arm.budget.amount) for arm in result.arms] == [
+    printed = capsys.readouterr()
+    result = load_result(out)
+    assert [(method.name, method.budget and method.budget.amount) for method in result.methods] == [
         ("linear", None),
         ("linear", 1),
         ("random_linear", None),
@@ -94,9 +94,9 @@ def test_from_own_tables_to_a_report(
     assert result.classes == ("lie", "stand", "walk")
     assert result.headline.subjects == ("ann", "ben", "cleo")
     assert result.headline.summary.macro_f1.mean > 0.8
-    assert any("dora" in line for line in result.set_aside)
-    assert "leakage: the encoder was pre-trained on recordings of 1 of these 3 people (ann)" in said.out
-    assert said.out.count("leakage:") >= 4  # in every table
+    assert any("dora" in line for line in result.skipped)
+    assert "leakage: the encoder was pre-trained on recordings of 1 of these 3 subjects (ann)" in printed.out
+    assert printed.out.count("leakage:") >= 4  # in every table
     assert {path.name for path in out.iterdir()} >= {
         "probe.json",
         "scores.csv",
@@ -114,7 +114,7 @@ def test_what_is_cached_is_not_computed_again(
     out, cache = tmp_path / "probe", tmp_path / "cache"
     forest = ["--heads", '["linear"]', "--baselines", '["forest"]', "--baseline.forest.trees", "5"]
     assert run(model, tables, out, *forest, "--cache", str(cache)) == 0
-    first = load(out)
+    first = load_result(out)
     assert run(model, tables, out, *forest, "--cache", str(cache)) == 2
     assert "--overwrite" in capsys.readouterr().err
 
@@ -124,12 +124,12 @@ def test_what_is_cached_is_not_computed_again(
     monkeypatch.setattr("selfpab_jax.features.cache._compute", refuse)
     monkeypatch.setattr("selfpab_jax.probe.methods.BASELINES", {"forest": refuse})
     assert run(model, tables, out, *forest, "--cache", str(cache), "--overwrite") == 0
-    again = load(out)
-    for one, other in zip(first.arms, again.arms, strict=True):
+    again = load_result(out)
+    for one, other in zip(first.methods, again.methods, strict=True):
         assert one.summary.macro_f1.mean == pytest.approx(other.summary.macro_f1.mean, abs=1e-12)
 
 
-def test_unseen_people_only(model: Path, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unseen_subjects_only(model: Path, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "probe"
     assert (
         run(
@@ -145,7 +145,7 @@ def test_unseen_people_only(model: Path, tables: Path, tmp_path: Path, capsys: p
         )
         == 0
     )
-    result = load(out)
+    result = load_result(out)
     assert result.headline.subjects == ("ben", "cleo")
     assert not result.leakage
     assert "1 of 4 subjects were seen in pre-training" in capsys.readouterr().err
@@ -156,7 +156,7 @@ def test_unseen_people_only(model: Path, tables: Path, tmp_path: Path, capsys: p
     [
         (["--dataset.name", "hart"], "did you mean harth?"),
         (["--dataset.only", '["zoe"]'], "no subject zoe"),
-        (["--baselines", '["forrest"]'], "there is no forrest"),
+        (["--baselines", '["forrest"]'], "forrest is not known"),
         (["--heads", "[]"], "nothing to do"),
         (["--heads", '["linear","linear"]'], "give each once"),
         (["--budgets.windows", "[5,5]"], "one is named twice"),
@@ -170,15 +170,15 @@ def test_unseen_people_only(model: Path, tables: Path, tmp_path: Path, capsys: p
         (["--dataset.roles", '{"hip": "thigh"}'], "sensor roles: hip=thigh"),
     ],
 )
-def test_mistakes_are_told_in_a_line(
+def test_mistakes_are_reported_in_one_line(
     more: list[str], message: str, model: Path, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(model, tables, tmp_path / "probe", *more) in (1, 2)
-    said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert message in said
+    printed = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message in printed
 
 
-def test_an_arm_that_cannot_be_scored_leaves_the_others(
+def test_a_method_that_cannot_be_scored_does_not_stop_the_others(
     model: Path, tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(corpus: object, fold: Fold, *_: object) -> None:
@@ -186,21 +186,21 @@ def test_an_arm_that_cannot_be_scored_leaves_the_others(
 
     monkeypatch.setattr("selfpab_jax.probe.methods.BASELINES", {"forest": refuse})
     assert run(model, tables, tmp_path, "--heads", '["linear"]', "--baselines", '["forest"]') == 0
-    result = load(tmp_path)
-    assert [arm.name for arm in result.arms] == ["linear"]
+    result = load_result(tmp_path)
+    assert [method.name for method in result.methods] == ["linear"]
     assert any("random forest" in note and "not scored" in note for note in result.notes)
     assert any("random forest, ann: fold ann: no" in note for note in result.notes)
     assert "note: hand-made features, random forest, ann: fold ann: no" in capsys.readouterr().out
 
 
-def test_unseen_people_are_not_promised_where_the_card_lists_nobody(
+def test_unseen_only_needs_a_card_that_lists_subjects(
     model: Path, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     silent = tmp_path / "silent"
     shutil.copytree(model, silent)
-    facts = json.loads((silent / "config.json").read_text())
-    del facts["provenance"]["subjects"]
-    (silent / "config.json").write_text(json.dumps(facts))
+    config = json.loads((silent / "config.json").read_text())
+    del config["provenance"]["subjects"]
+    (silent / "config.json").write_text(json.dumps(config))
     assert run(silent, tables, tmp_path / "probe", "--dataset.unseen_only", "true") == 2
     assert "does not list" in capsys.readouterr().err
 
@@ -208,30 +208,30 @@ def test_unseen_people_are_not_promised_where_the_card_lists_nobody(
 def test_a_class_without_training_rows_is_never_predicted(
     model: Path, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A misspelled label of one person is shown at once, and no head of that person's fold says it."""
+    """A misspelled label of one subject is listed at once, and no head of that subject's fold predicts it."""
     folder = tmp_path / "data"
     folder.mkdir()
-    for person in ("ann", "ben", "cleo"):
-        table = pd.read_csv(tables / f"{person}.csv")
-        if person == "ben":
+    for subject in ("ann", "ben", "cleo"):
+        table = pd.read_csv(tables / f"{subject}.csv")
+        if subject == "ben":
             table.loc[:300, "label"] = "stnad"
-        table.to_csv(folder / f"{person}.csv", index=False)
+        table.to_csv(folder / f"{subject}.csv", index=False)
     quick = ["--heads", '["linear"]', "--linear.min_steps", "2", "--linear.epochs", "1"]
     assert run(model, folder, tmp_path / "out", *quick) == 0
-    said = capsys.readouterr().err
-    assert "stnad (1 person, 0.1 min)" in said
-    assert "ben: stnad of the test subjects is in no training row" in said
-    result = load(tmp_path / "out")
+    printed = capsys.readouterr().err
+    assert "stnad (1 subject, 0.1 min)" in printed
+    assert "ben: stnad of the test subjects is in no training row" in printed
+    result = load_result(tmp_path / "out")
     of_ben = result.headline.confusions[0]["ben"]
     column = result.classes.index("stnad")
     assert of_ben[column].sum() > 0
     assert of_ben[:, column].sum() == 0
 
 
-def test_what_the_card_says_of_people() -> None:
+def test_seen_subjects_are_those_of_the_card() -> None:
     card = CONFIG.provenance
-    assert seen_subjects(card, "tables", PEOPLE) == ("ann",)
-    assert seen_subjects({**card, "source": "harth"}, "tables", PEOPLE) == ("ann",)  # their own copy of HARTH
-    assert not seen_subjects({**card, "source": "hunt4"}, "harth", PEOPLE)
-    assert "does not list" in leakage_lines({}, "tables", PEOPLE)[0]
-    assert not leakage_lines({**card, "subjects": ["somebody"]}, "tables", PEOPLE)
+    assert seen_subjects(card, "tables", SUBJECTS) == ("ann",)
+    assert seen_subjects({**card, "source": "harth"}, "tables", SUBJECTS) == ("ann",)  # their own copy of HARTH
+    assert not seen_subjects({**card, "source": "hunt4"}, "harth", SUBJECTS)
+    assert "does not list" in leakage_warnings({}, "tables", SUBJECTS)[0]
+    assert not leakage_warnings({**card, "subjects": ["somebody"]}, "tables", SUBJECTS)

@@ -33,13 +33,13 @@ def test_folds_are_drawn_by_the_seed():
 
 
 @settings(max_examples=50, deadline=None)
-@given(count=st.integers(2, 31), share=st.floats(0.01, 0.99), seed=st.integers(0, 99))
-def test_inner_splits_leave_someone_on_both_sides(count, share, seed):
-    fit, validation = inner_split(NAMES[:count], share, seed)
+@given(count=st.integers(2, 31), fraction=st.floats(0.01, 0.99), seed=st.integers(0, 99))
+def test_inner_splits_leave_someone_on_both_sides(count, fraction, seed):
+    fit, validation = inner_split(NAMES[:count], fraction, seed)
     assert fit
     assert validation
     assert sorted(fit + validation) == NAMES[:count]
-    assert abs(len(validation) - share * count) <= 1
+    assert abs(len(validation) - fraction * count) <= 1
 
 
 def test_inner_splits_keep_their_order_when_someone_leaves():
@@ -49,15 +49,15 @@ def test_inner_splits_keep_their_order_when_someone_leaves():
 
 
 def test_what_cannot_be_split_is_refused():
-    with pytest.raises(DataError, match="training on S01 alone leaves no subject to choose"):
+    with pytest.raises(DataError, match="S01 alone"):
         inner_split(["S01"], 0.2, 0)
-    with pytest.raises(ConfigError, match="inner share is 1"):
+    with pytest.raises(ConfigError, match=r"is 1\.0"):
         inner_split(NAMES, 1.0, 0)
-    with pytest.raises(DataError, match=r"1 subject\(s\) \(S01\) do not make 2 folds"):
+    with pytest.raises(DataError, match="too few for 2 folds"):
         leave_one_subject_out(["S01"])
-    with pytest.raises(DataError, match="do not make 5 folds"):
+    with pytest.raises(DataError, match="too few for 5 folds"):
         group_folds(NAMES[:3], 5, 0)
-    with pytest.raises(ConfigError, match="1 folds"):
+    with pytest.raises(ConfigError, match="folds is 1"):
         group_folds(NAMES, 1, 0)
 
 
@@ -65,29 +65,31 @@ def only_walking(recording):
     return [replace(recording, labels_N=np.zeros_like(recording.labels_N))]
 
 
-def test_a_fold_with_one_class_to_train_on_is_refused_and_the_rest_goes_on(synthetic, make_corpus, corpus):
+def test_a_fold_with_one_class_to_train_on_is_skipped(synthetic, make_corpus, corpus):
     one_sided = make_corpus(synthetic(subjects=3, damage={"s1": only_walking, "s2": only_walking}))
     checked = check_folds(leave_one_subject_out(one_sided.subjects), one_sided)
     assert [fold.name for fold in checked.folds] == ["s1", "s2"]
-    assert checked.notes == ("s0: refused, its training subjects have walking only",)
+    (note,) = checked.notes
+    assert note.startswith("s0: skipped")
     assert check_folds(leave_one_subject_out(corpus.subjects), corpus).notes == ()
 
 
-def test_classes_that_cannot_be_learned_are_told(synthetic, make_corpus):
+def test_classes_that_cannot_be_learned_are_noted(synthetic, make_corpus):
     def never_lying(recording):
         return [replace(recording, labels_N=np.where(recording.labels_N == 3, -1, recording.labels_N))]
 
     lopsided = make_corpus(synthetic(subjects=3, damage={"s0": never_lying, "s1": never_lying}))
     checked = check_folds(leave_one_subject_out(lopsided.subjects), lopsided)
     assert len(checked.folds) == 3
-    assert checked.notes == ("s2: lying of the test subjects is in no training row and cannot be learned",)
+    (note,) = checked.notes
+    assert note.startswith("s2: lying")
     without = make_corpus(synthetic(subjects=3, damage=dict.fromkeys(("s0", "s1", "s2"), never_lying)))
     assert check_folds(leave_one_subject_out(without.subjects), without).notes == ()
 
 
 def test_no_fold_left_is_an_error(synthetic, make_corpus, corpus):
     alike = make_corpus(synthetic(subjects=2, damage={"s0": only_walking, "s1": only_walking}))
-    with pytest.raises(DataError, match="no fold can be trained; s1: refused"):
+    with pytest.raises(DataError, match="no fold can be trained; s1"):
         check_folds(leave_one_subject_out(alike.subjects), alike)
-    with pytest.raises(DataError, match="no class only"):
+    with pytest.raises(DataError, match="no class"):
         check_folds(leave_one_subject_out(corpus.subjects), corpus, np.zeros(len(corpus.label_R), bool))

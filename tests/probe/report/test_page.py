@@ -71,9 +71,9 @@ def test_it_is_one_file_that_asks_for_nothing_else(report: Path, page: Page):
     assert report.stat().st_size < 3_000_000
 
 
-def test_pictures_in_it_are_the_files_beside_it(report: Path, page: Page):
+def test_figures_in_it_are_the_files_beside_it(report: Path, page: Page):
     inside = {base64.b64decode(link.partition(",")[2]) for link in page.links if link.startswith("data:")}
-    assert inside == {path.read_bytes() for path in (report.parent / "pictures").glob("*.png")}
+    assert inside == {path.read_bytes() for path in (report.parent / "figures").glob("*.png")}
 
 
 def test_names_are_shown_as_they_are_and_never_taken_for_markup(report: Path, page: Page):
@@ -92,9 +92,9 @@ def test_it_opens_with_the_score_and_what_it_is_compared_with(page: Page, make_r
     assert f"{100 * of.mean:.1f}%" in answer
     assert f"95% interval of the mean: {100 * of.low:.1f} to {100 * of.high:.1f}" in answer
     assert f"published: SelfPAB81.3{100 * of.mean - 81.3:+.1f}" in answer
-    assert answer.index("doubled as its fold's validation subject") < answer.index("compared with")
+    assert answer.index("was its fold's validation subject too") < answer.index("compared with")
     assert "pre-trained on 1 of these 4 subjects" in answer
-    assert "macro-F1 in per cent" in rest
+    assert "macro-F1 in percent" in rest
 
 
 def test_every_table_of_scores_repeats_the_warnings(report: Path):
@@ -103,7 +103,7 @@ def test_every_table_of_scores_repeats_the_warnings(report: Path):
     assert (tables, warned) == (7, 6)  # the seventh lists hyper-parameters
 
 
-def test_method_chosen_values_notes_and_what_was_set_aside_are_told(page: Page):
+def test_protocol_selected_values_and_notes_are_listed(page: Page):
     text = " ".join(" ".join(page.text).split())
     for part in (
         "599 frames",
@@ -115,17 +115,17 @@ def test_method_chosen_values_notes_and_what_was_set_aside_are_told(page: Page):
         assert part in text
 
 
-def test_the_worst_middle_and_best_subject_stand_open_and_the_rest_is_folded(page: Page):
+def test_the_worst_median_and_best_subject_are_open_and_the_rest_is_folded(page: Page):
     text = " ".join(" ".join(page.text).split())
-    scores = {place: float(value) for value, place in re.findall(r"macro-F1 ([\d.]+) \((worst|middle|best)\)", text)}
-    assert scores["worst"] <= scores["middle"] <= scores["best"]
+    scores = {place: float(value) for value, place in re.findall(r"macro-F1 ([\d.]+) \((worst|median|best)\)", text)}
+    assert scores["worst"] <= scores["median"] <= scores["best"]
     assert "The other subject S" in text
 
 
 def test_a_result_with_nothing_to_show_but_scores_is_reported(make_result: Callable[..., ProbeResult], tmp_path: Path):
-    bare = make_result(arms=(make_result().headline,), encoder=None, leakage=(), published=(), set_aside=(), notes=())
+    bare = make_result(methods=(make_result().headline,), encoder=None, leakage=(), published=(), skipped=(), notes=())
     page = Page(write_report(bare, tmp_path).read_text(encoding="utf-8"))
     text = " ".join(page.text)
-    assert "Nothing to compare with was measured" in text
+    assert "nothing to compare with" in text
     assert "Warning" not in text
     assert page.ids == {"scores", "classes", "subjects", "how-it-was-done"}

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from selfpab_jax.probe.budgets import Budget
 from selfpab_jax.probe.report.embedding_map import EmbeddingMap, choose_rows, draw_embedding, project
-from selfpab_jax.probe.report.figures import COLORS, RIGHT, WRONG, brief, color, draw_confusion, marker
-from selfpab_jax.probe.report.page import draw_all
-from selfpab_jax.probe.report.results import Arm, Budget, ProbeResult
-from selfpab_jax.probe.report.timeline import Timeline, draw_timeline, shares
+from selfpab_jax.probe.report.figures import draw_confusion, draw_figures
+from selfpab_jax.probe.report.results import MethodResult, ProbeResult
+from selfpab_jax.probe.report.style import COLORS, RIGHT, WRONG, brief, color, marker
+from selfpab_jax.probe.report.timeline import Timeline, column_fractions, draw_timeline
 
 AWKWARD = ("<b>&", "$x_1$ and $", "_hidden", "cycling while sitting upright, inactive, on a bench")
 
@@ -20,14 +21,14 @@ def pixels(path: Path, color: str) -> int:
     return int((np.abs(imread(path)[..., :3] - rgb).max(axis=-1) < 0.02).sum())
 
 
-def test_shares_of_columns_add_up_and_keep_short_stretches():
+def test_fractions_of_columns_add_up_and_keep_short_segments():
     labels = np.repeat([0, 1, 0, 2], [700, 1, 299, 1000])
-    share = shares(labels, np.ones(2000, bool), 3, 100)
-    np.testing.assert_allclose(share.sum(axis=0), 1)
-    assert share[1, 35] == 1 / 20
-    assert np.count_nonzero(share[1]) == 1
+    fractions = column_fractions(labels, np.ones(2000, bool), 3, 100)
+    np.testing.assert_allclose(fractions.sum(axis=0), 1)
+    assert fractions[1, 35] == 1 / 20
+    assert np.count_nonzero(fractions[1]) == 1
     labeled = np.arange(2000) < 1000
-    assert not shares(labels, labeled, 3, 100)[:, 50:].any()
+    assert not column_fractions(labels, labeled, 3, 100)[:, 50:].any()
 
 
 def test_a_timeline_marks_errors_only_where_there_are_some(tmp_path: Path):
@@ -116,30 +117,32 @@ def test_confusions_with_a_missing_class_and_one_class_are_drawn(tmp_path: Path)
     assert imread(tmp_path / "one.png").shape[0] < imread(tmp_path / "four.png").shape[0]
 
 
-def test_all_pictures_of_a_result(found: ProbeResult, tmp_path: Path):
+def test_all_figures_of_a_result(found: ProbeResult, tmp_path: Path):
     timelines = [Timeline(name, np.zeros(100, int), np.ones(100, int), 50.0) for name in ("S1", "a/../b")]
-    pictures = draw_all(found, tmp_path / "deep" / "pictures", timelines=timelines)
-    assert [picture.group for picture in pictures] == [
-        "arms", "budgets", "classes", "confusion", "confusion", "confusion", "timeline", "timeline",
+    figures = draw_figures(found, tmp_path / "deep" / "figures", timelines=timelines)
+    assert [figure.group for figure in figures] == [
+        "methods", "budgets", "classes", "confusion", "confusion", "confusion", "timeline", "timeline",
     ]  # fmt: skip
-    assert sorted(path.name for path in (tmp_path / "deep" / "pictures").iterdir()) == sorted(
-        picture.path.name for picture in pictures
+    assert sorted(path.name for path in (tmp_path / "deep" / "figures").iterdir()) == sorted(
+        figure.path.name for figure in figures
     )
-    assert all(picture.path.parent == tmp_path / "deep" / "pictures" for picture in pictures)
+    assert all(figure.path.parent == tmp_path / "deep" / "figures" for figure in figures)
 
 
-def test_one_arm_one_seed_one_subject_of_shares_is_drawn(
-    make_result: Callable[..., ProbeResult], make_arm: Callable[..., Arm], tmp_path: Path
+def test_one_method_with_one_seed_and_one_subject_is_drawn(
+    make_result: Callable[..., ProbeResult], make_method: Callable[..., MethodResult], tmp_path: Path
 ):
-    few = make_arm("linear", 0.8, seeds=1, budget=Budget("share", 0.1))
-    alone = Arm(few.name, few.title, few.kind, (0,), few.classes, ({"S1": few.confusions[0]["S1"]},), few.budget)
-    pictures = draw_all(make_result(arms=(alone,), published=()), tmp_path)
-    assert [picture.path.name for picture in pictures] == [
-        "arms.png", "budgets_share.png", "classes.png", "confusion_linear_share_0_1.png",
+    few = make_method("linear", 0.8, seeds=1, budget=Budget("fraction", 0.1))
+    alone = MethodResult(
+        few.name, few.title, few.kind, (0,), few.classes, ({"S1": few.confusions[0]["S1"]},), few.budget
+    )
+    figures = draw_figures(make_result(methods=(alone,), published=()), tmp_path)
+    assert [figure.path.name for figure in figures] == [
+        "methods.png", "budgets_fraction.png", "classes.png", "confusion_linear_fraction_0_1.png",
     ]  # fmt: skip
 
 
-def test_names_on_pictures_are_brief_and_never_hidden():
+def test_names_in_figures_are_brief_and_never_hidden():
     assert brief("_x") == " _x"
     assert brief("a\n  b") == "a b"
     assert len(brief(AWKWARD[3])) <= 28
@@ -147,6 +150,6 @@ def test_names_on_pictures_are_brief_and_never_hidden():
     assert brief(AWKWARD[3]).endswith("bench")
 
 
-def test_colors_and_marks_repeat_late():
+def test_colors_and_markers_repeat_late():
     assert len(set(COLORS)) == len(COLORS) == 12
     assert len({(color(i), marker(i)) for i in range(31)}) == 31
