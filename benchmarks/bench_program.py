@@ -57,20 +57,18 @@ def embedding(files: int = FILES, repeats: int = 5, changes: dict | None = None)
 
 def _embed(request: tuple[int, int, dict]) -> Embedding:
     import numpy as np
-    from jax_side import CHANNELS, random_encoder, settings_of
     from jax_side import embed as bare
+    from jax_side import random_encoder, settings_of
 
     from selfpab_jax.data.sources.synthetic import recordings
-    from selfpab_jax.data.sources.tables import Tables, sensor_columns
-    from selfpab_jax.features.extract import Extraction
-    from selfpab_jax.features.sensors import branches_of
+    from selfpab_jax.features.extract import ExtractionSettings
     from selfpab_jax.features.streaming import embed
 
     files, repeats, changes = request
     settings = settings_of(**changes)
-    branches = branches_of(random_encoder(settings), CHANNELS)
-    extraction = Extraction(compute=settings.compute)
-    batch = extraction.windows_a_batch(599)
+    encoder = random_encoder(settings)
+    extraction = ExtractionSettings(compute=settings.compute)
+    batch = extraction.windows_per_batch(599)
     forward = bare(settings, batch, "bare")
     turns = max(1, files // batch)
     both: list[tuple[float, float]] = []
@@ -79,9 +77,9 @@ def _embed(request: tuple[int, int, dict]) -> Embedding:
         paths = [folder / f"{i:03}.npz" for i in range(files)]
         for i, path in enumerate(paths):
             np.savez(path, arr_0=next(recordings(i % 8, 1, 0))[1])
-        tables = Tables((str(folder),), columns=sensor_columns(("back", "thigh")))
         for turn in range(1 + repeats):
-            done = embed(paths, tables, branches, extraction, folder / f"{turn}.parquet", level="window")
+            out = folder / f"{turn}.parquet"
+            done = embed(paths, encoder, out, level="window", extraction=extraction, readers=1)
             alone = seconds_a_turn(forward, 1, 0.0, warm_up=1)[0] * turns
             both.append((done.hours / done.seconds, turns * batch * WINDOW_HOURS / alone))
     rates = both[1:]  # the first compiles

@@ -10,17 +10,18 @@ from timing import Turns
 
 from selfpab_jax.data.sources.synthetic import recordings
 from selfpab_jax.features.encoder import PretrainedEncoder
-from selfpab_jax.features.extract import Extraction, make_forward, run_ahead
-from selfpab_jax.features.sensors import Branch
+from selfpab_jax.features.extract import ExtractionSettings, make_forward
+from selfpab_jax.features.sensors import SensorEncoder
 from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.functional import make_functional
 from selfpab_jax.model.masking import TaskSettings
 from selfpab_jax.model_dir import ModelConfig
+from selfpab_jax.prefetch import run_ahead
 from selfpab_jax.signal.normalization import Statistics
 from selfpab_jax.signal.stft import SpectrogramSettings, spectrogram
 from selfpab_jax.train.optimizer import OptimizerSettings, adamw, learning_rate
 from selfpab_jax.train.state import MeshSettings, create_state, make_mesh
-from selfpab_jax.train.step import Objective, TrainStep, jitted_train_step, to_devices, train_step, stop_flags
+from selfpab_jax.train.step import Objective, TrainStep, jitted_train_step, stop_flags, to_devices, train_step
 
 FRAMES, FEATURES = 599, 156
 CHANNELS = tuple(f"{sensor}_{axis}" for sensor in ("back", "thigh") for axis in "xyz")
@@ -113,8 +114,8 @@ def embed(settings: ModelSettings, batch: int, way: str) -> Turns:
         way: `bare`: frames lie on the device and the mean over a window stays there, the limit of the forward pass;
             `windows`: frames come from the host and the means go back; `frames`: every frame's features go back.
     """
-    branch = Branch(random_encoder(settings), tuple(range(len(CHANNELS))), ("back", "thigh"))
-    run = make_forward((branch,), Extraction(compute=settings.compute), pool=way != "frames")
+    branch = SensorEncoder(random_encoder(settings), tuple(range(len(CHANNELS))), ("back", "thigh"))
+    run = make_forward((branch,), ExtractionSettings(compute=settings.compute), pool=way != "frames")
     parameters = [branch.encoder.parameters]
     x_BxTxX = np.random.default_rng(0).standard_normal((batch, FRAMES, FEATURES), np.float32)
     on_device = jax.device_put(x_BxTxX)
@@ -123,7 +124,7 @@ def embed(settings: ModelSettings, batch: int, way: str) -> Turns:
         if way == "bare":
             jax.block_until_ready([run(parameters, on_device) for _ in range(count)])
         else:
-            for _ in run_ahead(((None, x_BxTxX) for _ in range(count)), run, parameters):
+            for _ in run_ahead(run(parameters, x_BxTxX) for _ in range(count)):
                 pass
 
     return turns

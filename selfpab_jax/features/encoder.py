@@ -1,4 +1,7 @@
-"""The door for users of features: a frozen encoder that takes signals or spectrograms."""
+"""The pre-trained encoder: `load_encoder` opens a model directory, `PretrainedEncoder` encodes signals or spectrograms.
+
+Everything here works in memory; for long recordings in files see `selfpab_jax.features.streaming`.
+"""
 
 import hashlib
 import json
@@ -22,20 +25,23 @@ from selfpab_jax.signal.resample import ratio, resample
 from selfpab_jax.signal.stft import spectrogram as make_spectrogram
 
 Layers = Literal["last", "all"] | int | tuple[int, ...]
-"""Which outputs: `last`, `all` (the embedding and every layer), or depths: 0 the embedding, 1 the first layer, -1 the
-last one."""
-RUNNING_ONLY = ("dropout", "rematerialize", "layout", "attention")
-"""Settings of the model that change how it is trained or computed, not what it is."""
+"""Which outputs to keep: `last`, `all` (the embedding and every layer), or depths: 0 the embedding, 1 the first layer,
+-1 the last one."""
+EXECUTION_FIELDS = ("dropout", "rematerialize", "layout", "attention")
+"""Settings of the model that change how it is trained or executed, but not its outputs."""
 
 
 class PretrainedEncoder:
-    """A frozen encoder with the statistics it was trained with. Make it with `load_encoder`.
+    """A frozen encoder with the statistics it was trained with; `load_encoder` makes one.
 
     Args:
         config: of the model directory.
-        parameters: encoder and head.
-        statistics: for normalization, or None: then only normalized frames are taken.
-        sensor: the one sensor whose frames come in, for a cross-sensor model.
+        parameters: of encoder and reconstruction head.
+        statistics: for normalization; without them, only normalized frames can be encoded.
+        sensor: the sensor to encode, for a cross-sensor model.
+
+    Raises:
+        ModelError: the sensor or the statistics do not fit the model.
     """
 
     def __init__(
@@ -45,7 +51,7 @@ class PretrainedEncoder:
         self.parameters = parameters
         self.sensors = _input_sensors(config, sensor)
         self.statistics = statistics
-        self._statistics = None if statistics is None else _of_sensors(statistics, config, self.sensors)
+        self._statistics = None if statistics is None else _select_statistics(statistics, config, self.sensors)
 
     @cached_property
     def functional(self) -> FunctionalModel:
@@ -69,9 +75,9 @@ class PretrainedEncoder:
 
     @cached_property
     def digest(self) -> str:
-        """A hash of everything that features depend on: sizes, sensors, spectrogram, weights, statistics, dtype."""
+        """A hash of everything that features depend on: sizes, sensors, spectrogram, weights, statistics and dtype."""
         config = asdict(self.config)
-        sizes = {name: value for name, value in config["model"].items() if name not in RUNNING_ONLY}
+        sizes = {name: value for name, value in config["model"].items() if name not in EXECUTION_FIELDS}
         kept = {name: config[name] for name in ("family", "features", "channels", "spectrogram")}
         digest = hashlib.sha256(json.dumps([sizes, kept, self.sensors], sort_keys=True).encode())
         for name, array in sorted(self.parameters.items()):
@@ -90,11 +96,11 @@ class PretrainedEncoder:
         return self._with(replace(self.config, model=replace(self.config.model, layout=layout)), self.parameters)
 
     def with_random_weights(self, seed: int) -> "PretrainedEncoder":
-        """The same network and statistics with weights that were never trained: what pre-training is compared with."""
+        """The same network and statistics with random weights, for comparison with the pre-trained ones."""
         return self._with(self.config, self.functional.initialize(jax.random.key(seed)))
 
     def without_calendar(self) -> "PretrainedEncoder":
-        """Without calendar positions, as the original uses LTA2V downstream; others as they are."""
+        """The encoder without calendar positions, as the original uses LTA2V downstream; others are unchanged."""
         return self._with(
             replace(self.config, model=replace(self.config.model, temporal_positions=False)), self.parameters
         )
@@ -108,7 +114,7 @@ class PretrainedEncoder:
         return PretrainedEncoder(config, parameters, self.statistics, sensor)
 
     def frame_count(self, samples: int, rate_hz: float) -> int:
-        """Frames of a signal: those of `encode_signal` beyond it are padding."""
+        """Number of frames of a signal; further frames that `encode_signal` returns are padding."""
         settings = self.config.spectrogram
         factor = ratio(rate_hz, settings.rate_hz)
         return settings.frame_count(-(-samples * factor.numerator // factor.denominator))
@@ -120,22 +126,29 @@ class PretrainedEncoder:
         *,
         normalized: bool = False,
         batch_size: int = 8,
+        normalised: bool | None = None,
     ) -> Float32[np.ndarray, "B T D"]:
         """Hidden states of the last layer, without dropout.
 
         Args:
-            spectrogram: magnitudes as `selfpab_jax.signal.stft.spectrogram` makes them, not normalized.
-            timestamps: month, day, weekday (Monday 0), hour and minute of each frame's center; models with calendar
-                positions (LTA2V) need them, others take none.
+            spectrogram: magnitudes as `selfpab_jax.signal.stft.spectrogram` computes them, not normalized.
+            timestamps: month, day, weekday (Monday 0), hour and minute of the center of each frame; models with
+                calendar positions (LTA2V) need them, others take none.
             normalized: the frames are normalized already.
-            batch_size: windows at a time; bounds the memory.
+            batch_size: windows per batch; it limits the memory that is needed.
+            normalised: deprecated spelling of `normalized`.
 
         Raises:
             ModelError: the frames do not fit the model, or it has no statistics to normalize them with.
         """
-        return self.encode_layers(spectrogram, timestamps, layers="last", normalized=normalized, batch_size=batch_size)[
-            :, :, 0
-        ]
+        h_BxTxLxD = self.encode_layers(
+            spectrogram,
+            timestamps,
+            layers="last",
+            normalized=_new_spelling(normalized, normalised),
+            batch_size=batch_size,
+        )
+        return h_BxTxLxD[:, :, 0]
 
     def encode_layers(
         self,
@@ -145,17 +158,23 @@ class PretrainedEncoder:
         layers: Layers = "all",
         normalized: bool = False,
         batch_size: int = 8,
+        normalised: bool | None = None,
     ) -> Float32[np.ndarray, "B T L D"]:
         """Hidden states of several layers, without dropout.
 
         Args:
-            spectrogram, timestamps, normalized, batch_size: as `encode` takes them.
-            layers: which; `all` gives the embedding and every layer, L = layers + 1.
+            spectrogram: see `encode`.
+            timestamps: see `encode`.
+            layers: which; `all` returns the embedding and every layer, so that L is one more than the layers.
+            normalized: see `encode`.
+            batch_size: see `encode`.
+            normalised: deprecated spelling of `normalized`.
 
         Raises:
-            ModelError: as `encode`.
-            ConfigError: no such layer.
+            ModelError: see `encode`.
+            ConfigError: there is no such layer.
         """
+        normalized = _new_spelling(normalized, normalised)
         spectrogram = np.asarray(spectrogram)
         if spectrogram.ndim != 3 or spectrogram.shape[-1] != self.config.features:
             raise ModelError(
@@ -171,10 +190,10 @@ class PretrainedEncoder:
         return self._encode_normalized(frames, timestamps, batch_size, self.depths(layers))
 
     def depths(self, layers: Layers) -> tuple[int, ...]:
-        """The layers asked for as depths from 0 (the embedding) to the number of layers.
+        """The chosen layers as depths from 0 (the embedding) to the number of layers.
 
         Raises:
-            ConfigError: there is no such layer, or none is asked for.
+            ConfigError: there is no such layer, or none is chosen.
         """
         last = self.config.model.layers
         if isinstance(layers, str):
@@ -193,27 +212,34 @@ class PretrainedEncoder:
         timestamps_BxTx5: Int[Array, "B T 5"] | None,
         depths: tuple[int, ...],
     ) -> Float[Array, "B T L D"]:
-        """Outputs at these depths for normalized frames: pure, to be compiled with other things around it."""
+        """Outputs for normalized frames: a pure function, to be compiled as part of a larger one.
+
+        Args:
+            parameters: of encoder and head.
+            frames_BxTxX: normalized.
+            timestamps_BxTx5: see `encode`.
+            depths: layers to return, see `depths`.
+        """
         outputs = self.functional.build(dict(parameters)).encoder.layer_outputs(frames_BxTxX, timestamps_BxTx5)
         return jnp.stack([outputs[depth] for depth in depths], axis=2)
 
     def encode_signal(
         self, signal: Float[np.ndarray, "N C"], rate_hz: float, *, batch_size: int = 8
     ) -> Float32[np.ndarray, "B T D"]:
-        """Hidden states of a recording: windows of the training length, one after another.
+        """Hidden states of a recording, in consecutive windows of the training length.
 
-        The spectrogram of the whole signal is cut into windows of T frames; what is missing from the last one is 0
-        after normalization, as in the original's downstream test. `features.reshape(-1, D)[:frame_count(N, rate_hz)]`
-        is the series of the recording's frames. A signal shorter than one window gives one shorter window.
+        The spectrogram of the whole signal is cut into windows of T frames; the last one is padded with zeros after
+        normalization, as in the original's downstream test. `features.reshape(-1, D)[:frame_count(N, rate_hz)]` are
+        the frames of the recording in order. A signal shorter than one window is one shorter window.
 
         Args:
-            signal: in g, channels as in `channels`.
-            rate_hz: of the signal; other rates than the model's are resampled.
-            batch_size: windows at a time; bounds the memory.
+            signal: in g, with the channels in `channels`.
+            rate_hz: sampling rate of the signal; the signal is resampled if the model has another one.
+            batch_size: windows per batch; it limits the memory that is needed.
 
         Raises:
-            ModelError: wrong channels, too short for one frame, values that are not finite, or a model that was
-                trained with timestamps, for which `encode` is the way.
+            ModelError: wrong channels, too short for one frame, values that are not finite, or a model that needs
+                timestamps, for which `encode` is to be used.
         """
         signal = np.asarray(signal)
         if signal.ndim != 2 or signal.shape[1] != len(self.channels):
@@ -221,9 +247,9 @@ class PretrainedEncoder:
                 f"the signal has shape {signal.shape}; it must be (N, {len(self.channels)}): {self.channels}"
             )
         if not np.isfinite(signal).all():
-            raise ModelError("the signal has values that are not finite; cut or fill them first")
+            raise ModelError("the signal has values that are not finite; remove or fill them first")
         if self.config.model.temporal_positions:
-            raise ModelError("this encoder needs timestamps: make the spectrogram yourself and call `encode` with them")
+            raise ModelError("this encoder needs timestamps: call `encode` with a spectrogram and its timestamps")
         if not rate_hz > 0:
             raise ModelError(f"rate_hz is {rate_hz}; it must be greater than 0")
         settings = self.config.spectrogram
@@ -242,10 +268,10 @@ class PretrainedEncoder:
         return self._encode_normalized(shaped, None, batch_size, self.depths("last"))[:, :, 0]
 
     def normalize(self, spectrogram: Float[np.ndarray, "*B T X"]) -> Float32[np.ndarray, "*B T X"]:
-        """(x - mean) / std per feature, with the statistics that the encoder was trained with.
+        """(x - mean) / std of each feature, with the statistics that the encoder was trained with.
 
         Raises:
-            ModelError: it has none.
+            ModelError: the model has no statistics.
         """
         if self._statistics is None:
             raise ModelError(
@@ -261,9 +287,9 @@ class PretrainedEncoder:
             raise ModelError(f"batch_size is {batch_size}; it must be at least 1")
         out = np.empty((*frames.shape[:2], len(depths), self.width), np.float32)
         for start in range(0, len(frames), batch_size):
-            part = slice(start, start + batch_size)
-            given = None if timestamps is None else timestamps[part]
-            out[part] = np.asarray(self._forward(self.parameters, frames[part], given, depths))
+            batch = slice(start, start + batch_size)
+            times = None if timestamps is None else timestamps[batch]
+            out[batch] = np.asarray(self._forward(self.parameters, frames[batch], times, depths))
         return out
 
     @cached_property
@@ -281,8 +307,8 @@ def load_encoder(
 
     Args:
         directory: with `model.safetensors`, `config.json` and the statistics.
-        sensor: for a cross-sensor model (MonoSelfPAB): whose frames will come in.
-        compute: dtype of matrix products; float32 where not set.
+        sensor: the sensor to encode, for a cross-sensor model (MonoSelfPAB).
+        compute: dtype of matrix products; float32 by default.
 
     Raises:
         ModelError: a file is missing or damaged, or the weights do not fit the configuration.
@@ -290,7 +316,9 @@ def load_encoder(
     directory = Path(directory)
     config, arrays, statistics = read_model(directory)
     if statistics is None:
-        warnings.warn(f"{directory} has no normalization statistics: give it normalized frames", stacklevel=2)
+        warnings.warn(
+            f"{directory} has no normalization statistics: it can encode normalized frames only", stacklevel=2
+        )
     config = replace(config, model=replace(config.model, compute=compute or "float32"))
     abstract = make_functional(config.model, config.features, config.outputs).abstract
     wrong = [
@@ -305,17 +333,25 @@ def load_encoder(
     return PretrainedEncoder(config, parameters, statistics, sensor)
 
 
+def _new_spelling(normalized: bool, normalised: bool | None) -> bool:
+    """The value of `normalized`, perhaps given with the spelling of version 0.1."""
+    if normalised is None:
+        return normalized
+    warnings.warn("normalised= is deprecated; use normalized=", DeprecationWarning, stacklevel=3)
+    return normalised
+
+
 def _input_sensors(config: ModelConfig, sensor: str | None) -> tuple[str, ...]:
     if config.family != "monoselfpab":
         if sensor is not None and config.sensors != (sensor,):
             raise ModelError(f"this encoder takes {' and '.join(config.sensors)} together; leave `sensor` out")
         return config.sensors
     if sensor not in config.sensors:
-        raise ModelError(f"this encoder takes one sensor: say which with sensor=, one of {', '.join(config.sensors)}")
+        raise ModelError(f"this encoder takes one sensor: set sensor= to one of {', '.join(config.sensors)}")
     return (sensor,)
 
 
-def _of_sensors(statistics: Statistics, config: ModelConfig, sensors: tuple[str, ...]) -> Statistics:
+def _select_statistics(statistics: Statistics, config: ModelConfig, sensors: tuple[str, ...]) -> Statistics:
     bins = config.spectrogram.bins
     kept = [i for i, name in enumerate(config.channels) if name.rsplit("_", 1)[0] in sensors]
     columns = np.concatenate([np.arange(i * bins, (i + 1) * bins) for i in kept])

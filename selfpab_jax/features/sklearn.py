@@ -1,4 +1,4 @@
-"""The encoder as a scikit-learn transformer: signals in, a row of pooled features each out."""
+"""The encoder as a scikit-learn transformer: from signals to one row of pooled features each."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -27,22 +27,23 @@ POOLS = {
 class SelfPABFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Frozen features of accelerometer signals, for Pipeline, GroupKFold, GridSearchCV and the like.
 
-    X is (n, N, C), a list of n signals (N_i, C), or their flat form (n, N * C) as `X.reshape(n, -1)` makes it; signals
-    in g, channels as `load_encoder(model).channels`. Nothing is learned in `fit`, so that no test subject can leak.
+    X is an array (n, N, C), a list of n signals (N_i, C), or a flat array (n, N * C), the same as `X.reshape(n, -1)`.
+    Signals are in g and have the channels in `load_encoder(model).channels`. `fit` learns nothing from X, so no
+    information leaks from test subjects.
 
     Args:
         model: model directory.
-        rate_hz: of the signals.
-        sensor: whose signals come in, for a cross-sensor model.
-        layers: `last`, `all`, or depths (0 the embedding, -1 the last layer); several are put side by side.
-        pool: over a signal's frames: `mean`, `max`, or `mean_std` for both moments.
-        compute: dtype of matrix products, float32 where not set.
-        batch_size: windows at a time.
+        rate_hz: sampling rate of the signals.
+        sensor: the sensor to encode, for a cross-sensor model.
+        layers: `last`, `all`, or depths (0 the embedding, -1 the last layer); several are concatenated.
+        pool: how the frames of a signal are pooled: `mean`, `max`, or `mean_std` for mean and standard deviation.
+        compute: dtype of matrix products; float32 by default.
+        batch_size: windows per batch.
 
     Attributes:
         n_features_in_: columns of X (2-D and 3-D X).
-        digest_: hash of the encoder; where an estimator was pickled and its model directory changed meanwhile, it is
-            refused.
+        digest_: hash of the encoder. A fitted (or unpickled) estimator refuses to transform once the encoder in its
+            model directory has changed.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class SelfPABFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         self.batch_size = batch_size
 
     def fit(self, X: Any, y: Any = None) -> "SelfPABFeatures":
-        """Loads the encoder and sees that X fits.
+        """Load the encoder and check that X fits.
 
         Raises:
             ValueError: X does not fit, or an argument is wrong.
@@ -82,7 +83,7 @@ class SelfPABFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return self
 
     def transform(self, X: Any) -> Float32[np.ndarray, "n D"]:
-        """A row of features for each signal.
+        """One row of features for each signal.
 
         Raises:
             ValueError: X does not fit, or a signal is shorter than a frame.
@@ -90,12 +91,12 @@ class SelfPABFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         check_is_fitted(self)
         encoder = self._load()
         if encoder.digest != self.digest_:
-            raise ModelError(f"{self.model} is another encoder than the one this was fitted with; fit again")
+            raise ModelError(f"{self.model} has another encoder than this estimator was fitted with; fit it again")
         frames = [self._frames(signal, encoder) for signal in self._signals(X, encoder, reset=False)]
         return self._pooled(frames, encoder)
 
     def __sklearn_tags__(self) -> Any:
-        """Features are float32 whatever comes in."""
+        """Features are float32, whatever the dtype of X."""
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
@@ -146,14 +147,14 @@ class SelfPABFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return encoder.normalize(spectrogram(at_rate, settings))
 
     def _pooled(self, frames: list[np.ndarray], encoder: PretrainedEncoder) -> Float32[np.ndarray, "n D"]:
-        """Windows of equal length, over all signals, go through the encoder together."""
-        places: dict[int, list[tuple[int, int]]] = {}
+        """Windows of the same length, of all signals, are encoded together."""
+        starts_of: dict[int, list[tuple[int, int]]] = {}
         outputs = [np.empty((len(f), len(encoder.depths(self.layers)) * encoder.width), np.float32) for f in frames]
         for number, series_TxX in enumerate(frames):
             length, firsts = fitting_windows(len(series_TxX), encoder.config.frames)
             for first in firsts:
-                places.setdefault(length, []).append((number, first))
-        for length, starts in places.items():
+                starts_of.setdefault(length, []).append((number, first))
+        for length, starts in starts_of.items():
             for at in range(0, len(starts), self.batch_size):
                 batch = starts[at : at + self.batch_size]
                 x_BxTxX = np.zeros((self.batch_size, length, frames[0].shape[1]), np.float32)
@@ -169,8 +170,8 @@ class SelfPABFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
 @lru_cache(maxsize=4)
 def _loaded(directory: Path, sensor: str | None, compute: Any, stamps: tuple) -> PretrainedEncoder:
-    """One encoder, and what was compiled for it, for all clones; read again where its files have changed.
+    """One encoder, with what was compiled for it, for all clones of an estimator; loaded again when its files change.
 
-    So no estimator holds arrays: a pickled one is small, and reads its directory where it is unpickled.
+    Because of this cache, no estimator holds arrays: a pickled one is small, and loads the encoder when it is used.
     """
     return load_encoder(directory, sensor=sensor, compute=compute)
