@@ -22,14 +22,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from selfpab_jax.probe.heads.batch import Jobs, Rows, make_jobs
+from selfpab_jax.probe.heads.batch import HeadBatch, LabeledFeatures, make_head_batch
 from selfpab_jax.probe.heads.model import HeadSettings, TrainedHeads, predict_rows
-from selfpab_jax.probe.heads.training import train_jobs
+from selfpab_jax.probe.heads.training import train_heads
 
 SUBJECTS, CLASSES, WIDTH, CHUNK = 22, 12, 1500, 8000
 
 
-def synthetic_rows(path: Path, count: int, seed: int = 0) -> Rows:
+def synthetic_rows(path: Path, count: int, seed: int = 0) -> LabeledFeatures:
     """Class clusters of unequal size, each subject's shifted, in correlated noise; one label in 20 is wrong."""
     draw = np.random.default_rng(seed)
     share_Y = draw.dirichlet(np.full(CLASSES, 1.5))
@@ -48,7 +48,7 @@ def synthetic_rows(path: Path, count: int, seed: int = 0) -> Rows:
         noise += 1.0 * draw.standard_normal((rows, WIDTH), np.float32)
         features[part, 0] = centers_YxD[activity_R[part]] + shifts_SxYxD[subject_R[part], activity_R[part]] + noise
     features.flush()
-    return Rows(np.load(path, mmap_mode="r"), label_R, subject_R)
+    return LabeledFeatures(np.load(path, mmap_mode="r"), label_R, subject_R)
 
 
 def timed(run: Callable[[], TrainedHeads]) -> tuple[float, TrainedHeads]:
@@ -57,7 +57,7 @@ def timed(run: Callable[[], TrainedHeads]) -> tuple[float, TrainedHeads]:
     return time.perf_counter() - start, trained
 
 
-def fold_accuracies(rows: Rows, trained: TrainedHeads) -> list[float]:
+def fold_accuracies(rows: LabeledFeatures, trained: TrainedHeads) -> list[float]:
     """Of each fold's head on its own test subject."""
     accuracies = []
     for fold in range(SUBJECTS):
@@ -67,17 +67,17 @@ def fold_accuracies(rows: Rows, trained: TrainedHeads) -> list[float]:
     return accuracies
 
 
-def compare_linear(rows: Rows, jobs: Jobs, epochs: int) -> dict[str, Any]:
+def compare_linear(rows: LabeledFeatures, heads: HeadBatch, epochs: int) -> dict[str, Any]:
     """Full training, before and after and one fold at a time."""
     settings = HeadSettings(epochs=epochs, min_steps=1)
     short = replace(settings, epochs=1)
-    train_jobs(rows, jobs, short, CLASSES)
-    train_jobs(rows, jobs.take(np.arange(1)), short, CLASSES, sequential=True)
-    before, together = timed(lambda: train_jobs(rows, jobs, settings, CLASSES))
+    train_heads(rows, heads, short, CLASSES)
+    train_heads(rows, heads.take(np.arange(1)), short, CLASSES, sequential=True)
+    before, together = timed(lambda: train_heads(rows, heads, settings, CLASSES))
     print(f"linear, 22 folds in one program          {before:8.1f} s", flush=True)
-    alone, apart = timed(lambda: train_jobs(rows, jobs, settings, CLASSES, sequential=True))
+    alone, apart = timed(lambda: train_heads(rows, heads, settings, CLASSES, sequential=True))
     print(f"linear, one fold after another           {alone:8.1f} s", flush=True)
-    after, _ = timed(lambda: train_jobs(rows, jobs, settings, CLASSES))
+    after, _ = timed(lambda: train_heads(rows, heads, settings, CLASSES))
     print(f"linear, 22 folds in one program again    {after:8.1f} s", flush=True)
     accuracies = fold_accuracies(rows, together)
     weights = (together.head["weight_DxH"], apart.head["weight_DxH"])
@@ -93,19 +93,19 @@ def compare_linear(rows: Rows, jobs: Jobs, epochs: int) -> dict[str, Any]:
     }
 
 
-def compare_mlp(rows: Rows, jobs: Jobs, epochs: int, steps: int) -> dict[str, float]:
+def compare_mlp(rows: LabeledFeatures, heads: HeadBatch, epochs: int, steps: int) -> dict[str, float]:
     """Seconds a step from a few steps, multiplied to a full training."""
     few = HeadSettings(kind="mlp", min_steps=1)
     # As many rows as the steps want, of all subjects: a budget keeps everything but the number of steps as it is.
     some = np.sort(np.random.default_rng(1).permutation(len(rows.label_R))[: few.batch_size * steps])
-    budget = Rows(np.asarray(rows.features_RxLxD[some]), rows.label_R[some], rows.subject_R[some])
-    kept = make_jobs(jobs.train_JxS, budget, learning_rate_J=jobs.learning_rate_J)
+    budget = LabeledFeatures(np.asarray(rows.features_RxLxD[some]), rows.label_R[some], rows.subject_R[some])
+    kept = make_head_batch(heads.train_JxS, budget, learning_rate_J=heads.learning_rate_J)
     per_step = {}
     for sequential in (False, True):
         seconds = []
         for passes in (1, 1, 3):  # the first compiles
             settings = replace(few, epochs=passes)
-            taken, _ = timed(lambda s=settings, q=sequential: train_jobs(budget, kept, s, CLASSES, sequential=q))
+            taken, _ = timed(lambda s=settings, q=sequential: train_heads(budget, kept, s, CLASSES, sequential=q))
             seconds.append(taken)
         per_step[sequential] = (seconds[2] - seconds[1]) / (2 * steps)
         way = "one fold after another" if sequential else "22 folds in one program"
@@ -130,10 +130,10 @@ def main() -> None:
     print(f"jax {jax.__version__}, {os.cpu_count()} cores, {options.rows} rows of {WIDTH} float16 features")
     with tempfile.TemporaryDirectory() as folder:
         rows = synthetic_rows(Path(folder) / "features.npy", options.rows)
-        jobs = make_jobs(~np.eye(SUBJECTS, dtype=bool), rows, learning_rate_J=1e-3)
-        results = {"linear": compare_linear(rows, jobs, options.epochs)}
+        heads = make_head_batch(~np.eye(SUBJECTS, dtype=bool), rows, learning_rate_J=1e-3)
+        results = {"linear": compare_linear(rows, heads, options.epochs)}
         if options.mlp_steps:
-            results["mlp"] = compare_mlp(rows, jobs, options.epochs, options.mlp_steps)
+            results["mlp"] = compare_mlp(rows, heads, options.epochs, options.mlp_steps)
     for name, result in results.items():
         how = "measured" if name == "linear" else f"multiplied from {result['steps_measured']:.0f} steps"
         print(

@@ -31,10 +31,9 @@ from selfpab_jax.features.encoder import PretrainedEncoder
 from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.functional import make_functional
 from selfpab_jax.model_dir import ModelConfig
-from selfpab_jax.probe.alignment import training_window_count
-from selfpab_jax.probe.heads.batch import make_jobs
+from selfpab_jax.probe.heads.batch import make_head_batch
 from selfpab_jax.probe.heads.model import HeadSettings
-from selfpab_jax.probe.heads.training import train_jobs
+from selfpab_jax.probe.heads.training import train_heads
 from selfpab_jax.signal.normalization import Statistics
 from selfpab_jax.signal.stft import SpectrogramSettings
 
@@ -46,6 +45,11 @@ def timed(function: Callable[[], object]) -> float:
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
+
+
+def training_window_count(frames_of_recording: int, frames: int, shift: int) -> int:
+    """Windows of a recording that the original trains on; none is padded."""
+    return max(1, -(-(frames_of_recording + 1 - frames) // shift))
 
 
 def our_features(windows: int, folder: Path) -> Callable[[], None]:
@@ -119,8 +123,8 @@ def main() -> None:
         per_window = {side: statistics.median(taken) / options.windows for side, taken in seconds.items()}
 
         rows = synthetic_rows(Path(folder) / "features.npy", options.rows)
-        jobs = make_jobs(~np.eye(SUBJECTS, dtype=bool), rows, learning_rate_J=1e-3)
-        heads_s = timed(lambda: train_jobs(rows, jobs, HeadSettings(epochs=EPOCHS, min_steps=1), CLASSES))
+        heads = make_head_batch(~np.eye(SUBJECTS, dtype=bool), rows, learning_rate_J=1e-3)
+        heads_s = timed(lambda: train_heads(rows, heads, HeadSettings(epochs=EPOCHS, min_steps=1), CLASSES))
 
     frames_of_subject = options.rows // SUBJECTS
     once = SUBJECTS * -(-frames_of_subject // FRAMES)

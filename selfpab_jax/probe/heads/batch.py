@@ -1,9 +1,11 @@
-"""Heads that train together: which rows each one sees, and the batches they share."""
+"""Heads that train together: which rows each of them sees, the batches they share, and their standardization.
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+J counts heads, S subjects, R rows, G label budgets, Y classes; E = L * D are the features of a row.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Self, TypeVar
+from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -11,18 +13,25 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Int64
 
 from selfpab_jax.errors import DataError
+from selfpab_jax.prefetch import Prefetcher
 
-# Jobs: heads that train side by side on the same features, each with rows, seed and hyper-parameters of its own.
+CHUNK_ROWS = 2048
+"""Rows that are read at a time outside of training: bounds the memory."""
+MIN_STD = 1e-6
+"""A feature whose standard deviation is at most this is constant, and is not rescaled."""
 
 
 @dataclass(frozen=True)
-class Rows:
-    """What heads read.
+class LabeledFeatures:
+    """Features, labels and subjects of all rows.
 
     Attributes:
         features_RxLxD: float16 or float32, an array or a memory map; L layers of width D.
-        label_R: class index, -1 where the row neither trains nor validates.
+        label_R: class index, -1 where the row is used neither for training nor for validation.
         subject_R: index of the row's subject.
+
+    Raises:
+        DataError: the arrays have different numbers of rows.
     """
 
     features_RxLxD: Float[np.ndarray, "R L D"]
@@ -33,7 +42,7 @@ class Rows:
         if self.features_RxLxD.ndim != 3 or len({len(self.features_RxLxD), len(self.label_R), len(self.subject_R)}) > 1:
             raise DataError(
                 f"features {self.features_RxLxD.shape}, {len(self.label_R)} labels and {len(self.subject_R)} subjects "
-                "do not belong together: the features must be (rows, layers, width) of the same corpus"
+                "do not fit each other: the features must be (rows, layers, width) of the same corpus"
             )
 
     @property
@@ -43,18 +52,19 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Jobs:
-    """J heads to train.
+class HeadBatch:
+    """J heads to train side by side on the same features.
 
     Attributes:
-        train_JxS: the subjects that each trains on.
+        train_JxS: subjects that each head trains on.
         seed_J: of the initial parameters.
         learning_rate_J: at the first step.
         weight_decay_J: see `HeadSettings.optimizer`.
-        validation_JxS: the subjects that each is measured on at every stopping point.
-        stop_J: the stopping point after which its parameters stay as they are, counted from 1; all points where 0.
-        rows_GxR: sets of rows, a label budget each; the first dimension is 1 where all rows count.
-        group_J: which of those sets the job trains and validates in.
+        validation_JxS: subjects that each head is validated on at every stopping point.
+        stop_J: stopping point after which the head's parameters stay as they are, counted from 1; 0 to train to the
+            last point.
+        budget_J: label budget that the head trains and validates within.
+        budget_rows_GxR: rows within each label budget; the first dimension is 1 if there is only "all labels".
     """
 
     train_JxS: Bool[np.ndarray, "J S"]
@@ -63,86 +73,94 @@ class Jobs:
     weight_decay_J: Float32[np.ndarray, " J"]
     validation_JxS: Bool[np.ndarray, "J S"]
     stop_J: Int[np.ndarray, " J"]
-    group_J: Int[np.ndarray, " J"]
-    rows_GxR: Bool[np.ndarray, "G R"]
+    budget_J: Int[np.ndarray, " J"]
+    budget_rows_GxR: Bool[np.ndarray, "G R"]
 
     def __len__(self) -> int:
         return len(self.seed_J)
 
-    def take(self, chosen: Int[np.ndarray, " K"]) -> Self:
-        """Only these jobs, in this order."""
-        kept = {f.name: getattr(self, f.name) for f in fields(self)}
-        return type(self)(**{name: kept[name] if name == "rows_GxR" else kept[name][chosen] for name in kept})
+    def take(self, heads_K: Int[np.ndarray, " K"]) -> Self:
+        """Only these heads, in this order."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return type(self)(**{name: a if name == "budget_rows_GxR" else a[heads_K] for name, a in values.items()})
 
-    def counts_JxY(self, rows: Rows, classes: int) -> Int[np.ndarray, "J Y"]:
-        """Training rows of each class of each job."""
-        return np.einsum("js,jsy->jy", self.train_JxS.astype(np.int64), self._counts_GxSxY(rows, classes)[self.group_J])
+    def training_counts(self, data: LabeledFeatures, classes: int) -> Int[np.ndarray, "J Y"]:
+        """Training rows of each class, for each head."""
+        return self._counts(self.train_JxS, data, classes)
 
-    def counts_of_validation_JxY(self, rows: Rows, classes: int) -> Int[np.ndarray, "J Y"]:
-        """Validation rows of each class of each job."""
-        counts_GxSxY = self._counts_GxSxY(rows, classes)
-        return np.einsum("js,jsy->jy", self.validation_JxS.astype(np.int64), counts_GxSxY[self.group_J])
+    def validation_counts(self, data: LabeledFeatures, classes: int) -> Int[np.ndarray, "J Y"]:
+        """Validation rows of each class, for each head."""
+        return self._counts(self.validation_JxS, data, classes)
 
-    def used_rows(self, rows: Rows, subjects_JxS: Bool[np.ndarray, "J S"]) -> Bool[np.ndarray, " R"]:
-        """Rows with a label that at least one job uses, if job j uses those of `subjects_JxS[j]`."""
-        subjects_GxS = np.zeros((len(self.rows_GxR), subjects_JxS.shape[1]), bool)
-        np.logical_or.at(subjects_GxS, self.group_J, subjects_JxS)
-        used_R = np.zeros(len(rows.label_R), bool)
-        for rows_R, subjects_S in zip(self.rows_GxR, subjects_GxS, strict=True):
-            used_R |= rows_R & subjects_S[rows.subject_R]
-        return used_R & (rows.label_R >= 0)
+    def used_rows(self, data: LabeledFeatures, subjects_JxS: Bool[np.ndarray, "J S"]) -> Int64[np.ndarray, " N"]:
+        """Indices of the labeled rows that at least one head uses, if head j uses the subjects `subjects_JxS[j]`."""
+        subjects_GxS = np.zeros((len(self.budget_rows_GxR), subjects_JxS.shape[1]), bool)
+        np.logical_or.at(subjects_GxS, self.budget_J, subjects_JxS)
+        used_R = np.zeros(len(data.label_R), bool)
+        for rows_R, subjects_S in zip(self.budget_rows_GxR, subjects_GxS, strict=True):
+            used_R |= rows_R & subjects_S[data.subject_R]
+        return np.flatnonzero(used_R & (data.label_R >= 0))
 
-    def _counts_GxSxY(self, rows: Rows, classes: int) -> Int[np.ndarray, "G S Y"]:
-        subjects = self.train_JxS.shape[1]
+    def _counts(
+        self, subjects_JxS: Bool[np.ndarray, "J S"], data: LabeledFeatures, classes: int
+    ) -> Int[np.ndarray, "J Y"]:
+        subjects = subjects_JxS.shape[1]
         counts = []
-        for rows_R in self.rows_GxR:
-            counted_R = rows_R & (rows.label_R >= 0)
-            cells = rows.subject_R[counted_R].astype(np.int64) * classes + rows.label_R[counted_R]
-            counts.append(np.bincount(cells, minlength=subjects * classes).reshape(subjects, classes))
-        return np.stack(counts)
+        for rows_R in self.budget_rows_GxR:
+            counted_R = rows_R & (data.label_R >= 0)
+            entry = data.subject_R[counted_R].astype(np.int64) * classes + data.label_R[counted_R]
+            counts.append(np.bincount(entry, minlength=subjects * classes).reshape(subjects, classes))
+        return np.einsum("js,jsy->jy", subjects_JxS.astype(np.int64), np.stack(counts)[self.budget_J])
 
 
-def make_jobs(
+def make_head_batch(
     train_JxS: Bool[np.ndarray, "J S"],
-    rows: Rows,
+    data: LabeledFeatures,
     *,
     seed_J: Int[np.ndarray, " J"] | int = 0,
     learning_rate_J: Float[np.ndarray, " J"] | float = 1e-4,
     weight_decay_J: Float[np.ndarray, " J"] | float = 0.0,
     validation_JxS: Bool[np.ndarray, "J S"] | None = None,
     stop_J: Int[np.ndarray, " J"] | int = 0,
-    rows_GxR: Bool[np.ndarray, "G R"] | None = None,
-    group_J: Int[np.ndarray, " J"] | int = 0,
-) -> Jobs:
-    """Jobs with the original's learning rate and no weight decay, budget or validation where nothing else is said."""
-    jobs = len(train_JxS)
+    budget_J: Int[np.ndarray, " J"] | int = 0,
+    budget_rows_GxR: Bool[np.ndarray, "G R"] | None = None,
+) -> HeadBatch:
+    """Heads with the original's learning rate, and no weight decay, label budget or validation unless given.
 
-    def spread(value: object, kind: type) -> np.ndarray:
-        return np.broadcast_to(np.asarray(value, kind), (jobs,)).copy()
+    Args:
+        train_JxS: subjects that each head trains on.
+        data: the rows.
+        seed_J: see `HeadBatch`; here and below, a single value holds for all heads.
+        learning_rate_J: see `HeadBatch`.
+        weight_decay_J: see `HeadBatch`.
+        validation_JxS: see `HeadBatch`; no validation if not given.
+        stop_J: see `HeadBatch`.
+        budget_J: see `HeadBatch`.
+        budget_rows_GxR: see `HeadBatch`; one budget of all rows if not given.
+    """
+    heads = len(train_JxS)
 
-    return Jobs(
-        train_JxS,
-        spread(seed_J, np.int32),
-        spread(learning_rate_J, np.float32),
-        spread(weight_decay_J, np.float32),
-        np.zeros_like(train_JxS) if validation_JxS is None else validation_JxS,
-        spread(stop_J, np.int32),
-        spread(group_J, np.int32),
-        np.ones((1, len(rows.label_R)), bool) if rows_GxR is None else rows_GxR,
+    def repeat(value: np.ndarray | float, kind: type) -> np.ndarray:
+        return np.broadcast_to(np.asarray(value, kind), (heads,)).copy()
+
+    return HeadBatch(
+        train_JxS=train_JxS,
+        seed_J=repeat(seed_J, np.int32),
+        learning_rate_J=repeat(learning_rate_J, np.float32),
+        weight_decay_J=repeat(weight_decay_J, np.float32),
+        validation_JxS=np.zeros_like(train_JxS) if validation_JxS is None else validation_JxS,
+        stop_J=repeat(stop_J, np.int32),
+        budget_J=repeat(budget_J, np.int32),
+        budget_rows_GxR=np.ones((1, len(data.label_R)), bool) if budget_rows_GxR is None else budget_rows_GxR,
     )
 
 
-# Batches of rows that all jobs share: a function of the seed and the step, read ahead of the computation.
-
-T = TypeVar("T")
-
-
 class ShuffledRows:
-    """Which rows each step trains on: every epoch a new order, of which the last incomplete batch is left out.
+    """Which rows each training step reads: a new order every epoch, without its last incomplete batch.
 
     Args:
-        rows_N: the rows that some job trains on.
-        batch_size: rows of a batch; all of them are one batch where there are fewer.
+        rows_N: rows that at least one head trains on.
+        batch_size: rows of a batch; if there are fewer, all of them are one batch.
         seed: of the orders.
     """
 
@@ -154,7 +172,7 @@ class ShuffledRows:
         self._epoch, self._order_N = -1, rows_N
 
     def batch(self, step: int) -> Int64[np.ndarray, " B"]:
-        """Rows of a step, ascending, which reads faster and changes nothing in a sum over them."""
+        """Rows of a step, in ascending order: faster to read, and a sum over them is the same."""
         epoch, k = divmod(step, self.steps_per_epoch)
         if self.steps_per_epoch == 1 and len(self.rows_N) == self.batch_size:
             return self.rows_N
@@ -163,67 +181,52 @@ class ShuffledRows:
         return np.sort(self._order_N[k * self.batch_size : (k + 1) * self.batch_size])
 
 
-def read_ahead(read: Callable[[int], T], count: int, depth: int = 2) -> Iterator[T]:
-    """read(0), read(1), ..., read(count - 1), of which up to `depth` are read in a thread beforehand."""
-    with ThreadPoolExecutor(1) as pool:
-        pending: list[Future[T]] = [pool.submit(read, i) for i in range(min(depth, count))]
-        try:
-            for i in range(count):
-                value = pending.pop(0).result()
-                if i + depth < count:
-                    pending.append(pool.submit(read, i + depth))
-                yield value
-        finally:
-            for future in pending:
-                future.cancel()
+def center_of(data: LabeledFeatures, rows_N: Int64[np.ndarray, " N"]) -> Float32[np.ndarray, " E"]:
+    """A point amid the rows, which is subtracted from all of them to keep float32's precision.
 
-
-# Mean and deviation of every feature over each job's own training rows.
-
-CHUNK = 2048
-STEADY = 1e-6
-"""A feature whose deviation is at most this is constant, and is left at its scale."""
-
-
-def center(rows: Rows, used: np.ndarray) -> Float32[np.ndarray, " E"]:
-    """A point amid the rows, subtracted from all of them for the sake of float32's digits.
-
-    Each job's own mean is then taken relative to it, so that it cancels, whichever rows it came from.
+    Each head's mean is then relative to it, so it cancels out, whichever rows it was computed from.
     """
-    some = used[:: max(1, len(used) // CHUNK)]
-    return rows.features_RxE[some].astype(np.float32).mean(0)
+    some = rows_N[:: max(1, len(rows_N) // CHUNK_ROWS)]
+    return data.features_RxE[some].astype(np.float32).mean(0)
 
 
-def job_moments(
-    rows: Rows, jobs: Jobs, used: np.ndarray, center_E: Float32[np.ndarray, " E"]
+def standardization(
+    data: LabeledFeatures, heads: HeadBatch, rows_N: Int64[np.ndarray, " N"], center_E: Float32[np.ndarray, " E"]
 ) -> tuple[Float32[np.ndarray, "J E"], Float32[np.ndarray, "J E"]]:
-    """Mean, relative to `center_E`, and deviation; one pass over the rows for all jobs, one product a chunk.
+    """Mean, relative to `center_E`, and standard deviation of every feature over each head's training rows.
 
-    Jobs that share their rows (candidates, seeds) share their sums too.
+    One pass over the rows for all heads; heads with the same rows (candidates, seeds) share their sums.
+
+    Args:
+        data: features, labels, subjects.
+        heads: which rows each of them trains on.
+        rows_N: rows that at least one head trains on.
+        center_E: from `center_of`.
     """
-    keys = np.concatenate([jobs.train_JxS, jobs.group_J[:, None]], 1)
-    first_U, of_J = np.unique(keys, axis=0, return_index=True, return_inverse=True)[1:]
-    train_UxS, group_U = jobs.train_JxS[first_U], jobs.group_J[first_U]
-    features_RxE = rows.features_RxE
+    keys = np.concatenate([heads.train_JxS, heads.budget_J[:, None]], 1)
+    first_U, unique_J = np.unique(keys, axis=0, return_index=True, return_inverse=True)[1:]
+    train_UxS, budget_U = heads.train_JxS[first_U], heads.budget_J[first_U]
+    features_RxE = data.features_RxE
     sums_UxE = np.zeros((len(first_U), features_RxE.shape[1]))
     squares_UxE, count_U = np.zeros_like(sums_UxE), np.zeros((len(first_U), 1))
 
-    def read(chunk: int) -> tuple[np.ndarray, np.ndarray]:
-        chosen = used[chunk * CHUNK : (chunk + 1) * CHUNK]
-        mask_UxN = train_UxS[:, rows.subject_R[chosen]] & jobs.rows_GxR[:, chosen][group_U]
-        missing = CHUNK - len(chosen)  # padded by rows of no weight: one shape, one compilation
-        return np.pad(mask_UxN, ((0, 0), (0, missing))), features_RxE[np.pad(chosen, (0, missing))]
+    def read() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for first in range(0, len(rows_N), CHUNK_ROWS):
+            rows_n = rows_N[first : first + CHUNK_ROWS]
+            mask_UxN = train_UxS[:, data.subject_R[rows_n]] & heads.budget_rows_GxR[:, rows_n][budget_U]
+            missing = CHUNK_ROWS - len(rows_n)  # padded with rows of weight 0: one shape, one compilation
+            yield np.pad(mask_UxN, ((0, 0), (0, missing))), features_RxE[np.pad(rows_n, (0, missing))]
 
-    for mask_UxN, x_NxE in read_ahead(read, -(-len(used) // CHUNK)):
-        some_sums_UxE, some_squares_UxE = _sums(mask_UxN, x_NxE, center_E)
+    for mask_UxN, x_NxE in Prefetcher(read()):
+        chunk_sums_UxE, chunk_squares_UxE = _sums(mask_UxN, x_NxE, center_E)
         count_U += mask_UxN.sum(1, keepdims=True)
-        sums_UxE += some_sums_UxE
-        squares_UxE += some_squares_UxE
+        sums_UxE += chunk_sums_UxE
+        squares_UxE += chunk_squares_UxE
     mean_UxE = sums_UxE / count_U
-    deviation_UxE = np.sqrt(np.maximum(squares_UxE / count_U - mean_UxE**2, 0.0))
-    deviation_UxE[deviation_UxE <= STEADY] = 1.0
-    of_J = of_J.reshape(-1)
-    return mean_UxE.astype(np.float32)[of_J], deviation_UxE.astype(np.float32)[of_J]
+    std_UxE = np.sqrt(np.maximum(squares_UxE / count_U - mean_UxE**2, 0.0))
+    std_UxE[std_UxE <= MIN_STD] = 1.0
+    unique_J = unique_J.reshape(-1)
+    return mean_UxE.astype(np.float32)[unique_J], std_UxE.astype(np.float32)[unique_J]
 
 
 @jax.jit

@@ -1,4 +1,8 @@
-"""Linear and MLP heads on frozen features: pure functions of one head; `jobs` maps them over many."""
+"""Linear and MLP heads on frozen features: pure functions of one head, and heads as they are after training.
+
+J counts heads that were trained together, L the encoder's layers, D their width, E = L * D the features of a row, H the
+width of a head's first product, Y the classes.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,34 +13,37 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Float64, Int, Key
 
 from selfpab_jax.errors import ConfigError
-from selfpab_jax.probe.heads.batch import Rows, read_ahead
-
-# Linear and MLP heads on frozen features: pure functions of one head; `jobs` maps them over many.
+from selfpab_jax.prefetch import Prefetcher
+from selfpab_jax.probe.heads.batch import CHUNK_ROWS, LabeledFeatures
 
 Head = dict[str, Float[Array, "..."]]
-"""`mix_L`: logits of the layers' shares; `weight_DxH`, `bias_H`; an MLP has `out_HxY`, `out_bias_Y` besides."""
+"""`mix_L`: logits of the layers' weights; `weight_DxH`, `bias_H`; an MLP also has `out_HxY` and `out_bias_Y`."""
 
 
 @dataclass(frozen=True)
 class HeadSettings:
-    """What a head is, and how it is trained. Learning rate and weight decay belong to the single job.
+    """What a head is, and how it is trained. Learning rate and weight decay are selected for each head.
 
     Args:
         kind: `linear`, D -> Y, or `mlp`, D -> hidden -> Y with a ReLU, as the original's downstream head.
         hidden: width of the MLP's hidden layer.
-        standardize: features are standardized by the job's own training rows. The original does not.
-        class_weights: every class counts the same, by the job's own training rows; else every row does.
+        standardize: standardize features with mean and standard deviation of the head's training rows. The original
+            does not.
+        class_weights: weight every class the same, by the head's training rows; otherwise every row counts the same.
         optimizer: `adam`, whose weight decay is a gradient (an L2 penalty), or `adamw`, whose is decoupled. Biases and
-            layer shares do not decay.
+            layer weights do not decay.
         beta1: decay of the first moment.
         beta2: decay of the second moment; both as in the original.
         decay: the learning rate is multiplied by it ...
         decay_steps: ... in so many steps, continuously (the original's 0.8^(n / 200)).
-        batch_size: rows of a batch, which all jobs share.
+        batch_size: rows of a batch, which all heads share.
         epochs: passes over the training rows, and the number of points where stopping is possible.
-        min_steps: the least number of steps, however few the rows are.
+        min_steps: least number of steps, however few the rows are.
         seed: of the order of the rows.
-        memory_gib: jobs are trained in groups whose parameters and optimizer fit into so much.
+        memory_gib: heads are trained in groups whose parameters and optimizer fit into so much memory.
+
+    Raises:
+        ConfigError: a value is out of range.
     """
 
     kind: Literal["linear", "mlp"] = "linear"
@@ -63,28 +70,49 @@ class HeadSettings:
                 raise ConfigError(f"head.{name} is {getattr(self, name)}; it must be at least 1")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"head.{name} is {getattr(self, name)}; it must lie in [0, 1)")
-        if not 0 < self.decay <= 1 or self.memory_gib <= 0:
-            raise ConfigError("head.decay must lie in (0, 1], head.memory_gib must be greater than 0")
+                raise ConfigError(f"head.{name} is {getattr(self, name)}; it must be in [0, 1)")
+        if not 0 < self.decay <= 1:
+            raise ConfigError(f"head.decay is {self.decay}; it must be in (0, 1]")
+        if self.memory_gib <= 0:
+            raise ConfigError(f"head.memory_gib is {self.memory_gib}; it must be greater than 0")
 
-    def parameters(self, layers: int, width: int, classes: int) -> int:
-        """Numbers that one head holds."""
+    def parameter_count(self, layers: int, width: int, classes: int) -> int:
+        """Parameters of one head.
+
+        Args:
+            layers: L.
+            width: D.
+            classes: Y.
+        """
         if self.kind == "linear":
             return layers + (width + 1) * classes
         return layers + (width + 1) * self.hidden + (self.hidden + 1) * classes
 
-    def bytes_of_job(self, layers: int, width: int, classes: int) -> int:
-        """Memory that one job takes in training.
+    def training_bytes(self, layers: int, width: int, classes: int) -> int:
+        """Memory that training one head takes.
 
-        Parameters, two moments and the gradient; the folded first matrix and its gradient; outputs of a batch.
+        Parameters, Adam's two moments and the gradient; the folded first matrix and its gradient; outputs of a batch.
+
+        Args:
+            layers: L.
+            width: D.
+            classes: Y.
         """
         outputs = classes if self.kind == "linear" else self.hidden
         folded = 2 * layers * width * outputs
-        return 4 * (4 * self.parameters(layers, width, classes) + folded + 3 * self.batch_size * outputs)
+        return 4 * (4 * self.parameter_count(layers, width, classes) + folded + 3 * self.batch_size * outputs)
 
 
 def init_head(key: Key[Array, ""], settings: HeadSettings, layers: int, width: int, classes: int) -> Head:
-    """Parameters drawn as torch.nn.Linear does, uniform within 1 / sqrt(inputs); layers start with equal shares."""
+    """New parameters, as torch.nn.Linear draws them: uniform within 1 / sqrt(inputs). Layers start with equal weights.
+
+    Args:
+        key: of the random draw.
+        settings: kind and hidden width.
+        layers: L.
+        width: D.
+        classes: Y.
+    """
     keys = jax.random.split(key, 4)
 
     def uniform(key: Key[Array, ""], shape: tuple[int, ...], inputs: int) -> Float[Array, "..."]:
@@ -103,16 +131,22 @@ def init_head(key: Key[Array, ""], settings: HeadSettings, layers: int, width: i
 
 
 def head_logits(
-    head: Head, mean_E: Float[Array, " E"], deviation_E: Float[Array, " E"], x_BxE: Float[Array, "B E"]
+    head: Head, mean_E: Float[Array, " E"], std_E: Float[Array, " E"], x_BxE: Float[Array, "B E"]
 ) -> Float[Array, "B Y"]:
-    """Logits of rows whose L layers of width D lie side by side, E = L * D.
+    """Logits of rows whose L layers of width D are side by side.
 
-    The layers' shares and the standardization are folded into the first matrix: mapped over jobs, the product with
-    the rows is one of (B, E) with (E, J * H), and no job has standardized rows of its own.
+    Layer weights and standardization are folded into the first matrix: mapped over heads, the product with the rows is
+    one of (B, E) with (E, J * H), and no head needs standardized rows of its own.
+
+    Args:
+        head: parameters.
+        mean_E: of the features.
+        std_E: standard deviation of the features.
+        x_BxE: features, not standardized.
     """
     weight_DxH = head["weight_DxH"]
-    share_L = jax.nn.softmax(head["mix_L"])
-    weight_ExH = (share_L[:, None, None] * weight_DxH).reshape(-1, weight_DxH.shape[1]) / deviation_E[:, None]
+    mix_L = jax.nn.softmax(head["mix_L"])
+    weight_ExH = (mix_L[:, None, None] * weight_DxH).reshape(-1, weight_DxH.shape[1]) / std_E[:, None]
     exact = jax.lax.Precision.HIGHEST  # float32 where accelerators would round their inputs
     bias_H = head["bias_H"] - jnp.matmul(mean_E, weight_ExH, precision=exact)
     z_BxH = jnp.matmul(x_BxE, weight_ExH, precision=exact) + bias_H
@@ -124,7 +158,13 @@ def head_logits(
 def cross_entropy(
     logits_BxY: Float[Array, "B Y"], label_B: Int[Array, " B"], weight_B: Float[Array, " B"]
 ) -> Float[Array, ""]:
-    """Weighted mean over the rows, 0 where no row counts."""
+    """Weighted mean over the rows; 0 if all weights are 0.
+
+    Args:
+        logits_BxY: of the classes.
+        label_B: class indices; rows of weight 0 may have any.
+        weight_B: of the rows.
+    """
     # A one-hot product, not a gather: on CPUs the gather and its gradient cost more than the classes do.
     classes = jnp.arange(logits_BxY.shape[1], dtype=label_B.dtype)
     truth_BxY = (label_B[:, None] == classes).astype(jnp.float32)
@@ -132,57 +172,55 @@ def cross_entropy(
     return (weight_B * loss_B).sum() / jnp.maximum(weight_B.sum(), jnp.finfo(jnp.float32).tiny)
 
 
-# Heads as they are after training, and what they predict.
-
-CHUNK = 2048
-"""Rows that are predicted at a time."""
-
-
 @dataclass(frozen=True)
 class TrainedHeads:
-    """Heads with what they need to predict.
+    """J heads with what they need to predict.
 
     Attributes:
-        head: parameters, each with a leading axis of jobs; empty where only the validation was wanted.
+        head: parameters, each with a leading axis J; empty where only the validation was asked for.
         center_E: subtracted from every row.
-        mean_JxE: the job's own, relative to the center; zero where features are not standardized.
-        deviation_JxE: likewise, one where they are not.
-        validation_JxPxYxY: confusion (truth, prediction) of the validation rows at each stopping point; all zero where
-            a head had diverged.
+        mean_JxE: of each head's training rows, relative to the center; the negative center if not standardized.
+        std_JxE: their standard deviation; 1 if not standardized.
+        validation_JxPxYxY: confusion matrix (truth, prediction) of the validation rows at each stopping point; all 0
+            where a head had diverged.
         steps_P: steps taken at each stopping point.
     """
 
     head: dict[str, Float32[np.ndarray, "J ..."]]
     center_E: Float32[np.ndarray, " E"]
     mean_JxE: Float32[np.ndarray, "J E"]
-    deviation_JxE: Float32[np.ndarray, "J E"]
+    std_JxE: Float32[np.ndarray, "J E"]
     validation_JxPxYxY: Float64[np.ndarray, "J P Y Y"]
     steps_P: Int[np.ndarray, " P"]
 
 
 def predict_rows(
-    rows: Rows, trained: TrainedHeads, jobs_K: Int[np.ndarray, " K"], chosen: Int[np.ndarray, " N"]
+    data: LabeledFeatures, trained: TrainedHeads, heads_K: Int[np.ndarray, " K"], rows_N: Int[np.ndarray, " N"]
 ) -> Float32[np.ndarray, "K N Y"]:
-    """Probabilities that some of the trained heads give some of the rows, in bounded memory."""
-    head, mean, deviation = jax.tree.map(
-        lambda a: jnp.asarray(a[jobs_K]), (trained.head, trained.mean_JxE, trained.deviation_JxE)
-    )
-    features_RxE, center_E = rows.features_RxE, jnp.asarray(trained.center_E)
+    """Probabilities that some of the heads predict for some of the rows, in bounded memory.
 
-    def read(chunk: int) -> np.ndarray:
-        part = chosen[chunk * CHUNK : (chunk + 1) * CHUNK]
-        x_NxE = features_RxE[part]
-        return np.pad(x_NxE, ((0, CHUNK - len(part)), (0, 0)))  # one shape, one compilation
+    Args:
+        data: features.
+        trained: all heads.
+        heads_K: indices of the heads that predict.
+        rows_N: indices of the rows.
+    """
+    head, mean, std = jax.tree.map(lambda a: jnp.asarray(a[heads_K]), (trained.head, trained.mean_JxE, trained.std_JxE))
+    features_RxE, center_E = data.features_RxE, jnp.asarray(trained.center_E)
 
-    outputs = [
-        np.asarray(_probabilities(head, mean, deviation, center_E, x_NxE))
-        for x_NxE in read_ahead(read, -(-len(chosen) // CHUNK))
-    ]
+    def read(first: int) -> np.ndarray:
+        x_NxE = features_RxE[rows_N[first : first + CHUNK_ROWS]]
+        return np.pad(x_NxE, ((0, CHUNK_ROWS - len(x_NxE)), (0, 0)))  # one shape, one compilation
+
+    chunks = Prefetcher(map(read, range(0, len(rows_N), CHUNK_ROWS)))
+    outputs = [np.asarray(_probabilities(head, mean, std, center_E, x_NxE)) for x_NxE in chunks]
     classes = trained.validation_JxPxYxY.shape[-1]
-    return np.concatenate(outputs, 1)[:, : len(chosen)] if outputs else np.zeros((len(jobs_K), 0, classes), np.float32)
+    if not outputs:
+        return np.zeros((len(heads_K), 0, classes), np.float32)
+    return np.concatenate(outputs, 1)[:, : len(rows_N)]
 
 
 @jax.jit
-def _probabilities(head: Head, mean: Array, deviation: Array, center_E: Array, x_NxE: Array) -> Float[Array, "K N Y"]:
+def _probabilities(head: Head, mean: Array, std: Array, center_E: Array, x_NxE: Array) -> Float[Array, "K N Y"]:
     x_NxE = x_NxE.astype(jnp.float32) - center_E
-    return jax.nn.softmax(jax.vmap(head_logits, (0, 0, 0, None))(head, mean, deviation, x_NxE), axis=-1)
+    return jax.nn.softmax(jax.vmap(head_logits, (0, 0, 0, None))(head, mean, std, x_NxE), axis=-1)

@@ -1,8 +1,8 @@
-"""Class clusters with shifts of each subject: rows that heads can learn, and not perfectly."""
+"""Class clusters with shifts of each subject: rows that heads can learn, but not perfectly."""
 
 import numpy as np
 
-from selfpab_jax.probe.heads.batch import Rows
+from selfpab_jax.probe.heads.batch import LabeledFeatures
 
 
 def cluster_rows(
@@ -15,7 +15,7 @@ def cluster_rows(
     separation: float = 0.4,
     unlabeled: float = 0.0,
     seed: int = 0,
-) -> Rows:
+) -> LabeledFeatures:
     """Features of unequal scale and offset; `unlabeled` is the share of rows without a label."""
     draw = np.random.default_rng(seed)
     subject_R = np.sort(draw.integers(0, subjects, rows)).astype(np.int32)
@@ -25,7 +25,7 @@ def cluster_rows(
     features = centers[label_R] + shifts[subject_R, label_R] + draw.standard_normal((rows, layers, width))
     features = features * np.exp(draw.normal(0, 0.7, width)) + draw.normal(0, 2, width)
     label_R[draw.random(rows) < unlabeled] = -1
-    return Rows(features.astype(np.float16), label_R.astype(np.int16), subject_R)
+    return LabeledFeatures(features.astype(np.float16), label_R.astype(np.int16), subject_R)
 
 
 def leave_one_out(subjects: int) -> np.ndarray:

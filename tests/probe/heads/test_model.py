@@ -16,16 +16,16 @@ def test_folded_logits_are_those_of_standardized_rows(kind):
     head = {name: np.asarray(a) for name, a in init_head(jax.random.key(0), settings, LAYERS, WIDTH, CLASSES).items()}
     head["mix_L"] = draw.standard_normal(LAYERS).astype(np.float32)
     x, mean = draw.standard_normal((2, ROWS, LAYERS, WIDTH)).astype(np.float32)
-    mean, deviation = mean[0], np.exp(draw.standard_normal((LAYERS, WIDTH))).astype(np.float32)
+    mean, std = mean[0], np.exp(draw.standard_normal((LAYERS, WIDTH))).astype(np.float32)
 
-    share = np.exp(head["mix_L"]) / np.exp(head["mix_L"]).sum()
-    mixed = np.einsum("l,bld->bd", share, (x - mean) / deviation)
+    mix = np.exp(head["mix_L"]) / np.exp(head["mix_L"]).sum()
+    mixed = np.einsum("l,bld->bd", mix, (x - mean) / std)
     expected = mixed @ head["weight_DxH"] + head["bias_H"]
     if kind == "mlp":
         expected = np.maximum(expected, 0) @ head["out_HxY"] + head["out_bias_Y"]
-    got = head_logits(head, mean.ravel(), deviation.ravel(), x.reshape(ROWS, -1))
+    got = head_logits(*jax.tree.map(jnp.asarray, (head, mean.ravel(), std.ravel(), x.reshape(ROWS, -1))))
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
-    assert sum(a.size for a in head.values()) == settings.parameters(LAYERS, WIDTH, CLASSES)
+    assert sum(a.size for a in head.values()) == settings.parameter_count(LAYERS, WIDTH, CLASSES)
 
 
 def test_initial_parameters_are_uniform_as_torch_draws_them():

@@ -8,10 +8,15 @@ from sklearn.preprocessing import StandardScaler
 
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.features.cache import FeatureTable
-from selfpab_jax.probe.heads.batch import Rows
+from selfpab_jax.probe.heads.batch import LabeledFeatures
 from selfpab_jax.probe.heads.model import HeadSettings, predict_rows
-from selfpab_jax.probe.heads.selection import SelectionSettings, choose, final_jobs, make_tasks, probe_heads
-from selfpab_jax.probe.heads.training import train_jobs
+from selfpab_jax.probe.heads.selection import (
+    SelectionSettings,
+    pair_folds_and_seeds,
+    probe_heads,
+    select_hyperparameters,
+)
+from selfpab_jax.probe.heads.training import train_heads
 from selfpab_jax.probe.metrics import confusion, macro_f1
 from selfpab_jax.probe.splits import Fold, leave_one_subject_out
 
@@ -24,7 +29,7 @@ QUICK = SelectionSettings(learning_rates=(1e-3, 1e-2), weight_decays=(0.0,))
 
 
 def table_of(corpus, seed=0):
-    """Features that tell the classes, as an encoder's would."""
+    """Features that separate the classes, as an encoder's would."""
     draw = np.random.default_rng(seed)
     centers = draw.standard_normal((len(corpus.classes) + 1, 2, 12))
     features = centers[corpus.label_R] + 1.5 * draw.standard_normal((len(corpus.label_R), 2, 12))
@@ -43,10 +48,10 @@ def fold_scores(rows, trained):
 
 def test_the_selected_head_is_within_a_point_of_logistic_regression():
     rows = cluster_rows(rows=2500, width=24, separation=0.3)
-    tasks, notes = make_tasks(FOLDS, [0], NAMES, rows, None)
+    pairs, notes = pair_folds_and_seeds(FOLDS, [0], NAMES, rows, None)
     head = replace(HEAD, epochs=8, min_steps=400)
-    choices = choose(rows, tasks, NAMES, head, SelectionSettings(), CLASSES)
-    ours = np.mean(fold_scores(rows, train_jobs(rows, final_jobs(rows, tasks, choices), head, CLASSES)))
+    choices = select_hyperparameters(rows, pairs, NAMES, head, SelectionSettings(), CLASSES)
+    ours = np.mean(fold_scores(rows, train_heads(rows, pairs.selected_heads(rows, choices), head, CLASSES)))
     x, theirs = rows.features_RxE.astype(np.float32), []
     for subject in range(len(NAMES)):
         test = rows.subject_R == subject
@@ -61,17 +66,21 @@ def test_the_test_subject_has_no_part_in_an_inner_choice():
     rows = cluster_rows()
     labels = rows.label_R.copy()
     labels[rows.subject_R == 0] = (labels[rows.subject_R == 0] + 1) % CLASSES
-    other = Rows(rows.features_RxLxD, labels, rows.subject_R)
+    other = LabeledFeatures(rows.features_RxLxD, labels, rows.subject_R)
     fold = FOLDS[:1]
     one, changed = (
-        choose(some, make_tasks(fold, [0, 1], NAMES, some, None)[0], NAMES, HEAD, QUICK, CLASSES)
+        select_hyperparameters(
+            some, pair_folds_and_seeds(fold, [0, 1], NAMES, some, None)[0], NAMES, HEAD, QUICK, CLASSES
+        )
         for some in (rows, other)
     )
     assert one == changed
     assert [choice.chosen_on for choice in one] == ["inner", "inner"]
     on_test = replace(QUICK, choose="test")
     one, changed = (
-        choose(some, make_tasks(fold, [0], NAMES, some, None)[0], NAMES, HEAD, on_test, CLASSES)
+        select_hyperparameters(
+            some, pair_folds_and_seeds(fold, [0], NAMES, some, None)[0], NAMES, HEAD, on_test, CLASSES
+        )
         for some in (rows, other)
     )
     assert one[0].macro_f1 > changed[0].macro_f1 + 0.2
@@ -79,9 +88,9 @@ def test_the_test_subject_has_no_part_in_an_inner_choice():
 
 def test_a_choice_on_the_test_subject_is_the_score_that_comes_out():
     rows = cluster_rows()
-    tasks, _ = make_tasks(FOLDS, [0], NAMES, rows, None)
-    choices = choose(rows, tasks, NAMES, HEAD, replace(QUICK, choose="test"), CLASSES)
-    scores = fold_scores(rows, train_jobs(rows, final_jobs(rows, tasks, choices), HEAD, CLASSES))
+    pairs, _ = pair_folds_and_seeds(FOLDS, [0], NAMES, rows, None)
+    choices = select_hyperparameters(rows, pairs, NAMES, HEAD, replace(QUICK, choose="test"), CLASSES)
+    scores = fold_scores(rows, train_heads(rows, pairs.selected_heads(rows, choices), HEAD, CLASSES))
     np.testing.assert_allclose(scores, [choice.macro_f1 for choice in choices], atol=0.02)
     assert {choice.chosen_on for choice in choices} == {"test"}
 
@@ -89,37 +98,37 @@ def test_a_choice_on_the_test_subject_is_the_score_that_comes_out():
 @pytest.mark.parametrize("inner_folds", [1, 3])
 def test_a_candidate_that_diverges_loses(inner_folds):
     rows = cluster_rows()
-    tasks, _ = make_tasks(FOLDS, [0], NAMES, rows, None)
+    pairs, _ = pair_folds_and_seeds(FOLDS, [0], NAMES, rows, None)
     selection = replace(QUICK, learning_rates=(1e38, 1e-3), inner_folds=inner_folds)
-    choices = choose(rows, tasks, NAMES, HEAD, selection, CLASSES)
+    choices = select_hyperparameters(rows, pairs, NAMES, HEAD, selection, CLASSES)
     assert {choice.learning_rate for choice in choices} == {1e-3}
-    only = choose(rows, tasks, NAMES, HEAD, replace(QUICK, learning_rates=(1e38,)), CLASSES)
+    only = select_hyperparameters(rows, pairs, NAMES, HEAD, replace(QUICK, learning_rates=(1e38,)), CLASSES)
     assert {choice.note for choice in only} == {"all candidates diverged"}
 
 
-def test_with_too_few_labels_the_preferred_candidate_is_taken_and_that_is_said():
+def test_with_too_few_labels_the_preferred_candidate_is_taken_and_noted():
     rows = cluster_rows()
     budget = np.zeros(len(rows.label_R), bool)
     for label in range(CLASSES):
-        budget[np.flatnonzero(rows.label_R == label)[label]] = True  # one row a class, all of subject a
+        budget[np.flatnonzero(rows.label_R == label)[label]] = True  # one row per class, all of subject a
     masks = {(fold.name, 0): budget for fold in FOLDS}
-    tasks, notes = make_tasks(FOLDS, [0], NAMES, rows, masks)
-    assert notes == ("a, seed 0: left out, no labeled row to train on",)
-    choices = choose(rows, tasks, NAMES, HEAD, QUICK, CLASSES)
+    pairs, notes = pair_folds_and_seeds(FOLDS, [0], NAMES, rows, masks)
+    assert notes == ("a, seed 0: skipped, no labeled row to train on",)
+    choices = select_hyperparameters(rows, pairs, NAMES, HEAD, QUICK, CLASSES)
     assert {(c.learning_rate, c.point, c.chosen_on, c.note) for c in choices} == {
-        (1e-3, 5, "fixed", "too few labels or subjects to choose on")
+        (1e-3, 5, "fixed", "too few labels or subjects to select on")
     }
     one_class = {(fold.name, 0): rows.label_R == 2 for fold in FOLDS} | {("a", 0): rows.label_R > 0}
-    tasks, notes = make_tasks(FOLDS, [0], NAMES, rows, one_class)
-    assert [fold.name for fold in tasks.folds] == ["a"]
-    assert notes[0] == "b, seed 0: left out, one class only to train on"
+    pairs, notes = pair_folds_and_seeds(FOLDS, [0], NAMES, rows, one_class)
+    assert [fold.name for fold in pairs.folds] == ["a"]
+    assert notes[0] == "b, seed 0: skipped, one class only to train on"
     alone = (Fold("a", ("a",), ("b",)),)
-    tasks, _ = make_tasks(alone, [0], NAMES, rows, None)
-    assert choose(rows, tasks, NAMES, HEAD, QUICK, CLASSES)[0].note
+    pairs, _ = pair_folds_and_seeds(alone, [0], NAMES, rows, None)
+    assert select_hyperparameters(rows, pairs, NAMES, HEAD, QUICK, CLASSES)[0].note
     with pytest.raises(DataError, match="no fold has labeled rows"):
-        make_tasks(FOLDS[:1], [0], NAMES, rows, masks)
-    with pytest.raises(DataError, match="no label budget was drawn for a, seed 1"):
-        make_tasks(FOLDS, [1], NAMES, rows, masks)
+        pair_folds_and_seeds(FOLDS[:1], [0], NAMES, rows, masks)
+    with pytest.raises(DataError, match="no label budget"):
+        pair_folds_and_seeds(FOLDS, [1], NAMES, rows, masks)
 
 
 def test_every_row_is_predicted_by_the_heads_of_the_fold_that_tests_it(corpus):
@@ -136,7 +145,7 @@ def test_every_row_is_predicted_by_the_heads_of_the_fold_that_tests_it(corpus):
         assert np.abs(found.probabilities_NxRxY[0] - found.probabilities_NxRxY[1]).max() > 1e-4
 
 
-def test_a_budget_holds_for_each_fold_and_seed_and_rows_of_left_out_folds_are_not_predicted(corpus):
+def test_a_budget_holds_for_each_fold_and_seed_and_rows_of_skipped_folds_are_not_predicted(corpus):
     folds = leave_one_subject_out(corpus.subjects)
     subject_R = np.array(corpus.subjects)[corpus.subject_R]
     masks = {(fold.name, seed): subject_R == corpus.subjects[1 + seed] for fold in folds.folds for seed in (0, 1)}
@@ -145,7 +154,7 @@ def test_a_budget_holds_for_each_fold_and_seed_and_rows_of_left_out_folds_are_no
     for seed in (0, 1):
         np.testing.assert_array_equal(unpredicted[seed], subject_R == corpus.subjects[1 + seed])
     assert len(found["linear"].notes) == 2
-    flattering = probe_heads(
+    on_test = probe_heads(
         table_of(corpus),
         corpus,
         folds,
@@ -154,13 +163,13 @@ def test_a_budget_holds_for_each_fold_and_seed_and_rows_of_left_out_folds_are_no
         selection=replace(QUICK, choose="test"),
         row_masks=masks,
     )
-    assert {choice.chosen_on for choice in flattering["linear"].choices} == {"test"}
-    assert "flatters" in flattering["linear"].notes[-1]
+    assert {choice.chosen_on for choice in on_test["linear"].choices} == {"test"}
+    assert "optimistic" in on_test["linear"].notes[-1]
 
 
 def test_features_of_other_rows_and_impossible_settings_are_refused(corpus):
     table, folds = table_of(corpus), leave_one_subject_out(corpus.subjects)
-    with pytest.raises(DataError, match="do not belong together"):
+    with pytest.raises(DataError, match="do not fit"):
         probe_heads(FeatureTable(table.features_RxLxD[:-1], "key", {}), corpus, folds, {"linear": HEAD}, [0])
     with pytest.raises(ConfigError, match="each once"):
         probe_heads(table, corpus, folds, {"linear": HEAD}, [1, 1])

@@ -1,9 +1,6 @@
-import threading
-
 import numpy as np
-import pytest
 
-from selfpab_jax.probe.heads.batch import ShuffledRows, read_ahead
+from selfpab_jax.probe.heads.batch import ShuffledRows
 
 
 def test_an_epoch_reads_every_row_once_but_the_rest():
@@ -23,10 +20,3 @@ def test_few_rows_are_one_batch():
     order = ShuffledRows(np.arange(7), 20, seed=1)
     assert order.steps_per_epoch == 1
     np.testing.assert_array_equal(order.batch(3), np.arange(7))
-
-
-def test_read_ahead_keeps_the_order_and_passes_errors_on():
-    assert list(read_ahead(lambda i: (i, threading.current_thread().name), 5))[4][0] == 4
-    with pytest.raises(ZeroDivisionError):
-        list(read_ahead(lambda i: 1 // (3 - i), 5))
-    assert list(read_ahead(lambda i: i, 0)) == []
