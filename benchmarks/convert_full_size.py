@@ -28,7 +28,8 @@ def write(folder: Path) -> dict[str, float]:
     """A file with the published names and shapes, weights as torch.nn draws them, moments at random."""
     import torch
 
-    from selfpab_jax.convert.table import build_tables, expand
+    from selfpab_jax.convert.positions import build_tables
+    from selfpab_jax.convert.table import torch_names
 
     torch.manual_seed(0)
     layer = torch.nn.TransformerEncoderLayer(WIDTH, HEADS, FEEDFORWARD, batch_first=True)
@@ -38,7 +39,7 @@ def write(folder: Path) -> dict[str, float]:
     for name, (inputs, outputs) in ends.items():
         linear = torch.nn.Linear(inputs, outputs)
         tensors |= {f"{name}.{part}": tensor for part, tensor in linear.state_dict().items()}
-    names = [pair.torch for pair in expand(LAYERS)]
+    names = torch_names(LAYERS)
     tables = build_tables(torch, "AbsolutePositionalEncoding", WIDTH)
     moments = {
         number: {
@@ -151,12 +152,12 @@ def compare_bits(folder: Path) -> dict[str, float]:
 
 
 def verify(folder: Path, compute: str) -> dict[str, float]:
-    from selfpab_jax.convert.verify import compare, open_network, random_windows
+    from selfpab_jax.convert.verify import compare, open_model, random_windows
 
     paths = (folder / "model", folder / "upstream_model.ckpt")
-    ours, theirs = (open_network(path, compute, None, attention=False) for path in paths)  # type: ignore[arg-type]
+    ours, theirs = (open_model(path, compute, None, attention=False) for path in paths)  # type: ignore[arg-type]
     differences = compare(ours, theirs, random_windows(ours, 1, 599, 0), None)
-    return {each.part: each.relative for each in differences}
+    return {each.layer: each.relative for each in differences}
 
 
 def measured(work: Callable[[], object]) -> dict[str, float]:

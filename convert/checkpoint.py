@@ -1,4 +1,4 @@
-"""A checkpoint of the original's `TransformerEncoderNetwork`, checked: everything that conversion needs to know."""
+"""A checkpoint of the original's `TransformerEncoderNetwork`, opened and checked."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,60 +7,38 @@ from typing import Any
 
 import numpy as np
 
-from selfpab_jax.convert.family import (
+from selfpab_jax.convert.family import Family, FamilyName, recognize
+from selfpab_jax.convert.hyper_parameters import (
     CALENDAR_ENCODING,
-    Family,
-    FamilyName,
+    DOWNSTREAM,
     arguments_of,
     encodings_of,
-    recognize,
     settings_of,
     size,
 )
 from selfpab_jax.convert.pickle_reader import StoredTensor
-from selfpab_jax.convert.table import (
-    Arrays,
-    Pair,
-    deviates,
-    is_ignored,
-    is_position,
-    match,
-    ours_of,
-    sizes_of,
-    table_shapes,
-)
+from selfpab_jax.convert.positions import is_position, is_sinusoid, table_shapes
+from selfpab_jax.convert.table import Arrays, require_torch_names, to_ours, torch_names
 from selfpab_jax.convert.torch_file import TorchFile, open_torch_file
 from selfpab_jax.errors import ModelError
 from selfpab_jax.model.config import ModelSettings
 
-KNOWN_KEYS = {
-    "callbacks",
-    "epoch",
-    "global_step",
-    "hparams_name",
-    "hyper_parameters",
-    "loops",
-    "lr_schedulers",
-    "optimizer_states",
-    "pytorch-lightning_version",
-    "state_dict",
-}
 LONGEST_NAME, MOST_TENSORS = 200, 10_000
 LIGHTNING = "1.6."
-"""The releases of PyTorch Lightning whose files were compared with; the original pins 1.6.4."""
+"""The releases of PyTorch Lightning whose files the converter was tested with; the original pins 1.6.4."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose names and shapes fit; no weight of it has been read.
+    """A checkpoint whose names and shapes fit; none of its weights have been read.
 
     Args:
         file: the file.
         family: which of the published ones.
         settings: sizes of the encoder.
-        features, outputs: of an input and of a reconstructed frame.
+        features: of an input frame.
+        outputs: features of a reconstructed frame.
         arguments: the original's own, as stored.
-        pairs: every parameter under both names.
     """
 
     file: TorchFile
@@ -69,7 +47,6 @@ class Checkpoint:
     features: int
     outputs: int
     arguments: Mapping[str, Any]
-    pairs: list[Pair]
 
     @property
     def tensors(self) -> dict[str, StoredTensor]:
@@ -77,21 +54,26 @@ class Checkpoint:
         return self.file.content["state_dict"]
 
     @property
+    def weights(self) -> dict[str, StoredTensor]:
+        """The tensors of the `state_dict` that are parameters, in the original's order."""
+        return {name: self.tensors[name] for name in torch_names(self.settings.layers)}
+
+    @property
     def version(self) -> str:
-        """Of PyTorch Lightning."""
-        return version_of(self.file.content)
+        """The version of PyTorch Lightning that wrote the file."""
+        return lightning_version(self.file.content)
 
     def parameters(self) -> Arrays:
         """Our parameters as views of the file; copies nothing."""
-        return self.renamed({pair.torch: self.tensors[pair.torch] for pair in self.pairs})
+        return self.to_ours(self.weights)
 
-    def renamed(self, tensors: Mapping[str, StoredTensor]) -> Arrays:
-        """Tensors of the parameters' shapes (moments, say) under our names, as views of the file."""
-        sizes = sizes_of(self.settings, self.features, self.outputs)
-        return {pair.ours: ours_of(self.file.array(tensors[pair.torch]), pair.rule, sizes) for pair in self.pairs}
+    def to_ours(self, tensors: Mapping[str, StoredTensor]) -> Arrays:
+        """Tensors of the weights' shapes (AdamW's moments, for example) under our names, as views of the file."""
+        arrays = {name: self.file.array(tensor) for name, tensor in tensors.items()}
+        return to_ours(arrays, self.settings, self.features, self.outputs)
 
     def check_values(self, tensors: Mapping[str, StoredTensor]) -> None:
-        """Read tensors through once, letting go of each.
+        """Read tensors once, one after another.
 
         Raises:
             ModelError: values that are not finite (all such tensors are named), or damaged bytes.
@@ -101,33 +83,33 @@ class Checkpoint:
             self.file.checksum(tensor)
             if not np.isfinite(self.file.array(tensor)).all():
                 wrong.append(name)
-            self.file.forget(tensor)
+            self.file.release(tensor)
         if wrong:
             raise ModelError(f"{self.file.path} has values that are not finite in {', '.join(wrong)}")
 
     def check_weights(self) -> dict[str, int]:
-        """Read everything that the model needs through once; checksums of the fixed tables by name.
+        """Read everything that the model needs once; returns the checksums of the positional tables by name.
 
         Raises:
             ModelError: as `check_values` and `check_positions`.
         """
         tables = self.check_positions()
-        self.check_values({pair.torch: self.tensors[pair.torch] for pair in self.pairs})
+        self.check_values(self.weights)
         return tables
 
     def check_positions(self) -> dict[str, int]:
-        """Compare the fixed tables with what we compute instead; their checksums by name.
+        """Compare the positional tables with what the encoder computes; returns their checksums by name.
 
         Raises:
-            ModelError: a table is not the sinusoid that it should be.
+            ModelError: a table does not hold the sinusoids.
         """
         checksums = {}
         for name in filter(is_position, self.tensors):
             tensor = self.tensors[name]
             checksums[name] = self.file.checksum(tensor)
-            if deviates(self.file.array(tensor).reshape(-1, self.settings.width)):
-                raise ModelError(f"{self.file.path}: {name} is an unknown positional encoding (not the sinusoid)")
-            self.file.forget(tensor)
+            if not is_sinusoid(self.file.array(tensor).reshape(-1, self.settings.width)):
+                raise ModelError(f"{self.file.path}: {name} is an unknown positional encoding (not the sinusoids)")
+            self.file.release(tensor)
         return checksums
 
 
@@ -136,11 +118,12 @@ def read_checkpoint(path: Path, family: FamilyName | None = None, *, any_version
 
     Args:
         path: of the `.ckpt` file.
-        family: which it is, where its features do not tell.
-        any_version: also of another PyTorch Lightning than 1.6.
+        family: which it is, where its features are not a published family's.
+        any_version: accept files of other releases of PyTorch Lightning than 1.6.
 
     Raises:
-        ModelError: it is none, of another class or version, or its tensors do not fit its hyper-parameters.
+        ModelError: it is not a checkpoint, is of another class or version, or its tensors do not fit its
+            hyper-parameters.
     """
     file = open_torch_file(path)
     try:
@@ -149,8 +132,8 @@ def read_checkpoint(path: Path, family: FamilyName | None = None, *, any_version
         raise ModelError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
 
 
-def version_of(content: Mapping[Any, Any]) -> str:
-    """Of the PyTorch Lightning that wrote a file, or `unknown`."""
+def lightning_version(content: Mapping[Any, Any]) -> str:
+    """The version of PyTorch Lightning that wrote a file, or `unknown`."""
     version = content.get("pytorch-lightning_version")
     return version[:40] if isinstance(version, str) else "unknown"
 
@@ -163,53 +146,40 @@ def tensors_of(content: Mapping[Any, Any]) -> dict[str, StoredTensor]:
     """
     tensors = content.get("state_dict")
     if not isinstance(tensors, dict) or not all(isinstance(tensor, StoredTensor) for tensor in tensors.values()):
-        raise ModelError("it is no checkpoint of PyTorch Lightning: it has no state_dict of tensors")
+        raise ModelError("it is not a checkpoint of PyTorch Lightning: it has no state_dict of tensors")
     if not all(isinstance(name, str) and len(name) <= LONGEST_NAME and name.isprintable() for name in tensors):
-        raise ModelError("it is no checkpoint of PyTorch Lightning: its tensors have no names")
+        raise ModelError("it is not a checkpoint of PyTorch Lightning: its tensors have no names")
     if len(tensors) > MOST_TENSORS:
         raise ModelError(f"it has {len(tensors):,} tensors, which no encoder of the original has")
     if any(name.startswith("upstream_models.") for name in tensors):
-        raise ModelError(
-            "it is a DownstreamMLP, a classifier on top of an encoder: convert the upstream_model.ckpt it was made from"
-        )
+        raise ModelError(f"it {DOWNSTREAM}")
     return tensors
 
 
-def unknown_parts(content: Mapping[Any, Any]) -> list[str]:
-    """What a file holds beyond what is converted: keys nobody knows, and tensors that the table ignores."""
-    tensors = content.get("state_dict")
-    ignored = filter(
-        is_ignored, filter(lambda name: isinstance(name, str), tensors if isinstance(tensors, dict) else ())
-    )
-    return [f"key {str(key)[:40].encode('unicode_escape').decode()}" for key in content if key not in KNOWN_KEYS] + [
-        f"ignored {name}" for name in ignored
-    ]
-
-
-def _checked(file: TorchFile, said: FamilyName | None, any_version: bool) -> Checkpoint:
+def _checked(file: TorchFile, family_name: FamilyName | None, any_version: bool) -> Checkpoint:
     tensors = tensors_of(file.content)
-    version = version_of(file.content)
+    version = lightning_version(file.content)
     if not version.startswith(LIGHTNING) and not any_version:
         raise ModelError(
-            f"it was written by PyTorch Lightning {version}, not {LIGHTNING}x as the original's; "
-            "--any-version converts it all the same, if every name and shape fits"
+            f"it was written by PyTorch Lightning {version}, not by {LIGHTNING}x; --any-version converts it "
+            "nevertheless, if every name and shape fits"
         )
     arguments = arguments_of(file.content)
     encodings = encodings_of(arguments)
     temporal = CALENDAR_ENCODING in encodings
     settings = settings_of(arguments, temporal)
     features, outputs = (size(arguments, name) for name in ("input_dim", "output_dim"))
-    pairs = match(tensors, sizes_of(settings, features, outputs), settings.layers)
-    _check_tables(tensors, table_shapes(encodings, settings.width))
-    family = recognize(features, temporal, said)
-    family.spectrogram(features)  # refuses features that are none of its channels'
-    return Checkpoint(file, family, settings, features, outputs, arguments, pairs)
+    require_torch_names(tensors, settings, features, outputs)
+    _require_tables(tensors, table_shapes(encodings, settings.width))
+    family = recognize(features, temporal, family_name)
+    family.spectrogram(features)  # refuses a number of features that its channels cannot have
+    return Checkpoint(file, family, settings, features, outputs, arguments)
 
 
-def _check_tables(tensors: Mapping[str, StoredTensor], wanted: Mapping[str, tuple[int, ...]]) -> None:
+def _require_tables(tensors: Mapping[str, StoredTensor], expected: Mapping[str, tuple[int, ...]]) -> None:
     tables = {name: tensor for name, tensor in tensors.items() if is_position(name)}
-    if tables.keys() != wanted.keys():
+    if tables.keys() != expected.keys():
         raise ModelError(f"unknown positional encoding: its tables are {', '.join(sorted(tables)) or 'missing'}")
     for name, table in tables.items():
-        if table.shape != wanted[name] or table.dtype != "float32":
+        if table.shape != expected[name] or table.dtype != "float32":
             raise ModelError(f"unknown positional encoding: {name} has shape {table.shape} of {table.dtype}")

@@ -5,26 +5,32 @@ from pathlib import Path
 from typing import Any
 
 from selfpab_jax.convert.checkpoint import Checkpoint
-from selfpab_jax.convert.family import plain
+from selfpab_jax.convert.hyper_parameters import plain
 from selfpab_jax.convert.pickle_reader import StoredTensor
 from selfpab_jax.io import require_disk_space
-from selfpab_jax.model_dir import ModelConfig, check_writable, write_model
+from selfpab_jax.model_dir import ModelConfig, require_writable, write_model
 from selfpab_jax.signal.normalization import Statistics
 
 KEPT = "torch"
-"""Part of the provenance that `to_torch` gives back as it was."""
+"""The entry of the provenance with what `to_torch` restores unchanged."""
 
 
 def write_converted(
     checkpoint: Checkpoint, directory: Path, statistics: Statistics | None, *, overwrite: bool = False
 ) -> ModelConfig:
-    """Write a checkpoint as a model directory, the same as `export` writes of a run.
+    """Write a checkpoint as a model directory, like those that `export` writes.
+
+    Args:
+        checkpoint: to convert.
+        directory: to create.
+        statistics: that its inputs are normalized with; None for a model that must be given normalized frames.
+        overwrite: replace an existing model directory.
 
     Raises:
-        ModelError: the weights are damaged or not finite, the positions are unknown, the directory exists, or the
-            disk is too small; nothing is left behind.
+        ModelError: the weights are damaged or not finite, or the positions are unknown.
+        StorageError: the directory exists or cannot be written; nothing is left behind.
     """
-    check_writable(directory, overwrite=overwrite)
+    require_writable(directory, overwrite=overwrite)
     tables = checkpoint.check_weights()
     parameters = checkpoint.parameters()
     require_disk_space(directory, sum(array.nbytes for array in parameters.values()))
@@ -38,13 +44,13 @@ def config_of(checkpoint: Checkpoint, tables: Mapping[str, int]) -> ModelConfig:
 
     Args:
         checkpoint: the checkpoint.
-        tables: checksums of its positional tables; they tell `to_torch` whether it has rebuilt the same bits.
+        tables: checksums of its positional tables, with which `to_torch` checks the ones that it builds.
     """
     content, family = checkpoint.file.content, checkpoint.family
     kept = {
         "args": plain(checkpoint.arguments),
-        "epoch": _counted(content, "epoch"),
-        "global_step": _counted(content, "global_step"),
+        "epoch": _count(content, "epoch"),
+        "global_step": _count(content, "global_step"),
         "pytorch-lightning_version": checkpoint.version,
         "tables": dict(tables),
     }
@@ -59,7 +65,7 @@ def config_of(checkpoint: Checkpoint, tables: Mapping[str, int]) -> ModelConfig:
         frames=family.frames,
         provenance={
             "source": f"{checkpoint.file.path.name}, written by PyTorch Lightning {checkpoint.version}",
-            "steps": _counted(content, "global_step"),
+            "steps": _count(content, "global_step"),
             "batch_size": plain(checkpoint.arguments.get("batch_size")),
             "held_out_loss": _best_score(checkpoint),
             KEPT: plain(kept),
@@ -67,7 +73,7 @@ def config_of(checkpoint: Checkpoint, tables: Mapping[str, int]) -> ModelConfig:
     )
 
 
-def _counted(content: Mapping[Any, Any], key: str) -> int | None:
+def _count(content: Mapping[Any, Any], key: str) -> int | None:
     value = content.get(key)
     return value if isinstance(value, int) else None
 

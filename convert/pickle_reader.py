@@ -21,24 +21,24 @@ STORAGES = {
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
 }
-"""Classes of the module `torch` that name a dtype."""
+"""Classes of the module `torch` that stand for a dtype."""
 CALLED = ("collections.OrderedDict", "torch._utils._rebuild_tensor_v2")
-"""What a pickle of tensors calls; each is given its meaning here and none is imported."""
+"""What a pickle of tensors calls; the reader implements both itself and imports neither."""
 ALLOWED = frozenset((*CALLED, *(f"torch.{name}" for name in STORAGES)))
 DAMAGED = (ValueError, IndexError, KeyError, TypeError, OverflowError, AttributeError, struct.error, RecursionError)
 
 LARGEST_CONTENT, DEEPEST = 2**22, 32
-"""Values and characters that a file may come to, each counted wherever it is referred to, and how deep they nest."""
+"""Limits on the values and characters of a file, each counted wherever it is referred to, and on nesting."""
 
 
 class Named(NamedTuple):
-    """A name that the pickle refers to, one of `ALLOWED`."""
+    """A callable that the pickle refers to by name, one of `ALLOWED`."""
 
     name: str
 
 
 class Storage(NamedTuple):
-    """A tensor's bytes: the key of their entry in the zip, their dtype and how many values."""
+    """The bytes of one or more tensors: the key of their zip entry, their dtype and the number of values."""
 
     key: str
     dtype: str
@@ -47,7 +47,7 @@ class Storage(NamedTuple):
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where a tensor lies: nothing of it has been read."""
+    """The position of a tensor in its storage; nothing of it has been read."""
 
     storage: Storage
     offset: int
@@ -61,7 +61,7 @@ class StoredTensor:
 
 
 class _Mark:
-    """The pickle machine's mark."""
+    """A mark on the stack."""
 
 
 def read_pickle(data: bytes) -> Any:
@@ -84,26 +84,31 @@ def read_pickle(data: bytes) -> Any:
     raise ModelError("its pickle is damaged (it has no end)")
 
 
-def require_small(value: Any, named: str, largest: int) -> None:
-    """See that a value is a tree that one may walk: a few bytes of pickle can refer to themselves, or double on.
+def require_small(value: Any, name: str, largest: int) -> None:
+    """Check that a value is a small tree: a few bytes of pickle can refer to themselves or grow exponentially.
+
+    Args:
+        value: to check.
+        name: for the error message.
+        largest: number of values and characters.
 
     Raises:
-        ModelError: it comes to more than `largest` values and characters, or nests deeper than `DEEPEST`.
+        ModelError: it has more than `largest` values and characters, or nests deeper than `DEEPEST`.
     """
-    waiting, size = [(value, 0)], 0
-    while waiting:
-        part, depth = waiting.pop()
-        size += 1 + (len(part) if isinstance(part, str) else 0)
-        inside = (*part, *part.values()) if isinstance(part, dict) else part if type(part) in (list, tuple) else ()
-        if size + len(waiting) + len(inside) > largest or (inside and depth == DEEPEST):
+    pending, size = [(value, 0)], 0
+    while pending:
+        item, depth = pending.pop()
+        size += 1 + (len(item) if isinstance(item, str) else 0)
+        inside = (*item, *item.values()) if isinstance(item, dict) else item if type(item) in (list, tuple) else ()
+        if size + len(pending) + len(inside) > largest or (inside and depth == DEEPEST):
             raise ModelError(
-                f"{named} is damaged or hostile: it refers to itself, or holds far more than a checkpoint needs"
+                f"{name} is damaged or hostile: it refers to itself, or holds far more than a checkpoint needs"
             )
-        waiting += [(each, depth + 1) for each in inside]
+        pending += [(each, depth + 1) for each in inside]
 
 
 class _Machine:
-    """The stack and memo of the pickle machine, without the power to import or to call."""
+    """The stack and memo of a pickle interpreter that can neither import nor call."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
@@ -177,7 +182,7 @@ class _Machine:
         self.stack.append(Storage(_of_type(key, str), dtype, _of_type(count, int)))
 
     def drop_state(self) -> None:
-        self.pop()  # attributes of a dictionary (`_metadata`: versions of torch.nn's classes), which nothing needs
+        self.pop()  # attributes of a dictionary (`_metadata`: versions of torch.nn's classes), which are not needed
         _of_type(self.stack[-1], dict)
 
 

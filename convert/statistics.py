@@ -1,4 +1,4 @@
-"""The original's normalization statistics: found by number of features and sensor, or read where one says."""
+"""The original's normalization statistics: found in its repository, or read from a given folder."""
 
 import re
 from pathlib import Path
@@ -12,27 +12,32 @@ from selfpab_jax.signal.normalization import SMALLEST_STD, Statistics
 
 FOLDER = re.compile(r"normalization_params_STFT_feats(\d+)_seqlen(\d+)")
 NAME_OF_SENSOR = {"back": "_B", "thigh": "_T"}
-"""How the original's folders end that hold one sensor's statistics: `HUNT4_B`, `HUNT4_T`; `HUNT4` holds both."""
+"""Suffixes of the original's folders with one sensor's statistics: `HUNT4_B`, `HUNT4_T`; `HUNT4` holds both."""
 
 
 def statistics_for(checkpoint: Checkpoint, given: Path | None) -> Statistics:
-    """The statistics that one gave, or those of the clone that the checkpoint lies in.
+    """The given statistics, or those of the clone that the checkpoint is in.
 
     Raises:
-        ModelError: there are none that fit; asks for them.
+        ModelError: none fit.
     """
     path, family, features = checkpoint.file.path, checkpoint.family, checkpoint.features
     found = read_statistics(given, family, features) if given else find_statistics(path, family, features)
     if found is None:
         raise ModelError(
-            f"{path} brings no statistics, and no clone's params/norm_params fits: give --statistics DIR "
-            f"({_wanted(family, features)}), or say --no-statistics"
+            f"{path} comes without statistics, and no params/norm_params above it has any that fit: "
+            f"add --statistics DIR ({_needed(family, features)}) or --no-statistics"
         )
     return found
 
 
 def find_statistics(checkpoint: Path, family: Family, features: int) -> Statistics | None:
-    """The statistics in the clone of the original's repository that a checkpoint lies in, or None.
+    """The statistics in the clone of the original's repository that a checkpoint is in, or None.
+
+    Args:
+        checkpoint: the file.
+        family: which of the published ones.
+        features: of an input frame.
 
     Raises:
         ModelError: several sets fit.
@@ -45,10 +50,15 @@ def find_statistics(checkpoint: Path, family: Family, features: int) -> Statisti
 
 
 def read_statistics(path: Path, family: Family, features: int) -> Statistics:
-    """The statistics that one gave: a folder with `mean.csv` and `std.csv`, one above such folders, or an npz.
+    """The statistics in a folder with `mean.csv` and `std.csv`, in one above such folders, or in an npz file.
+
+    Args:
+        path: folder or file.
+        family: which of the published ones.
+        features: of an input frame.
 
     Raises:
-        ModelError: there are none that fit, or they cannot be read.
+        ModelError: none fit, or they cannot be read.
     """
     if path.is_file():
         try:
@@ -61,11 +71,11 @@ def read_statistics(path: Path, family: Family, features: int) -> Statistics:
     else:
         searched = _search(path, family, features)
         if searched is None:
-            raise ModelError(f"{path} has no statistics of {features} features: {_wanted(family, features)}")
+            raise ModelError(f"{path} has no statistics of {features} features: {_needed(family, features)}")
         return searched
     wanted = _records_features(family, features)
     if len(found.mean) != wanted:
-        raise ModelError(f"{path} has statistics of {len(found.mean)} features: {_wanted(family, features)}")
+        raise ModelError(f"{path} has statistics of {len(found.mean)} features: {_needed(family, features)}")
     return found
 
 
@@ -78,7 +88,7 @@ def _search(root: Path, family: Family, features: int) -> Statistics | None:
         ]
         if len(fitting) > 1:
             names = ", ".join(str(folder.relative_to(root)) for folder in fitting)
-            raise ModelError(f"{root} has several statistics that fit ({names}): choose with --statistics")
+            raise ModelError(f"{root} has several statistics that fit ({names}): choose one with --statistics")
         chosen += fitting
     if len(chosen) < len(suffixes):
         return None
@@ -108,14 +118,14 @@ def _column(path: Path) -> np.ndarray:
     try:
         return np.array([float(line) for line in path.read_text().split()], np.float32)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read as one number a line: {error}") from None
+        raise ModelError(f"{path} cannot be read as one number per line: {error}") from None
 
 
 def _records_features(family: Family, features: int) -> int:
     return features // family.channels_in * len(family.channels)
 
 
-def _wanted(family: Family, features: int) -> str:
+def _needed(family: Family, features: int) -> str:
     wanted = _records_features(family, features)
     if wanted == features:
         return f"this model needs {features}"

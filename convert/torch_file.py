@@ -1,4 +1,4 @@
-"""A file of `torch.save`: its contents, with every tensor left on the disk until it is asked for."""
+"""A file of `torch.save`: its content is read as data, and its tensors stay on disk until they are needed."""
 
 import math
 import mmap
@@ -13,25 +13,26 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from selfpab_jax.convert.family import FILE_SIZES
 from selfpab_jax.convert.pickle_reader import DAMAGED, StoredTensor, read_pickle
 from selfpab_jax.errors import ModelError
 
+PUBLISHED_BYTES = {"selfpab": 793_353_563, "monoselfpab": 790_544_539}
+"""Sizes of the published files, for the message about a truncated one."""
 LFS_HEAD = b"version https://git-lfs"
 LARGEST_PICKLE = 2**26
-"""A full-size checkpoint's pickle has 30 kB; its tensors lie beside it."""
+"""The pickle of a full-size checkpoint has 30 kB; tensors are not in it."""
 LOCAL_HEADER = struct.Struct("<4s22xHH")
 UNREADABLE_ZIP = (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError, OSError, *DAMAGED)
 
 
 class TorchFile:
-    """What `open_torch_file` found: a memory-mapped zip of one pickle and one entry a tensor.
+    """A memory-mapped zip file of one pickle and one entry per tensor.
 
     Args:
         path: of the file.
         mapping: its bytes.
         content: the pickle's value, with a `StoredTensor` for every tensor.
-        entries: start in the file, size and checksum of each storage.
+        entries: offset in the file, size and checksum of each storage.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class TorchFile:
         """A read-only view of the file; its pages are read when its values are.
 
         Raises:
-            ModelError: the tensor does not lie in the file as its pickle says.
+            ModelError: the tensor is not in the file as its pickle describes it.
         """
         start, size, _ = self._entry(tensor)
         try:
@@ -56,13 +57,13 @@ class TorchFile:
         contiguous = [math.prod(tensor.shape[axis + 1 :]) for axis in range(len(tensor.shape))]
         strides = zip(tensor.shape, tensor.stride, contiguous, strict=True)
         if any(length > 1 and stride != wanted for length, stride, wanted in strides):
-            raise ModelError(f"{self.path}: a tensor is not stored in one piece; save its `.contiguous()` instead")
+            raise ModelError(f"{self.path}: a tensor is not contiguous; save its `.contiguous()` instead")
         if size < tensor.storage.count * dtype.itemsize or begin + count * dtype.itemsize > start + size:
             raise ModelError(f"{self.path} is damaged: a tensor is larger than its bytes; download it again")
         return np.frombuffer(self._mapping, dtype, count, begin).reshape(tensor.shape)
 
     def checksum(self, tensor: StoredTensor) -> int:
-        """The CRC-32 of a tensor's bytes, checked.
+        """The checked CRC-32 of a tensor's bytes.
 
         Raises:
             ModelError: the bytes are not those that were written.
@@ -70,20 +71,18 @@ class TorchFile:
         start, size, expected = self._entry(tensor)
         with memoryview(self._mapping) as whole, whole[start : start + size] as part:
             if zlib.crc32(part) != expected:
-                raise ModelError(
-                    f"{self.path} is damaged: the bytes of a tensor are not those written; download it again"
-                )
+                raise ModelError(f"{self.path} is damaged: the checksum of a tensor is wrong; download it again")
         return expected
 
-    def forget(self, tensor: StoredTensor) -> None:
-        """Let the pages of a tensor go; they come back when they are read again."""
+    def release(self, tensor: StoredTensor) -> None:
+        """Release the memory of a tensor's pages; they are read again when needed."""
         start, size, _ = self._entry(tensor)
         first = start // mmap.PAGESIZE * mmap.PAGESIZE
         if hasattr(mmap, "MADV_DONTNEED") and size:
             self._mapping.madvise(mmap.MADV_DONTNEED, first, start + size - first)
 
-    def forget_all(self) -> None:
-        """Let the pages of the whole file go."""
+    def release_all(self) -> None:
+        """Release the memory of the whole file's pages."""
         if hasattr(mmap, "MADV_DONTNEED"):
             self._mapping.madvise(mmap.MADV_DONTNEED)
 
@@ -95,10 +94,10 @@ class TorchFile:
 
 
 def open_torch_file(path: Path) -> TorchFile:
-    """Open a checkpoint: its pickle is read as data, its tensors stay on the disk.
+    """Open a checkpoint: its pickle is read as data, its tensors stay on disk.
 
     Raises:
-        ModelError: a Git LFS pointer, no zip, truncated, no checkpoint, or a pickle that names any other callable.
+        ModelError: it is a Git LFS pointer, truncated, not a checkpoint, or its pickle names any other callable.
     """
     try:
         with open(path, "rb") as file:
@@ -109,7 +108,7 @@ def open_torch_file(path: Path) -> TorchFile:
     if head.startswith(LFS_HEAD):
         raise ModelError(_pointer(path, head))
     if mapping is None or not head.startswith(b"PK"):
-        raise ModelError(f"{path} is no checkpoint of PyTorch 1.6 or newer (those are zip files); nothing was run")
+        raise ModelError(f"{path} is not a checkpoint of PyTorch 1.6 or newer (those are zip files); nothing was run")
     try:
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
@@ -117,11 +116,11 @@ def open_torch_file(path: Path) -> TorchFile:
     except UNREADABLE_ZIP as error:
         raise ModelError(
             f"{path} is truncated or damaged ({len(mapping):,} bytes; {str(error)[:80]}); download it again (of the "
-            f"published ones, {' and '.join(f'{name} has {size:,} bytes' for name, size in FILE_SIZES.items())})"
+            f"published ones, {' and '.join(f'{name} has {size:,} bytes' for name, size in PUBLISHED_BYTES.items())})"
         ) from None
     pickles = [name for name in entries if name.endswith("/data.pkl")]
     if len(pickles) != 1:
-        raise ModelError(f"{path} is a zip but no checkpoint of PyTorch: it has no data.pkl")
+        raise ModelError(f"{path} is a zip file but not a checkpoint of PyTorch: it has no data.pkl")
     root = pickles[0].removesuffix("data.pkl")
     content = _content(path, mapping, entries[pickles[0]])
     order = entries.get(f"{root}byteorder")
@@ -136,7 +135,7 @@ def open_torch_file(path: Path) -> TorchFile:
 def _content(path: Path, mapping: mmap.mmap, entry: tuple[int, int, int]) -> dict[Any, Any]:
     start, size, checksum = entry
     if size > LARGEST_PICKLE:
-        raise ModelError(f"{path} is no checkpoint of tensors: its pickle alone has {size:,} bytes")
+        raise ModelError(f"{path} is not a checkpoint of tensors: its pickle alone has {size:,} bytes")
     data = bytes(mapping[start : start + size])
     try:
         if zlib.crc32(data) != checksum:
@@ -145,7 +144,7 @@ def _content(path: Path, mapping: mmap.mmap, entry: tuple[int, int, int]) -> dic
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
     if not isinstance(content, dict):
-        raise ModelError(f"{path} is no checkpoint: it holds no dictionary")
+        raise ModelError(f"{path} is not a checkpoint: it holds no dictionary")
     return content
 
 

@@ -23,7 +23,7 @@ def network(torch: Any) -> Callable[..., Any]:
     """The original's network under its names, of torch.nn's modules."""
 
     def make(features: int, width: int = 60, heads: int = 6, feedforward: int = 96, layers: int = 3) -> Any:
-        from selfpab_jax.convert.table import build_tables
+        from selfpab_jax.convert.positions import build_tables
 
         nn = torch.nn
         layer = nn.TransformerEncoderLayer(width, heads, feedforward, 0.0, batch_first=True)
@@ -105,7 +105,7 @@ def golden_network(torch: Any, network: Callable[..., Any], golden: Path) -> Cal
 @pytest.fixture(scope="session")
 def lta2v_content(torch: Any, golden: Path, content: Callable[..., Any], network: Callable[..., Any]) -> dict[str, Any]:
     """`tiny_lta2v` in the checkpoint's layout."""
-    from selfpab_jax.convert.table import build_tables
+    from selfpab_jax.convert.positions import build_tables
 
     encodings = ["TemporalPositionalEncoding", "AbsolutePositionalEncoding"]
     weights = np.load(golden / "tiny_lta2v_weights.npz")

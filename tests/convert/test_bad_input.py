@@ -1,4 +1,4 @@
-"""Every bad file is told in a line or two, with an exit code that is not 0, and nothing is left behind."""
+"""Every bad file is refused in a line or two, with an exit code that is not 0, and nothing is left behind."""
 
 import io
 import os
@@ -51,7 +51,7 @@ def changed(torch, tmp_path, checkpoint, rejected):
     return check
 
 
-def test_an_lfs_pointer_says_the_size_it_should_have(tmp_path, rejected):
+def test_the_error_for_an_lfs_pointer_has_the_size_of_the_file(tmp_path, rejected):
     path = tmp_path / "upstream_model.ckpt"
     path.write_text(POINTER)
     said = rejected(path)
@@ -72,7 +72,7 @@ def test_truncated(checkpoint, rejected, share):
 def test_no_zip(tmp_path, rejected, content):
     path = tmp_path / "model.ckpt"
     path.write_bytes(content)
-    assert "no checkpoint" in rejected(path)
+    assert "not a checkpoint" in rejected(path)
 
 
 def test_missing_file_and_directory(tmp_path, rejected, refused):
@@ -84,7 +84,7 @@ def test_a_zip_that_is_no_checkpoint(tmp_path, rejected):
     path = tmp_path / "archive.ckpt"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("notes.txt", "hello")
-    assert "a zip but no checkpoint" in rejected(path)
+    assert "a zip file but not a checkpoint" in rejected(path)
 
 
 def test_a_pickle_that_names_another_callable(torch, tmp_path, rejected, refused):
@@ -111,13 +111,13 @@ def test_values_that_are_not_finite_are_named(changed):
     assert "not finite in transformer_encoder.layers.1.linear1.bias, prediction_head.mlp.out_layer.bias" in said
 
 
-def test_damaged_weights_are_noticed(checkpoint, rejected):
+def test_damaged_weights_are_detected(checkpoint, rejected):
     data = bytearray(checkpoint.read_bytes())
     with zipfile.ZipFile(checkpoint) as archive:
         entry = next(info for info in archive.infolist() if info.filename.endswith("/data/5"))
     data[entry.header_offset + 200] ^= 1
     checkpoint.write_bytes(data)
-    assert "not those written" in rejected(checkpoint)
+    assert "checksum" in rejected(checkpoint)
 
 
 def test_a_downstream_mlp(changed):
@@ -164,13 +164,13 @@ def test_a_table_of_another_shape(changed):
 
 
 @pytest.mark.parametrize("version", ["2.1.0", "1.5.10", None])
-def test_another_lightning_needs_to_be_said(changed, version):
+def test_another_lightning_needs_an_option(changed, version):
     said = changed(lambda content: content.update({"pytorch-lightning_version": version}))
     assert "PyTorch Lightning" in said
     assert "--any-version" in said
 
 
-def test_another_lightning_with_the_same_layout_converts_when_said(torch, tmp_path, checkpoint):
+def test_another_lightning_with_the_same_layout_converts_with_the_option(torch, tmp_path, checkpoint):
     content = torch.load(checkpoint, weights_only=True)
     torch.save({**content, "pytorch-lightning_version": "2.1.0"}, checkpoint)
     command = ["convert", "from-torch", str(checkpoint), str(tmp_path / "m"), "--no-statistics"]
@@ -182,7 +182,7 @@ def test_another_lightning_with_the_same_layout_converts_when_said(torch, tmp_pa
     [
         ("nhead", "six", "nhead is 'six'"),
         ("nhead", None, "nhead is None"),
-        ("nhead", 7, "no multiple"),
+        ("nhead", 7, "not a multiple"),
         ("d_model", 66, "not 66 x 156"),
         ("n_encoder_layers", 4, "layers.3.norm1.weight is missing"),
         ("n_encoder_layers", "2", "layers.2.norm1.weight is unexpected"),
@@ -190,13 +190,13 @@ def test_another_lightning_with_the_same_layout_converts_when_said(torch, tmp_pa
         ("output_activation", "softmax", "output_activation is 'softmax'"),
         ("input_dim", 155, "has shape 60 x 156, not 60 x 155"),
         ("dropout", float("nan"), "dropout is nan"),
-        ("n_encoder_layers", "2000000", "a model of 2000000 layers cannot lie in"),
-        ("n_encoder_layers", "1e18", "cannot lie in"),
+        ("n_encoder_layers", "2000000", "too few for a model of 2000000 layers"),
+        ("n_encoder_layers", "1e18", "too few"),
         ("n_encoder_layers", "1e400", "n_encoder_layers is '1e400'; a number is needed"),
         ("n_encoder_layers", 2.5, "n_encoder_layers is 2.5"),
         ("nhead", 0, "nhead is 0; it must be at least 1"),
         ("nhead", "-6", "nhead is -6; it must be at least 1"),
-        pytest.param("nhead", 10**70, "no multiple", id="large"),
+        pytest.param("nhead", 10**70, "not a multiple", id="large"),
         pytest.param("nhead", 10**2000, "damaged (ValueError: an impossible number)", id="huge"),
         ("d_model", 0, "d_model is 0; it must be at least 1"),
         ("d_model", -60, "d_model is -60; it must be at least 1"),
@@ -238,7 +238,7 @@ def test_a_file_that_refers_to_itself_is_refused_by_both_commands(torch, tmp_pat
 
 
 @pytest.mark.parametrize(("name", "value"), [("n_encoder_layers", "2000000"), ("nhead", 0), ("input_dim", -1)])
-def test_inspect_says_why_sizes_are_impossible(torch, checkpoint, capsys, name, value):
+def test_inspect_gives_the_reason_why_sizes_are_impossible(torch, checkpoint, capsys, name, value):
     content = torch.load(checkpoint, weights_only=True)
     content["hyper_parameters"]["args"][name] = value
     torch.save(content, checkpoint)
@@ -246,7 +246,7 @@ def test_inspect_says_why_sizes_are_impossible(torch, checkpoint, capsys, name, 
     assert str(value) in capsys.readouterr().out.splitlines()[-1]
 
 
-def test_what_inspect_lists_has_an_end(torch, checkpoint, capsys):
+def test_the_list_of_inspect_is_cut(torch, checkpoint, capsys):
     content = torch.load(checkpoint, weights_only=True)
     torch.save(content | {f"key\n{number}": number for number in range(5_000)}, checkpoint)
     assert main(["convert", "inspect", str(checkpoint)]) == 0
@@ -261,7 +261,7 @@ def test_missing_parts(changed, key):
     assert key in changed(lambda content: content.pop(key))
 
 
-def test_extras_are_ignored_only_if_the_table_says_so(torch, changed, checkpoint, tmp_path):
+def test_extras_are_ignored_only_if_the_table_names_them(torch, changed, checkpoint, tmp_path):
     said = changed(lambda content: content["state_dict"].update({"extra.counter": torch.zeros(2)}))
     assert "extra.counter is unexpected" in said
     content = torch.load(checkpoint, weights_only=True)
@@ -270,16 +270,16 @@ def test_extras_are_ignored_only_if_the_table_says_so(torch, changed, checkpoint
     assert main(["convert", "from-torch", str(checkpoint), str(tmp_path / "m"), "--no-statistics"]) == 0
 
 
-def test_a_tensor_that_is_not_in_one_piece(torch, changed):
+def test_a_tensor_that_is_not_contiguous(torch, changed):
     name = "transformer_encoder.layers.0.linear1.weight"
     said = changed(lambda content: content["state_dict"].update({name: torch.zeros(60, 96).T}))
-    assert "not stored in one piece" in said
+    assert "not contiguous" in said
 
 
 def test_too_little_disk(tmp_path, checkpoint, rejected, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    assert "0 MB left" in rejected(checkpoint)
+    assert "free space" in rejected(checkpoint)
 
 
 def test_a_disk_that_fills_up_while_writing(checkpoint, rejected, monkeypatch):
@@ -288,7 +288,7 @@ def test_a_disk_that_fills_up_while_writing(checkpoint, rejected, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("selfpab_jax.model_dir.write_tensors", full)
-    assert "No space left on device" in rejected(checkpoint)
+    assert "no space left" in rejected(checkpoint)
 
 
 def test_to_torch_leaves_nothing_when_the_disk_fills_up(torch, tmp_path, checkpoint, refused, monkeypatch):
@@ -302,11 +302,11 @@ def test_to_torch_leaves_nothing_when_the_disk_fills_up(torch, tmp_path, checkpo
 
     with monkeypatch.context() as patch, warnings.catch_warnings():
         patch.setattr("builtins.open", lambda path, mode: Full(path, mode))
-        assert "No space left" in refused("convert", "to-torch", model, out / "back.ckpt")
+        assert "no space left" in refused("convert", "to-torch", model, out / "back.ckpt")
     assert list(out.iterdir()) == []
 
 
-def test_what_is_there_is_not_overwritten(checkpoint, tmp_path, refused):
+def test_what_exists_is_not_overwritten(checkpoint, tmp_path, refused):
     command = ["convert", "from-torch", str(checkpoint), str(tmp_path / "model"), "--no-statistics"]
     assert main(command) == 0
     assert "exists" in refused(*command)

@@ -105,7 +105,7 @@ def test_statistics_that_are_missing_or_ambiguous_are_asked_for(checkpoint, clon
     (folder / "std.csv").write_text("1.0\n" * 155)
     assert "must be (X,)" in refused("convert", "from-torch", path, target, "--statistics", folder)
     (folder / "std.csv").write_text("one\n")
-    assert "one number a line" in refused("convert", "from-torch", path, target, "--statistics", folder)
+    assert "std.csv cannot be read" in refused("convert", "from-torch", path, target, "--statistics", folder)
     assert not target.exists()
 
 
