@@ -1,15 +1,18 @@
-"""The labeled data sets by name."""
+"""The labeled data sets by name: the only list of them."""
 
 import difflib
 import importlib
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from selfpab_jax.data.har.base import Published
-from selfpab_jax.data.har.prepared import Prepared, prepared_folder
+from selfpab_jax.data.har.base import PublishedDataset
+from selfpab_jax.data.har.prepared import PreparedDataset, find_prepared_folder
 from selfpab_jax.errors import ConfigError
 
+OWN_TABLES = "tables"
+"""Name of a user's own tables."""
 DATASETS: dict[str, tuple[str, str]] = {
     "harth": ("harth", "Harth"),
     "har70plus": ("har70plus", "Har70Plus"),
@@ -20,54 +23,75 @@ DATASETS: dict[str, tuple[str, str]] = {
     "mobiact": ("mobiact", "MobiAct"),
     "dualsleep": ("dualsleep", "DualSleep"),
     "selfback": ("selfback", "SelfBack"),
-    "tables": ("own_tables", "OwnTables"),
+    OWN_TABLES: ("own_tables", "OwnTables"),
 }
-"""Module and class of each, imported when asked for; `tables` are a user's own files."""
+"""Module in `datasets` and class of each data set; imported when it is opened."""
 
 
-def dataset_class(name: str) -> type[Published]:
+def dataset_names() -> tuple[str, ...]:
+    """Names of all data sets, with `tables` for a user's own."""
+    return tuple(DATASETS)
+
+
+def public_dataset_names() -> tuple[str, ...]:
+    """Names of the public data sets."""
+    return tuple(name for name in DATASETS if name != OWN_TABLES)
+
+
+def check_dataset_name(name: str) -> None:
+    """Check that a data set exists.
+
+    Raises:
+        ConfigError: it does not; with the nearest name.
+    """
+    if name not in DATASETS:
+        raise ConfigError(f"no data set {name!r}{_hint(name, DATASETS)}; there are {', '.join(DATASETS)}")
+
+
+def dataset_class(name: str) -> type[PublishedDataset]:
     """The reader of a data set's published files.
 
     Raises:
-        ConfigError: no such data set; names the nearest.
+        ConfigError: no such data set.
     """
-    if name not in DATASETS:
-        nearest = difflib.get_close_matches(name.lower(), DATASETS, n=1, cutoff=0.5)
-        hint = f" (did you mean {nearest[0]}?)" if nearest else ""
-        raise ConfigError(f"no data set {name!r}{hint}; there are {', '.join(DATASETS)}")
-    module, of_class = DATASETS[name]
-    return getattr(importlib.import_module(f"selfpab_jax.data.har.datasets.{module}"), of_class)
+    check_dataset_name(name)
+    module, class_name = DATASETS[name]
+    return getattr(importlib.import_module(f"selfpab_jax.data.har.datasets.{module}"), class_name)
 
 
 def open_dataset(
     name: str, path: str | Path, *, sensors: tuple[str, ...] = (), version: str | None = None, **options: Any
-) -> Published | Prepared:
-    """A data set's recordings with labels: a `LabeledSource`.
+) -> PublishedDataset | PreparedDataset:
+    """Open a labeled data set.
 
     Args:
-        name: of `DATASETS`.
+        name: name of the data set, see `dataset_names`.
         path: folder of the files as published, or of the data set as its TFDS builder prepared it (`data_dir`, or
-            the versioned folder itself).
-        sensors: names of those wanted, in order; empty: those that stand for lower back and thigh.
-        version: of the data set, where there are several; None: the usual one.
-        options: further fields of the data set's class.
+            the folder of the version).
+        sensors: names of the sensors to read, in order; empty: those that stand for lower back and thigh.
+        version: version of the data set, where there are several; None: the default one.
+        options: further fields of the data set's class; for published files only.
 
     Raises:
         ConfigError: no such data set, sensor, version or option.
-        DataError: a prepared folder that is damaged or holds another data set.
+        DataError: a prepared folder is damaged or holds another data set.
     """
-    of_class = dataset_class(name)
-    if folder := prepared_folder(name, str(path), version, tuple(sensors)):
+    published = dataset_class(name)
+    if folder := find_prepared_folder(name, str(path), version, tuple(sensors)):
         if options:
             raise ConfigError(f"{', '.join(options)}: only for files as published; {folder} is prepared")
-        return Prepared(folder, tuple(sensors))
-    known = sorted({field.name for field in fields(of_class)} - {"path", "sensors", "version"})
+        return PreparedDataset(folder, tuple(sensors))
+    known = sorted({field.name for field in fields(published)} - {"path", "sensors", "version"})
     if unknown := [option for option in options if option not in known]:
-        nearest = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.5)
-        quotes = "; put a value with commas into quotes" if "=" in unknown[0] else ""
-        hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(known) or 'none'}"
-        raise ConfigError(f"{name} has no option {unknown[0]!r}{quotes}; {hint}")
+        quotes = "; put a value with commas in quotes" if "=" in unknown[0] else ""
+        names = ", ".join(known) or "none"
+        raise ConfigError(f"{name} has no option {unknown[0]!r}{_hint(unknown[0], known)}{quotes}; it has {names}")
     try:
-        return of_class(path=str(path), sensors=tuple(sensors), version=version, **options)
+        return published(path=str(path), sensors=tuple(sensors), version=version, **options)
     except TypeError as error:
         raise ConfigError(f"{name}: {error}") from None
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
+    return f" (did you mean {nearest[0]}?)" if nearest else ""

@@ -1,6 +1,15 @@
-"""TFDS builders of the labeled data sets: ArrayRecord, no TensorFlow, one continuous recording an example."""
+"""TFDS builders of the public data sets, in ArrayRecord and without TensorFlow; an example is a recording.
 
-import shutil
+Import this module to register the builders, then use them as any other:
+
+    import tensorflow_datasets as tfds
+    import selfpab_jax.data.har.tfds
+
+    tfds.builder("harth", data_dir="data").download_and_prepare()
+
+On the command line: `tfds build harth --imports=selfpab_jax.data.har.tfds`.
+"""
+
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -13,45 +22,44 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import checksums
 from tensorflow_datasets.core.utils import classproperty
 
-from selfpab_jax.data.har.base import Published
-from selfpab_jax.data.har.card import DatasetCard, Download, card_fields
-from selfpab_jax.data.har.registry import DATASETS, dataset_class
+from selfpab_jax.data.har.base import PublishedDataset
+from selfpab_jax.data.har.card import DatasetCard, Download
+from selfpab_jax.data.har.prepared import SPLIT, PreparedMetadata
+from selfpab_jax.data.har.registry import dataset_class, public_dataset_names
 from selfpab_jax.data.sources.base import UnusableError, milliseconds
 from selfpab_jax.errors import DataError
-
-SPLIT = "train"
-"""The only split: these data sets are made for cross-validation over subjects."""
+from selfpab_jax.io import atomic_path
 
 
 class LabeledBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Base of the builders; `tfds.builder("harth", data_dir=..., sensors=("thigh",))` or `"harth/thigh"`.
 
-    An example: `signal` (N, C) float32 in g on HUNT4's axes (NaN where a sample is missing), `label` (N,) int32 class
-    index (-1 none), `subject`, `recording`, `start_ms` (since 1970 on the recorder's clock, -1 unknown), `rate_hz`, and
-    `notes` on its file. The card, class names and the files set aside are in `info.metadata`.
+    An example holds `signal` (N, C) float32 in g on HUNT4's axes (NaN where a sample is missing), `label` (N,) int32
+    class index (-1: none), `subject`, `recording`, `start_ms` (milliseconds since 1970 on the recorder's clock; -1:
+    unknown), `rate_hz`, and `notes` on its file. `info.metadata` holds the card, class names and skipped files.
     """
 
-    SOURCE: ClassVar[type[Published]]
+    SOURCE: ClassVar[type[PublishedDataset]]
     FILE_FORMAT: ClassVar[str] = "array_record"
 
     def __init__(self, *, sensors: tuple[str, ...] = (), config: Any = None, **arguments: Any) -> None:
         if isinstance(config, str):
             sensors = sensors or tuple(config.split("-"))
         self.sensors = tuple(sensors)
-        # Says what is wrong with the sensors; the version is looked at by TFDS.
+        # Raises for unknown sensors; TFDS itself checks the version.
         default = self.SOURCE(path="", sensors=self.sensors).card.default_sensors
-        chosen = None if self.sensors in ((), default) else tfds.core.BuilderConfig(name="-".join(self.sensors))
-        super().__init__(config=chosen, file_format=self.FILE_FORMAT, **arguments)
+        builder_config = None if self.sensors in ((), default) else tfds.core.BuilderConfig(name="-".join(self.sensors))
+        super().__init__(config=builder_config, file_format=self.FILE_FORMAT, **arguments)
 
     @property
     def card(self) -> DatasetCard:
-        """Of the version asked for."""
+        """Card of the selected version."""
         return self._source("").card
 
     @classproperty
     @classmethod
     def url_infos(cls) -> dict[str, checksums.UrlInfo]:  # type: ignore[override]
-        """The checksums that are known; a download without is taken as it comes."""
+        """The known checksums; other downloads are not verified."""
         return {
             download.url: checksums.UrlInfo(download.size, download.sha256, download.name)  # type: ignore[arg-type]
             for card in cls.SOURCE.CARDS
@@ -59,7 +67,7 @@ class LabeledBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             if download.sha256
         }
 
-    def _source(self, path: str) -> Published:
+    def _source(self, path: str) -> PublishedDataset:
         return self.SOURCE(path=path, sensors=self.sensors, version=str(self.version))
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -67,7 +75,7 @@ class LabeledBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         card = source.card
         return tfds.core.DatasetInfo(
             builder=self,
-            description=f"{card.description}\n\nLicense: {card.license}. Sensors: {', '.join(source.channels)}.",
+            description=f"{card.description}\n\nLicense: {card.license}. Channels: {', '.join(source.channels)}.",
             features=tfds.features.FeaturesDict(
                 {
                     "subject": tfds.features.Text(),
@@ -85,13 +93,7 @@ class LabeledBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             citation=card.citation,
             license=card.license,
             disable_shuffling=True,
-            metadata=tfds.core.MetadataDict(
-                card=card_fields(card),
-                classes=list(card.class_names),
-                channels=list(source.channels),
-                index=[],
-                set_aside=[],
-            ),
+            metadata=tfds.core.MetadataDict(**PreparedMetadata(card, source.channels).to_json()),
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
@@ -99,14 +101,14 @@ class LabeledBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self, dl_manager: Any) -> Iterator[tuple[int, dict]]:
         with ExitStack() as stack:
-            source = self._source(self._published(dl_manager, stack))
+            source = self._source(self._published_folder(dl_manager, stack))
             metadata = cast(dict[str, list], self.info.metadata)
-            index, set_aside = metadata["index"], metadata["set_aside"]
+            index, skipped = metadata["index"], metadata["skipped"]
             for file in source.files():
                 try:
                     recordings = source.read(file)
                 except UnusableError as reason:
-                    set_aside.append([file.subject, file.name, str(reason)])
+                    skipped.append([file.subject, file.name, str(reason)])
                     continue
                 for recording in recordings:
                     yield (
@@ -123,16 +125,16 @@ class LabeledBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     )
                     index.append([recording.subject, recording.name, len(recording.signal_NxC)])
             if not index:
-                raise DataError(f"{self.name}: no file of it can be used, the first because: {set_aside[0][2]}")
+                raise DataError(f"{self.name}: no file can be used; the first: {skipped[0][2]}")
 
-    def _published(self, dl_manager: Any, stack: ExitStack) -> str:
+    def _published_folder(self, dl_manager: Any, stack: ExitStack) -> str:
         """The folder of the published files: downloaded, or where the user put them."""
         downloads = self.card.downloads
         if not downloads:
             return str(dl_manager.manual_dir)
         if len(downloads) == 1 and not downloads[0].name:
-            return _unpacked(dl_manager, downloads[0])
-        # Downloads have names of their own; the readers go by the published ones.
+            return _download_archive(dl_manager, downloads[0])
+        # TFDS stores downloads under names of its own; the readers need the published ones.
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{self.name}-")))
         paths = dl_manager.download({_file_name(download): download.url for download in downloads})
         for name, path in paths.items():
@@ -140,11 +142,12 @@ class LabeledBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return str(folder)
 
 
-def _define(name: str) -> None:
+def _define_builder(name: str) -> None:
+    """Define the builder class of a data set, which registers it."""
     source = dataset_class(name)
     versions = [card.version for card in source.CARDS]
-    # TFDS wants the instructions of a data set without downloads, and would want the files of one with them.
-    by_hand = next((card.manual for card in source.CARDS if not card.downloads), None)
+    # TFDS requires instructions for versions without downloads, and requires manual files where it has instructions.
+    instructions = next((card.manual for card in source.CARDS if not card.downloads), None)
     type(
         source.__name__,
         (LabeledBuilder,),
@@ -155,12 +158,13 @@ def _define(name: str) -> None:
             "SOURCE": source,
             "VERSION": tfds.core.Version(versions[0]),
             "SUPPORTED_VERSIONS": [tfds.core.Version(version) for version in versions[1:]],
-            "MANUAL_DOWNLOAD_INSTRUCTIONS": by_hand,
+            "MANUAL_DOWNLOAD_INSTRUCTIONS": instructions,
         },
     )
 
 
-def _unpacked(dl_manager: Any, download: Download) -> str:
+def _download_archive(dl_manager: Any, download: Download) -> str:
+    """The folder of an archive's files, or of the part that holds the data."""
     folder = _unzip(Path(dl_manager.download(download.url)))
     if download.inner is None:
         return str(folder)
@@ -174,14 +178,12 @@ def _unzip(archive: Path) -> Path:
     """The folder with an archive's files, beside it. (TFDS' own extraction needs TensorFlow.)"""
     folder = archive.with_name(f"{archive.name}.unpacked")
     if not folder.is_dir():
-        partial = archive.with_name(f"{archive.name}.part")
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
-            with zipfile.ZipFile(archive) as content:
-                content.extractall(partial)
-        except zipfile.BadZipFile as error:
-            raise DataError(f"{archive}: not a readable zip file ({error}); delete it and try again") from None
-        partial.rename(folder)
+        with atomic_path(folder) as partial:
+            try:
+                with zipfile.ZipFile(archive) as content:
+                    content.extractall(partial)
+            except zipfile.BadZipFile as error:
+                raise DataError(f"{archive}: not a readable zip file ({error}); delete it and try again") from None
     return folder
 
 
@@ -189,6 +191,5 @@ def _file_name(download: Download) -> str:
     return download.name or download.url.rsplit("/", 1)[-1]
 
 
-for _name in DATASETS:
-    if _name != "tables":
-        _define(_name)
+for _name in public_dataset_names():
+    _define_builder(_name)

@@ -1,11 +1,12 @@
-"""DualSleep: nights with polysomnography, lower back and thigh; asleep or awake."""
+"""DualSleep: sleep and wake in nights with polysomnography, lower back and thigh."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from selfpab_jax.data.har.card import DatasetCard, Download, Label
+from selfpab_jax.data.har.card import DatasetCard, Download
 from selfpab_jax.data.har.datasets.harth import BACK_AND_THIGH
+from selfpab_jax.data.har.labels import Label
 from selfpab_jax.data.har.subject_tables import SubjectTables
 
 ADDRESS = "https://dataverse.no/api/access/datafile/:persistentId/?persistentId=doi:10.18710/UGNIFE/"
@@ -46,10 +47,10 @@ CARD = DatasetCard(
     version="1.0.0",
     title="DualSleep",
     description=(
-        "One night each of 29 people, 11 of them referred for a possible sleep disorder, with two Axivity AX3 "
-        "accelerometers and simultaneous polysomnography, scored in epochs of 30 s: wake (81), non-REM 1 to 3 "
-        "(82-84), REM (85), movement during sleep (86). 82 to 86 are merged to asleep, as in the original. "
-        "One file a subject; its skin temperatures are not read."
+        "29 subjects, 11 of them referred for a possible sleep disorder, wore two Axivity AX3 accelerometers for a "
+        "night of polysomnography, scored in epochs of 30 s: wake (81), non-REM 1 to 3 (82-84), REM (85), movement "
+        "during sleep (86). 82 to 86 are merged into asleep, as in the original. One file per subject; its skin "
+        "temperatures are not read."
     ),
     citation="""@article{logacjov2024sleep,
   author = {Logacjov, Aleksej and Skarpsno, Eivind Schjelderup and Kongsvold, Atle and Bach, Kerstin and
@@ -62,7 +63,7 @@ CARD = DatasetCard(
   year = {2024},
   doi = {10.2147/NSS.S452799},
 }""",
-    license="see the tab Terms of its DataverseNO page",
+    license="see the tab Terms of the DataverseNO page",
     homepage="https://doi.org/10.18710/UGNIFE",
     sensors=BACK_AND_THIGH,
     default_sensors=("back", "thigh"),
@@ -77,7 +78,7 @@ CARD = DatasetCard(
 
 @dataclass(frozen=True)
 class DualSleep(SubjectTables):
-    """`PSGO_01.csv`, `PSG_06.csv`: HARTH's columns, and back_temp, thigh_temp."""
+    """`PSGO_01.csv`, `PSG_06.csv`: HARTH's columns, and back_temp and thigh_temp."""
 
     CARDS: ClassVar[tuple[DatasetCard, ...]] = (CARD,)
     PATTERN: ClassVar[str] = "PSG*.csv"

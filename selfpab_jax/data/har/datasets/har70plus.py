@@ -1,4 +1,4 @@
-"""HAR70+: older adults, lower back and thigh."""
+"""HAR70+: seven activities of older adults, lower back and thigh."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,9 +13,9 @@ CARD = DatasetCard(
     version="1.0.0",
     title="HAR70+",
     description=(
-        "18 fit to frail people of 70 to 95 years, five of them with walking aids, wore two Axivity AX3 accelerometers "
-        "for about 40 minutes of a semi-structured protocol; annotated from the video of a chest-mounted camera. "
-        "One file a subject."
+        "18 fit to frail subjects aged 70 to 95, five of them with walking aids, wore two Axivity AX3 accelerometers "
+        "for about 40 minutes of a semi-structured protocol, annotated from the video of a chest-mounted camera. One "
+        "file per subject."
     ),
     citation="""@article{ustad2023har70,
   author = {Ustad, Astrid and Logacjov, Aleksej and Trolleb{\\o}, Stine {\\O}verengen and Thingstad, Pernille and
@@ -44,7 +44,7 @@ CARD = DatasetCard(
 
 @dataclass(frozen=True)
 class Har70Plus(SubjectTables):
-    """`501.csv` to `518.csv`, columns as HARTH."""
+    """`501.csv` to `518.csv`, with HARTH's columns."""
 
     CARDS: ClassVar[tuple[DatasetCard, ...]] = (CARD,)
     PATTERN: ClassVar[str] = "5[0-9][0-9].csv"

@@ -10,7 +10,7 @@ BACK_AND_THIGH = (
     Sensor("back", "skin of the lower back, about the third lumbar vertebra; x down, y left, z forward"),
     Sensor("thigh", "skin of the right thigh, about 10 cm above the kneecap; x down, y right, z backward"),
 )
-"""As HUNT4: the same group, devices and placement."""
+"""As in HUNT4: the same research group, devices and placement."""
 REPOSITORY = "https://github.com/ntnu-ai-lab/harth-ml-experiments"
 
 VERSION_1 = DatasetCard(
@@ -18,8 +18,8 @@ VERSION_1 = DatasetCard(
     version="1.2.0",
     title="HARTH",
     description=(
-        "22 people wore two Axivity AX3 accelerometers for 90 to 120 minutes of their working day; every sample is "
-        "annotated from the video of a chest-mounted camera. One file a subject."
+        "22 subjects wore two Axivity AX3 accelerometers for 90 to 120 minutes of their working day; every sample is "
+        "annotated from the video of a chest-mounted camera. One file per subject."
     ),
     citation="""@article{logacjov2021harth,
   author = {Logacjov, Aleksej and Bach, Kerstin and Kongsvold, Atle and B{\\aa}rdstu, Hilde Bremseth and
@@ -59,8 +59,8 @@ VERSION_1 = DatasetCard(
 VERSION_2 = replace(
     VERSION_1,
     version="2.0.0",
-    description=VERSION_1.description.replace("22 people", "31 people"),
-    license="MIT, as the repository's; version 1.2 is CC BY 4.0",
+    description=VERSION_1.description.replace("22 subjects", "31 subjects"),
+    license="MIT, the license of its repository (version 1.2 is CC BY 4.0)",
     homepage=REPOSITORY,
     downloads=(Download(f"{REPOSITORY}/archive/refs/tags/v2.0.zip", None, inner="harth"),),
     manual=f"Check out the tag v2.0 of {REPOSITORY}: its folder harth has S006.csv and so on.",
@@ -70,7 +70,7 @@ VERSION_2 = replace(
 
 @dataclass(frozen=True)
 class Harth(SubjectTables):
-    """`S006.csv`: timestamp, back_x .. thigh_z in g, label; some files have a column `index` as well."""
+    """`S006.csv`: timestamp, back_x .. thigh_z in g, label; some files also have a column `index`."""
 
     CARDS: ClassVar[tuple[DatasetCard, ...]] = (VERSION_1, VERSION_2)
     PATTERN: ClassVar[str] = "S[0-9][0-9][0-9].csv"

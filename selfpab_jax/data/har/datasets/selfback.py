@@ -1,4 +1,4 @@
-"""selfBACK: nine activities, wrist and thigh."""
+"""selfBACK: nine activities; wrist and right thigh."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -8,12 +8,21 @@ from typing import ClassVar
 
 import numpy as np
 
-from selfpab_jax.data.har.base import published_folder, with_notes
-from selfpab_jax.data.har.card import AXES, DatasetCard, Download, Sensor, class_indices
-from selfpab_jax.data.har.resync import GAP_LIMIT, Stream, common_stretches, left_out, rate_notes, stream_of
+from selfpab_jax.data.har.axes import AXES
+from selfpab_jax.data.har.base import find_published_folder, with_notes
+from selfpab_jax.data.har.card import DatasetCard, Download, Sensor
+from selfpab_jax.data.har.labels import class_indices
+from selfpab_jax.data.har.resync import (
+    GAP_LIMIT,
+    SampleStream,
+    lost_time_notes,
+    rate_notes,
+    sample_stream,
+    synced_segments,
+)
 from selfpab_jax.data.har.subject_tables import SubjectTables
 from selfpab_jax.data.sources.base import Recording, SourceFile, UnusableError
-from selfpab_jax.data.sources.tables import numbers, read_table, seconds, to_datetime
+from selfpab_jax.data.sources.table_columns import numbers, read_table, seconds, to_datetime
 from selfpab_jax.errors import DataError
 
 ACTIVITIES = (
@@ -29,18 +38,18 @@ ACTIVITIES = (
 )
 NAMES = ("walking slowly", "walking", "walking fast", "jogging", *ACTIVITIES[4:])
 FOLDERS = {"wrist": ("w", "wrist34", "wrist50"), "thigh": ("t", "thigh34")}
-"""Of each sensor: in the UCI archive, and in the authors' repository."""
+"""Folders of each sensor, in the UCI archive and in the authors' repository."""
 TABLES = "subject_*.parquet"
-BYTES_A_ROW = 52
+BYTES_PER_ROW = 52
 
 CARD = DatasetCard(
     name="selfback",
     version="1.0.0",
     title="selfBACK",
     description=(
-        "33 people did nine activities of about three minutes each, with Axivity AX3 accelerometers on the wrist and "
-        "the right thigh, each sampled by its own clock at about 100 Hz. One file an activity, sensor and subject; "
-        "both are brought onto one even clock of 100 Hz by linear interpolation."
+        "33 subjects did nine activities of about three minutes each, with Axivity AX3 accelerometers on the wrist and "
+        "the right thigh, each sampled by its own clock at about 100 Hz. One file per activity, sensor and subject; "
+        "both sensors are linearly interpolated onto one even clock of 100 Hz."
     ),
     citation="""@inproceedings{sani2017learning,
   author = {Sani, Sadiq and Massie, Stewart and Wiratunga, Nirmalie and Cooper, Kay},
@@ -51,8 +60,8 @@ CARD = DatasetCard(
     license="CC BY 4.0",
     homepage="https://archive.ics.uci.edu/dataset/521/selfback",
     sensors=(
-        Sensor("wrist", "wrist; has no counterpart in HUNT4 and keeps its published axes"),
-        Sensor("thigh", "right thigh; x down, y right, z backward, as HUNT4's"),
+        Sensor("wrist", "wrist; no counterpart in HUNT4, axes as published"),
+        Sensor("thigh", "right thigh; x down, y right, z backward, as in HUNT4"),
     ),
     default_sensors=("wrist", "thigh"),
     rate_hz=100.0,
@@ -68,35 +77,39 @@ CARD = DatasetCard(
 CARD_OF_TABLES = replace(
     CARD,
     version="1.1.0",
-    description=CARD.description + " Here resampled to 50 Hz, as one table a subject.",
+    description=CARD.description + " Here resampled to 50 Hz, as one table per subject.",
     rate_hz=50.0,
     classes=tuple(enumerate(NAMES, 1)),
     downloads=(),
-    manual=f"One table a subject, {TABLES}: timestamp, wrist_x .. thigh_z in g, label 1 to 9, segment.",
+    manual=f"One table per subject, {TABLES}: timestamp, wrist_x .. thigh_z in g, label 1 to 9, segment.",
 )
 
 
 @dataclass(frozen=True)
 class SelfBack(SubjectTables):
-    """Version 1.0: the files as published, `w/<activity>/<subject>.csv` and `t/...` with time, x, y, z. The authors'
-    repository (rgu-selfback/Datasets on GitHub) has them as `raw/9_class/wrist34/...` and `thigh34/...`, of 34 people;
-    the archive's folder `wt`, of both sensors, is not read.
-    Version 1.1, made of them and never published: `subject_<number>.parquet` at 50 Hz, continuous within a segment.
-    Which of the two lies in the folder is found where no version is given.
+    """The published files, or one table per subject.
+
+    Version 1.0: the files as published, `w/<activity>/<subject>.csv` and `t/...` with time, x, y, z. The authors'
+    repository (rgu-selfback/Datasets on GitHub) has them as `raw/9_class/wrist34/...` and `thigh34/...`, with 34
+    subjects; the archive's folder `wt`, of both sensors, is not read.
+
+    Version 1.1, derived from them and never published: `subject_<number>.parquet` at 50 Hz, continuous within a
+    segment. Without a version, the one in the folder is detected.
     """
 
     CARDS: ClassVar[tuple[DatasetCard, ...]] = (CARD, CARD_OF_TABLES)
     PATTERN: ClassVar[str] = TABLES
+    SEGMENT_COLUMN: ClassVar[str | None] = "segment"
 
     @cached_property
     def card(self) -> DatasetCard:
-        """What the data set is, in the version asked for or found."""
+        """Card of the selected version, or of the one in the folder."""
         if self.version is None and Path(self.path).is_dir() and next(Path(self.path).glob(TABLES), None):
             return CARD_OF_TABLES
         return super().card
 
     def files(self) -> Iterator[SourceFile]:
-        """Every activity of every subject of whom a chosen sensor has a file.
+        """Every activity of every subject with a file of a selected sensor.
 
         Raises:
             DataError: not a folder of selfBACK.
@@ -110,7 +123,7 @@ class SelfBack(SubjectTables):
             for path in sorted(folder.glob("*/[0-9]*.csv")):
                 found.setdefault((path.stem, path.parent.name), path)
         for (number, activity), path in sorted(found.items()):
-            yield SourceFile(f"subject_{number}", activity, str(path), path.stat().st_size // BYTES_A_ROW)
+            yield SourceFile(f"subject_{number}", activity, str(path), path.stat().st_size // BYTES_PER_ROW)
 
     def read(self, file: SourceFile) -> list[Recording]:
         """An activity of a subject as one recording, or several where a sensor paused.
@@ -119,40 +132,45 @@ class SelfBack(SubjectTables):
             UnusableError: unreadable, a column missing, a sensor's file missing, or no common time.
         """
         if self.card.rate_hz == CARD_OF_TABLES.rate_hz:
-            return self.recordings(file, timestamp="timestamp", label="label", segment="segment")
-        rate, of_file = self.card.rate_hz, Path(file.path)
-        streams = []
-        for name, folder in self._folders().items():
-            path = folder / of_file.parent.name / of_file.name
-            if not path.is_file():
-                raise UnusableError(f"sensor missing: there is no {path.relative_to(folder.parent)} ({name})")
-            streams.append(_stream(path))
+            return super().read(file)
+        rate = self.card.rate_hz
+        streams = self._streams(Path(file.path))
         notes = tuple(
             note
-            for sensor, stream in zip(self.chosen, streams, strict=True)
+            for sensor, stream in zip(self.selected_sensors, streams, strict=True)
             for note in rate_notes(stream, rate, sensor.name)
         )
-        pieces = common_stretches(streams, rate)
-        if not pieces:
-            raise UnusableError("the sensors have no time in common")
-        whole = (min(stream.times_N[0] for stream in streams), max(stream.times_N[-1] for stream in streams))
+        segments = synced_segments(streams, rate)
+        if not segments:
+            raise UnusableError("no common time: the sensors did not record at the same time")
+        begin, end = min(stream.span[0] for stream in streams), max(stream.span[1] for stream in streams)
         recordings, unknown = [], ()
-        for piece in pieces:
-            signal_NxC = self.converted(piece.signals)
-            notes += self.doubts(signal_NxC)
+        for segment in segments:
+            signal_NxC = self.convert(segment.signals)
+            notes += self.quality_notes(signal_NxC)
             labels_N, unknown = class_indices(np.full(len(signal_NxC), file.name), self.card.classes)
-            name = file.name if len(pieces) == 1 else f"{file.name}:{round((piece.times_N[0] - whole[0]) * rate)}"
-            start = to_datetime(float(piece.times_N[0]), "text")
+            name = file.name if len(segments) == 1 else f"{file.name}:{round((segment.times_N[0] - begin) * rate)}"
+            start = to_datetime(float(segment.times_N[0]), "text")
             recordings.append(Recording(file.subject, name, start, rate, signal_NxC, labels_N))
-        return with_notes(recordings, notes + unknown + left_out(pieces, [whole], GAP_LIMIT))
+        return with_notes(recordings, notes + unknown + lost_time_notes(segments, [(begin, end)], GAP_LIMIT))
+
+    def _streams(self, path: Path) -> list[SampleStream]:
+        """The samples of each selected sensor in an activity."""
+        streams = []
+        for name, folder in self._folders().items():
+            of_sensor = folder / path.parent.name / path.name
+            if not of_sensor.is_file():
+                raise UnusableError(f"sensor missing: there is no {of_sensor.relative_to(folder.parent)} ({name})")
+            streams.append(_read_stream(of_sensor))
+        return streams
 
     def _folders(self) -> dict[str, Path]:
-        """The folder of each chosen sensor."""
+        """The folder of each selected sensor."""
         folders = {}
-        for sensor in self.chosen:
+        for sensor in self.selected_sensors:
             for name in FOLDERS[sensor.name]:
                 try:
-                    folders[sensor.name] = published_folder(self.path, f"{name}/*/[0-9]*.csv", "selfBACK") / name
+                    folders[sensor.name] = find_published_folder(self.path, f"{name}/*/[0-9]*.csv", "selfBACK") / name
                     break
                 except DataError:
                     continue
@@ -162,9 +180,9 @@ class SelfBack(SubjectTables):
         return folders
 
 
-def _stream(path: Path) -> Stream:
-    """A sensor's samples."""
+def _read_stream(path: Path) -> SampleStream:
+    """The samples of a sensor's file."""
     table = read_table(path, ["time", *AXES])
     if not table.num_rows:
         raise UnusableError(f"too short: {path.name} has no rows")
-    return stream_of(seconds(table, "time", "text"), np.stack([numbers(table, axis) for axis in AXES], axis=1))
+    return sample_stream(seconds(table, "time", "text"), np.stack([numbers(table, axis) for axis in AXES], axis=1))

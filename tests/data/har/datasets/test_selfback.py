@@ -9,7 +9,7 @@ from selfpab_jax.data.har.registry import open_dataset
 from selfpab_jax.data.sources.base import UnusableError
 from selfpab_jax.errors import DataError
 
-from .conftest import standing, text_of, times, write_csv
+from ..conftest import standing, text_of, times, write_csv
 
 HANGING, UPRIGHT = (-0.4, -0.9, 0.05), (-0.99, -0.08, 0.09)
 
@@ -33,7 +33,7 @@ def write_activity():
 @pytest.mark.parametrize(
     ("root", "folders", "class_column"), [("selfBACK", ("w", "t"), False), ("9_class", ("wrist34", "thigh34"), True)]
 )
-def test_published_sensors_come_onto_one_clock(tmp_path, write_activity, root, folders, class_column):
+def test_published_sensors_are_resampled_onto_one_clock(tmp_path, write_activity, root, folders, class_column):
     for activity, number in (("standing", 27), ("jogging", 26), ("standing", 26)):
         write_activity(tmp_path / root, activity, number, folders, class_column=class_column)
     source = open_dataset("selfback", tmp_path)

@@ -50,7 +50,7 @@ def test_sensors_are_picked_in_order(tmp_path, write_harth, sensors, columns):
 def test_versions_differ_in_subjects(tmp_path, write_harth):
     for number in range(23):
         write_harth(tmp_path / f"S{number:03d}.csv", np.full(4, 1))
-    with pytest.raises(DataError, match=r"23 subjects, where harth 1\.2\.0 has 22; is it version 2\.0\.0"):
+    with pytest.raises(DataError, match=r"23 subjects.*version=2\.0\.0"):
         list(open_dataset("harth", tmp_path).files())
     assert len(list(open_dataset("harth", tmp_path, version="2.0").files())) == 23
 
@@ -60,7 +60,9 @@ def test_har70plus_has_seven_of_the_classes(tmp_path, write_harth):
     source = open_dataset("har70plus", tmp_path)
     (recording,) = only(source)
     assert recording.labels_N.tolist() == np.repeat([0, 1, 2, 3, 4, 5, 6, -1], 50).tolist()
-    assert recording.notes == ("label 2 is no class of the data set: its 50 samples are left without a label",)
+    (note,) = recording.notes
+    assert "label 2 " in note
+    assert " 50 samples" in note
 
 
 def test_dualsleep_is_awake_or_asleep(tmp_path, write_harth):
@@ -132,7 +134,7 @@ def test_a_sensor_that_one_subject_lacks(tmp_path, write_harth):
 
 def test_another_rate_than_declared(tmp_path, write_harth):
     write_harth(tmp_path / "S006.csv", np.full(2000, 6), moments=times(2000, 100))
-    with pytest.raises(UnusableError, match=r"the timestamps say 100 Hz, not 50 Hz$"):
+    with pytest.raises(UnusableError, match=r"the timestamps show 100 Hz, not 50 Hz$"):
         only(open_dataset("harth", tmp_path))
 
 
@@ -149,7 +151,7 @@ def test_wrong_folders(tmp_path, write_harth):
         list(open_dataset("harth", tmp_path).files())
     for name in ("old", "new"):
         write_harth(tmp_path / name / "S006.csv")
-    with pytest.raises(DataError, match=r"in several folders \(new, old\); give one of them"):
+    with pytest.raises(DataError, match=r"several folders.*new, old"):
         list(open_dataset("harth", tmp_path).files())
-    with pytest.raises(ConfigError, match="names one twice"):
+    with pytest.raises(ConfigError, match="once"):
         open_dataset("harth", tmp_path, sensors=("back", "back"))

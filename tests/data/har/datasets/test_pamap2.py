@@ -109,14 +109,16 @@ def test_lost_samples_are_bridged_or_end_the_recording(tmp_path):
     assert len(read(tmp_path, sensors=("ankle",))) == 2
 
 
-def test_unknown_activity_is_left_without_a_label(tmp_path):
+def test_unknown_activity_is_left_unlabeled(tmp_path):
     write(tmp_path / "Protocol/subject101.dat", table([4, 99]))
     (recording,) = read(tmp_path)
-    assert recording.notes == ("label 99 is no class of the data set: its 300 samples are left without a label",)
+    (note,) = recording.notes
+    assert "label 99 " in note
+    assert " 300 samples" in note
     assert set(recording.labels_N[300:]) == {-1}
 
 
-def test_what_is_wrong_is_said(tmp_path):
+def test_errors_name_the_problem(tmp_path):
     path = tmp_path / "Protocol/subject101.dat"
     with pytest.raises(DataError, match="not a folder of PAMAP2"):
         list(open_dataset("pamap2", tmp_path).files())
@@ -127,12 +129,12 @@ def test_what_is_wrong_is_said(tmp_path):
         read(tmp_path)
     assert len(read(tmp_path, sensors=("chest",))) == 1
     write(path, table([4])[:, :40])
-    with pytest.raises(UnusableError, match="40 columns; a file of PAMAP2 has 54"):
+    with pytest.raises(UnusableError, match="40 columns"):
         read(tmp_path)
     rows = table([4], 20.0)
     rows[:, 0] = np.arange(2000) / 50
     write(path, rows)
-    with pytest.raises(UnusableError, match="the timestamps say 50 Hz, not 100 Hz"):
+    with pytest.raises(UnusableError, match="50 Hz"):
         read(tmp_path)
     rows[:, 0] = rows[::-1, 0]
     write(path, rows)
@@ -141,5 +143,5 @@ def test_what_is_wrong_is_said(tmp_path):
     path.write_text(" ".join(["x"] * 54))
     with pytest.raises(UnusableError, match="wrong type: column 1"):
         read(tmp_path)
-    with pytest.raises(ConfigError, match="pamap2 has no sensor back; there are chest, ankle, hand"):
+    with pytest.raises(ConfigError, match=r"no sensor back.*chest, ankle, hand"):
         open_dataset("pamap2", tmp_path, sensors=("back",))

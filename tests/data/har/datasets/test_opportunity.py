@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selfpab_jax.data.har.datasets.opportunity import GESTURES, LOCOMOTION, Opportunity
+from selfpab_jax.data.har.datasets.opportunity import GESTURES, LOCOMOTION
 from selfpab_jax.data.har.registry import open_dataset
 from selfpab_jax.data.sources.base import UnusableError
 from selfpab_jax.errors import ConfigError, DataError
@@ -75,11 +75,11 @@ def test_gestures(folder):
     assert card.class_names[recording.labels_N[0]] == "open door 1"
     assert len(set(GESTURES)) == 17
     assert len(LOCOMOTION) == 4
-    with pytest.raises(ConfigError, match="give locomotion or gestures"):
-        Opportunity(str(folder), labels="high level")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match="labels"):
+        open_dataset("opportunity", folder, labels="high level")
 
 
-def test_gravity_lies_on_x_however_a_sensor_was_fixed(folder):
+def test_gravity_is_on_x_in_every_orientation_of_a_sensor(folder):
     (recording,) = read(folder)
     np.testing.assert_allclose(recording.signal_NxC.mean(axis=0)[[0, 3]], [-0.96, -0.95], atol=0.005)
     np.testing.assert_allclose(recording.signal_NxC.mean(axis=0)[[1, 2]], [0.04, 0.2], atol=0.005)
@@ -90,7 +90,7 @@ def test_gravity_lies_on_x_however_a_sensor_was_fixed(folder):
     np.testing.assert_array_equal(knee.signal_NxC, recording.signal_NxC[:, 3:])
 
 
-def test_lying_down_does_not_turn_the_back(tmp_path):
+def test_lying_down_does_not_rotate_the_back(tmp_path):
     rows = table([1, 2, 5], {})
     rows[180:, 16:19] = [0, 30, -1000]
     write(tmp_path / "S1-ADL1.dat", rows)
@@ -115,12 +115,14 @@ def test_lost_packets(folder):
     assert [len(recording.labels_N) for recording in read(folder, sensors=("knee",))] == [360]
 
 
-def test_what_is_wrong_is_said(folder, tmp_path):
+def test_errors_name_the_problem(folder, tmp_path):
     path = folder / "OpportunityUCIDataset/dataset/S1-ADL1.dat"
     rows = table([1, 3], {})
     write(path, rows)
     (recording,) = read(folder)
-    assert recording.notes == ("label 3 is no class of the data set: its 90 samples are left without a label",)
+    (note,) = recording.notes
+    assert "label 3 " in note
+    assert " 90 samples" in note
     rows[:, 1:4] = np.nan
     write(path, rows)
     with pytest.raises(UnusableError, match="no knee: no values"):
@@ -131,7 +133,7 @@ def test_what_is_wrong_is_said(folder, tmp_path):
     with pytest.raises(UnusableError, match="dead channel: back_x"):
         read(folder)
     write(path, rows[:, :243])
-    with pytest.raises(UnusableError, match="243 columns; a file of Opportunity has 250"):
+    with pytest.raises(UnusableError, match="243 columns"):
         read(folder)
     with pytest.raises(DataError, match="not a folder of Opportunity"):
         list(open_dataset("opportunity", Path(__file__).parent).files())

@@ -12,7 +12,7 @@ from selfpab_jax.data.har.registry import open_dataset
 from selfpab_jax.data.sources.base import UnusableError
 from selfpab_jax.errors import ConfigError, DataError
 
-from .conftest import standing, text_of, times, write_csv
+from ..conftest import standing, text_of, times, write_csv
 
 
 @pytest.fixture
@@ -58,7 +58,9 @@ def test_given_classes_have_their_order_and_others_are_said(write_hip):
     assert source.card.class_names == ("seated", "stand")
     (recording,) = source.read(next(source.files()))
     assert recording.labels_N.tolist() == [-1] * 30 + [0] * 20
-    assert recording.notes == ("label 'walk' is no class of the data set: its 30 samples are left without a label",)
+    (note,) = recording.notes
+    assert "'walk'" in note
+    assert " 30 samples" in note
 
 
 def test_parquet_with_harths_columns_needs_no_options(tmp_path, write_harth):

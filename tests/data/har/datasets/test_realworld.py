@@ -58,7 +58,7 @@ def read(root: Path, activity: str, proband: int = 1, **options: object):
     return source.read(file)
 
 
-def test_sensors_of_their_own_clocks_on_one(tmp_path):
+def test_sensors_with_their_own_clocks_are_resampled_onto_one(tmp_path):
     root = tmp_path / "realworld2016_dataset"
     standing(root, 1)
     write(
@@ -82,7 +82,7 @@ def test_sensors_of_their_own_clocks_on_one(tmp_path):
     assert {source.card.class_names[label] for label in recording.labels_N} == {"walking"}
 
 
-def test_gravity_lies_on_x_however_a_device_was_fixed(tmp_path):
+def test_gravity_is_on_x_in_every_orientation_of_a_device(tmp_path):
     standing(tmp_path, 1)
     (recording,) = read(tmp_path, "standing")
     mean = recording.signal_NxC.mean(axis=0) * 9.80665
@@ -94,14 +94,16 @@ def test_gravity_lies_on_x_however_a_device_was_fixed(tmp_path):
     np.testing.assert_allclose(declared.signal_NxC.mean(axis=0)[3:] * 9.80665, [9.6, -0.5, -1.5], atol=0.03)
 
 
-def test_lying_is_turned_as_standing_says(tmp_path):
+def test_lying_is_rotated_as_standing(tmp_path):
     standing(tmp_path, 1)
     write(tmp_path, 1, "lying", {"acc_lying_waist.csv": samples("waist", rest=(0.1, 0.2, 9.7))})
     (recording,) = read(tmp_path, "lying", sensors=("waist",))
     np.testing.assert_allclose(recording.signal_NxC.mean(axis=0) * 9.80665, [-0.2, 0.1, 9.7], atol=0.03)
     write(tmp_path, 2, "lying", {"acc_lying_waist.csv": samples("waist", rest=(0.1, 0.2, 9.7))})
     (alone,) = read(tmp_path, "lying", 2, sensors=("waist",))
-    assert alone.notes == ("no standing or walking to tell how the waist was fixed: axes as declared",)
+    (note,) = alone.notes
+    assert "the waist" in note
+    assert "as declared" in note
     np.testing.assert_array_equal(alone.signal_NxC, recording.signal_NxC)
 
 
@@ -149,7 +151,8 @@ def test_part_numbers_that_differ_between_sensors(tmp_path):
         },
     )
     (recording,) = read(tmp_path, "standing", 8)
-    assert recording.notes == ("acc_standing_2_waist.csv left out: the other sensors have no second in common with it",)
+    (note,) = recording.notes
+    assert note.startswith("acc_standing_2_waist.csv left out")
     assert abs(len(recording.labels_N) - 175) <= 2
     waist = read(tmp_path, "standing", 8, sensors=("waist",))
     assert [len(recording.labels_N) // 10 for recording in waist] == [19, 19]
@@ -159,12 +162,12 @@ def test_the_same_time_twice_is_not_mixed(tmp_path):
     members = {"acc_walking_waist.csv": samples("waist"), "acc_walking_2_waist.csv": samples("waist", 1.0)}
     write(tmp_path, 13, "walking", members)
     (recording,) = read(tmp_path, "walking", 13, sensors=("waist",))
-    assert recording.notes == (
-        "acc_walking_2_waist.csv left out: it was recorded at the same time as acc_walking_waist.csv",
-    )
+    (note,) = recording.notes
+    assert note.startswith("acc_walking_2_waist.csv left out")
+    assert "acc_walking_waist.csv" in note
 
 
-def test_a_missing_sensor_sets_one_activity_aside(tmp_path):
+def test_a_missing_sensor_makes_one_activity_unusable(tmp_path):
     """Jumping of proband 6 has no thigh."""
     standing(tmp_path, 6)
     write(tmp_path, 6, "jumping", {"acc_jumping_waist.csv": samples("waist")})
@@ -182,10 +185,10 @@ def test_a_pause_of_one_sensor_ends_the_recording(tmp_path):
     write(tmp_path, 1, "running", members)
     recordings = read(tmp_path, "running")
     assert [round(len(recording.labels_N) / 50, 1) for recording in recordings] == [3.0, 2.0]
-    assert "s left out: a sensor has no values there" in recordings[0].notes[0]
+    assert "s left out" in recordings[0].notes[0]
 
 
-def test_what_is_damaged_is_said_and_the_rest_goes_on(tmp_path):
+def test_damaged_members_are_noted_and_the_rest_is_read(tmp_path):
     standing(tmp_path, 1)
     damaged = samples("thigh") + "201,1435996"
     members = {"acc_sitting_waist.csv": samples("waist"), "acc_sitting_thigh.csv": damaged}
@@ -202,15 +205,15 @@ def test_what_is_damaged_is_said_and_the_rest_goes_on(tmp_path):
         read(tmp_path, "sitting")
     apart = {"acc_sitting_waist.csv": samples("waist"), "acc_sitting_thigh.csv": samples("thigh", 99.0)}
     write(tmp_path, 1, "sitting", apart)
-    with pytest.raises(UnusableError, match="the waist and the thigh have no second in common"):
+    with pytest.raises(UnusableError, match="no common time"):
         read(tmp_path, "sitting")
     with pytest.raises(DataError, match="not a folder of RealWorld"):
         list(open_dataset("realworld", path.parent).files())
 
 
-def test_an_activity_of_another_name_has_no_label(tmp_path):
+def test_an_unknown_activity_is_unlabeled(tmp_path):
     standing(tmp_path, 1)
     write(tmp_path, 1, "cycling", {"acc_cycling_waist.csv": samples("waist")})
     (recording,) = read(tmp_path, "cycling", sensors=("waist",))
     assert set(recording.labels_N) == {-1}
-    assert recording.notes[0].startswith("label 'cycling' is no class")
+    assert "'cycling'" in recording.notes[0]

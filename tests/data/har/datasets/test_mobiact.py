@@ -59,7 +59,7 @@ def test_files_by_subject_and_without_falls(tmp_path):
     assert falls.card.class_names[:11] == source.card.class_names
 
 
-def test_folders_by_subject_as_the_original_wants_them(tmp_path):
+def test_folders_by_subject_as_the_original_expects_them(tmp_path):
     write(tmp_path, "WAL_2_1", trial(["WAL"], (0, 9.8, 0)), "sub2")
     assert [(file.subject, file.name) for file in open_dataset("mobiact", tmp_path).files()] == [("2", "WAL_2_1")]
 
@@ -78,7 +78,7 @@ def test_even_clock_labels_and_start(tmp_path):
 
 
 @pytest.mark.parametrize("upright", [(0.3, 9.7, 1), (0.3, -9.7, 1), (9.7, 0.3, 1), (-9.7, 0.3, 1), (1, 0.3, 9.7)])
-def test_however_the_phone_was_put_gravity_lies_on_x(tmp_path, upright):
+def test_gravity_is_on_x_in_every_orientation_of_the_phone(tmp_path, upright):
     write(tmp_path, "STD_1_1", trial(["STD"], upright))
     (recording,) = read(tmp_path)
     mean = recording.signal_NxC.mean(axis=0)
@@ -99,7 +99,8 @@ def test_irregular_rows(tmp_path):
     table.loc[20, "timestamp"] = table.loc[21, "timestamp"]
     write(tmp_path, "SBE_1_1", table)
     (recording,) = read(tmp_path)
-    assert recording.notes == ("rows sorted by time: 1 were earlier than the row before",)
+    (note,) = recording.notes
+    assert "sorted by time: 1 " in note
     assert abs(len(recording.labels_N) - 800) <= 1
     cut = table.drop(index=range(300, 400))
     write(tmp_path, "SBE_1_1", cut)
@@ -108,26 +109,26 @@ def test_irregular_rows(tmp_path):
     assert recordings[1].labels_N.tolist() == [2] * len(recordings[1].labels_N)
 
 
-def test_another_rate_and_unknown_labels_are_told(tmp_path):
+def test_another_rate_and_unknown_labels_are_noted(tmp_path):
     write(tmp_path, "WAL_1_1", trial(["WAL", "XYZ"], (0, 9.8, 0), rate=90.0))
     (recording,) = read(tmp_path)
-    assert "samples a second: interpolated to the declared 200" in recording.notes[0]
-    assert recording.notes[1].startswith("label 'XYZ' is no class of the data set")
+    assert "200 Hz" in recording.notes[0]
+    assert "'XYZ'" in recording.notes[1]
     assert abs(len(recording.labels_N) - 800) <= 6
     assert set(recording.labels_N.tolist()) == {1, -1}
 
 
-def test_what_is_wrong_is_said(tmp_path):
+def test_errors_name_the_problem(tmp_path):
     table = trial(["WAL"], (0, 9.8, 0))
     path = write(tmp_path, "WAL_1_1", table.drop(columns="acc_z"))
     with pytest.raises(UnusableError, match="unknown column: acc_z"):
         read(tmp_path)
     write(tmp_path, "WAL_1_1", trial(["WAL"], (0, 9.8, 0), rate=20.0))
-    with pytest.raises(UnusableError, match="wrong rate: the phone has"):
+    with pytest.raises(UnusableError, match="wrong rate"):
         read(tmp_path)
     table["acc_x"] = np.nan
     write(tmp_path, "WAL_1_1", table)
-    with pytest.raises(UnusableError, match="no values: each of the 400 rows"):
+    with pytest.raises(UnusableError, match="no values"):
         read(tmp_path)
     path.write_text("")
     with pytest.raises(UnusableError, match="unreadable CSV"):
