@@ -22,7 +22,7 @@ test-all: $(VENV)/.installed-test ## every test
 	$(PYTEST)
 
 notebook: $(VENV)/.installed-test ## run the notebook from start to end
-	$(BIN)/python -m pytest tests/docs/test_notebook.py
+	$(BIN)/python -m pytest tests/docs/test_documentation.py
 
 lint: $(VENV)/.installed-test ## style and types
 	$(BIN)/ruff check .
