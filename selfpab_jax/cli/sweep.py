@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 from jsonargparse import Namespace
 
 from selfpab_jax.config import Parser, find_preset
-from selfpab_jax.errors import ConfigError
-from selfpab_jax.train.logging import duration
+from selfpab_jax.errors import ConfigError, ExitCode
+from selfpab_jax.progress import duration
 
 if TYPE_CHECKING:
-    from selfpab_jax.scaling.sweep.manifest import Line
-
-STOPPED_AND_SAVED = 75  # EX_TEMPFAIL: start the same command again
+    from selfpab_jax.scaling.sweep.manifest import PlannedRun
 
 
 def plan_parser() -> Parser:
     """Arguments of `sweep plan`."""
-    parser = Parser("sweep plan", "Write down every run of a sweep with what it will cost, and refuse what cannot fit.")
+    parser = Parser(
+        "sweep plan", "Plan the runs of a sweep and estimate what each costs; refuse those that do not fit."
+    )
     parser.add_argument("sweep", type=Path, help="sweep file, e.g. configs/sweeps/data_scaling.yaml")
     parser.add_argument("--out", type=Path, required=True, help="folder of the sweep")
     parser.add_argument("--data.path", type=Path | None, default=None, help="directory that `records build` wrote")
@@ -39,27 +39,29 @@ def run_plan(options: Namespace) -> int:
     print(plan_table(written.lines, sweep.devices.count))
     for remark in (*planned.remarks, *remarks):
         print(remark)
-    print(f"plan.jsonl in {options.out}; selfpab-jax sweep run {options.out} --all (or --index i) starts runs")
-    return 0
+    print(f"plan.jsonl in {options.out}; selfpab-jax sweep run {options.out} --all (or --index i) starts the runs")
+    return ExitCode.OK
 
 
 def run_parser() -> Parser:
     """Arguments of `sweep run`."""
-    parser = Parser("sweep run", "Do a run of a sweep, or all that are left, one after another.")
+    parser = Parser("sweep run", "Do one run of a sweep, or all that are left, one after another.")
     parser.add_argument("sweep", type=Path, help="folder that `sweep plan` made")
     parser.add_argument("--index", type=int | None, default=None, help="number of the run, from 0")
-    parser.add_argument("--name", type=str | None, default=None, help="name of the run, as `sweep status` tells it")
-    parser.add_argument("--all", action="store_true", help="every run that is left, each in a process of its own")
-    parser.add_argument("--retry", action="store_true", help="runs that failed, too")
-    parser.add_argument("--data.path", type=Path | None, default=None, help="where the same records lie here")
+    parser.add_argument("--name", type=str | None, default=None, help="name of the run, as `sweep status` prints it")
+    parser.add_argument("--all", action="store_true", help="every run that is left, each in its own process")
+    parser.add_argument("--retry", action="store_true", help="also runs that failed")
+    parser.add_argument(
+        "--data.path", type=Path | None, default=None, help="directory of the same records on this machine"
+    )
     return parser
 
 
 def run_run(options: Namespace) -> int:
     """Run `sweep run`."""
-    from selfpab_jax.scaling.sweep.lease import wait_while_silent
+    from selfpab_jax.scaling.sweep.lease import wait_for_lease
     from selfpab_jax.scaling.sweep.manifest import open_sweep
-    from selfpab_jax.scaling.sweep.run import in_process_of_its_own, run_all, run_line
+    from selfpab_jax.scaling.sweep.run import in_subprocess, run_all, run_line
 
     if [options.index is None, options.name is None, not options.all].count(False) != 1:
         raise ConfigError("give either --index, the number of a run, or --name, or --all")
@@ -67,28 +69,28 @@ def run_run(options: Namespace) -> int:
     if options.all:
         words = ["sweep", "run", str(options.sweep), *(["--retry"] if options.retry else [])]
         words += ["--data.path", str(options["data.path"])] if options["data.path"] else []
-        code, left_out = run_all(sweep, in_process_of_its_own(words), retry=options.retry)
-        for line in left_out:
+        code, skipped = run_all(sweep, in_subprocess(words), retry=options.retry)
+        for line in skipped:
             print(line, file=sys.stderr)
-        done = "stopped; the same command goes on" if code == STOPPED_AND_SAVED else f"{len(left_out)} runs left out"
+        done = "stopped; the same command continues" if code == ExitCode.STOPPED else f"{len(skipped)} runs skipped"
         print(f"{options.sweep}: {done}; selfpab-jax sweep status {options.sweep}")
         return code
     line = sweep.line(options.index) if options.name is None else sweep.named(options.name)
     if options.index is not None:
-        wait_while_silent(sweep.claims, line.name)
+        wait_for_lease(sweep.leases, line.name)
     outcome = run_line(sweep, line, data=options["data.path"], retry=options.retry)
     if outcome == "interrupted":
-        print(f"selfpab-jax: {line.name} stopped; the same command goes on with it", file=sys.stderr)
-        return STOPPED_AND_SAVED
-    print(f"{line.name}: {'was done before, nothing to do' if outcome == 'done before' else 'done'}")
-    return 0
+        print(f"selfpab-jax: {line.name} stopped; the same command continues it", file=sys.stderr)
+        return ExitCode.STOPPED
+    print(f"{line.name}: {'already done' if outcome == 'done before' else 'done'}")
+    return ExitCode.OK
 
 
 def status_parser() -> Parser:
     """Arguments of `sweep status`."""
-    parser = Parser("sweep status", "Say where the runs of a sweep are.")
+    parser = Parser("sweep status", "Show the state of the runs of a sweep.")
     parser.add_argument("sweep", type=Path, help="folder that `sweep plan` made")
-    parser.add_argument("--json", action="store_true", help="for programs: a list of runs")
+    parser.add_argument("--json", action="store_true", help="print a JSON list of runs")
     return parser
 
 
@@ -99,28 +101,33 @@ def run_status(options: Namespace) -> int:
 
     states = status_of(open_sweep(options.sweep))
     print(json.dumps([state.as_json() for state in states], indent=1) if options.json else status_table(states))
-    return 0
+    return ExitCode.OK
 
 
-def plan_table(lines: list["Line"], devices: int) -> str:
-    """For people: a line a run, and the totals."""
+def plan_table(lines: list["PlannedRun"], devices: int) -> str:
+    """A table with one line per run, and the totals.
+
+    Args:
+        lines: of the plan.
+        devices: number of devices of each run.
+    """
     width = max(len(line.name) for line in lines)
     rows = [
-        f"{'':>5} {'run':<{width}} {'hours':>9} {'people':>7} {'parameters':>14} {'steps':>9} {'frames':>8} "
+        f"{'':>5} {'run':<{width}} {'hours':>9} {'subjects':>8} {'parameters':>14} {'steps':>9} {'frames':>8} "
         f"{'FLOPs':>8} {'GiB':>7} {'device time':>12}"
     ]
     for line in lines:
-        told = "" if line.device_seconds is None else duration(line.device_seconds)
+        time = "" if line.device_seconds is None else duration(line.device_seconds)
         rows.append(
-            f"{line.index:>5} {line.name:<{width}} {line.hours:>9,.4g} {line.subjects:>7,} {line.parameters:>14,} "
-            f"{line.steps:>9,} {line.tokens:>8.2g} {line.flops:>8.2g} {line.memory_bytes / 2**30:>7.3g} {told:>12}"
+            f"{line.index:>5} {line.name:<{width}} {line.hours:>9,.4g} {line.subjects:>8,} {line.parameters:>14,} "
+            f"{line.steps:>9,} {line.tokens:>8.2g} {line.flops:>8.2g} {line.memory_bytes / 2**30:>7.3g} {time:>12}"
         )
     flops, seconds = sum(line.flops for line in lines), [line.device_seconds for line in lines]
     total = f"{len(lines)} runs: {sum(line.tokens for line in lines):.3g} frames, {flops:.3g} FLOPs"
     if None not in seconds:
         hours = sum(each or 0 for each in seconds) / 3600
         total += f", {hours:,.3g} device-hours"
-        total += f" ({hours / devices:,.3g} h one after another on {devices} devices each)" if devices > 1 else ""
+        total += f" ({hours / devices:,.3g} h in sequence on {devices} devices)" if devices > 1 else ""
     else:
-        total += "; no device-hours, as neither rate nor devices.kind is set"
+        total += "; no device-hours, because neither rate nor devices.kind is set"
     return "\n".join([*rows, total])

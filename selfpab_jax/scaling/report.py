@@ -1,4 +1,4 @@
-"""Pictures of a study: laws with their bands, residuals, isoFLOP curves."""
+"""The report of a scaling analysis: a page with figures, the fits as JSON and the points as CSV."""
 
 import base64
 import json
@@ -7,212 +7,86 @@ import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from textwrap import wrap
 from typing import Any
 
-import matplotlib
 import numpy as np
 
-from selfpab_jax.scaling.laws.analysis import FAR, NAMES, Finding, Study, doubts, limits, short
-from selfpab_jax.scaling.laws.intervals import CONFIDENCE, Estimate, Refusal
+from selfpab_jax.io import require_parent, write_text
+from selfpab_jax.scaling.figures import draw_iso_flop, draw_joint, draw_law
+from selfpab_jax.scaling.laws.analysis import FAR, Finding, ScalingAnalysis, caveats, limits
+from selfpab_jax.scaling.laws.bootstrap import CONFIDENCE
+from selfpab_jax.scaling.laws.intervals import LawEstimate, Refusal
 from selfpab_jax.scaling.laws.points import write_points_csv
-
-# Pictures of a study: laws with their bands, residuals, isoFLOP curves.
-
-matplotlib.use("agg")
-
-import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
-
-from selfpab_jax.scaling.laws.analysis import Series
-from selfpab_jax.scaling.laws.points import levels
-
-STEPS = 25
-SEEDS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown")
-
-
-def draw_law(finding: Finding, path: Path) -> None:
-    """The measure against one amount by seed, with law and band up to `FAR` times the largest; residuals below."""
-    amounts = finding.series.values()[:, 0]
-    figure, above, below = _panels()
-    _by_seed(above, finding.series, amounts, finding.values)
-    result = finding.result
-    if isinstance(result, Estimate):
-        along = np.geomspace(amounts.min(), amounts.max() * FAR, STEPS)
-        foretold = [result.predict(np.array([x])) for x in along]
-        above.fill_between(
-            along, [p.low for p in foretold], [p.high for p in foretold], color="0.85", label="95% interval of the law"
-        )
-        for start, end, style, label in ((0.0, 1.0, "-", "law"), (1.0, float(FAR), "--", "law, beyond the points")):
-            part = np.geomspace(amounts.max() * start or amounts.min(), amounts.max() * end, STEPS)
-            above.plot(part, result.fit.curve.loss(part[:, None]), color="black", lw=1.2, ls=style, label=label)
-        if result.floor_is_known and result.fit.curve.floor > 0.6 * foretold[-1].low:
-            above.axhline(result.fit.curve.floor, color="0.5", lw=0.8, ls=":", label="floor E")
-        _by_seed(below, finding.series, amounts, 100 * np.expm1(result.fit.residuals))
-        below.axhline(0, color="black", lw=0.8)
-        text = result.fit.curve.formula([NAMES[finding.series.amounts[0]]])
-    else:
-        _no_residuals(below)
-        text = f"no law: {result.reason}"
-    _finish(figure, above, below, finding, text, path)
-
-
-def draw_joint(finding: Finding, path: Path) -> None:
-    """The loss against hours, a line a size, with the joint law."""
-    amounts = finding.series.values()
-    figure, above, below = _panels()
-    size = levels(amounts[:, 0])
-    for i, color in zip(
-        range(size.max() + 1), plt.colormaps["viridis"](np.linspace(0, 0.9, size.max() + 1)), strict=True
-    ):
-        at = amounts[size == i]
-        parameters = float(np.exp(np.log(at[:, 0]).mean()))
-        above.plot(at[:, 1], finding.values[size == i], "o", color=color, ms=4, label=f"{short(parameters)} parameters")
-        if isinstance(finding.result, Estimate):
-            along = np.geomspace(at[:, 1].min(), at[:, 1].max(), STEPS)
-            above.plot(along, finding.result.fit.curve.loss([(parameters, x) for x in along]), color=color, lw=1.2)
-            below.plot(at[:, 1], 100 * np.expm1(finding.result.fit.residuals[size == i]), "o", color=color, ms=4)
-    result = finding.result
-    if isinstance(result, Refusal):
-        _no_residuals(below)
-        text = f"no law: {result.reason}"
-    else:
-        below.axhline(0, color="black", lw=0.8)
-        text = result.fit.curve.formula(["N", "hours"])
-    _finish(figure, above, below, finding, text, path)
-
-
-def draw_iso_flop(series: Sequence[Series], path: Path) -> None:
-    """Loss against parameters, a line for each compute, with the lowest mean marked."""
-    figure, axis = plt.subplots(figsize=(7.5, 4.6), layout="constrained")
-    for one, color in zip(series, plt.colormaps["viridis"](np.linspace(0, 0.9, len(series))), strict=True):
-        sizes, losses = one.values()[:, 0], np.array([point.loss for point in one.points])
-        distinct = np.unique(sizes)
-        means = np.array([losses[sizes == size].mean() for size in distinct])
-        axis.plot(sizes, losses, "o", color=color, ms=4, alpha=0.6)
-        axis.plot(distinct, means, color=color, lw=1.2, label=one.held)
-        axis.plot(distinct[means.argmin()], means.min(), "*", color=color, ms=13)
-    axis.set(xscale="log", yscale="log", xlabel="parameters", ylabel="held-out loss")
-    every = np.unique([point.parameters for one in series for point in one.points])
-    axis.set_xticks(every, [short(size) for size in every])
-    axis.xaxis.set_minor_formatter(NullFormatter())
-    axis.set_title("IsoFLOP: loss against parameters at equal compute (star: lowest mean)", fontsize=10)
-    _few_labels(axis)
-    axis.legend(fontsize=8)
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
-
-
-def _panels() -> tuple[Figure, Axes, Axes]:
-    figure, (above, below) = plt.subplots(2, 1, figsize=(7.5, 6.2), height_ratios=(3, 1), sharex=True)
-    figure.subplots_adjust(left=0.11, right=0.98, top=0.91, bottom=0.08, hspace=0.05)  # quicker than layout engines
-    return figure, above, below
-
-
-def _finish(figure: Figure, above: Axes, below: Axes, finding: Finding, text: str, path: Path) -> None:
-    above.set_title("\n".join(wrap(finding.title, 105) + wrap(text, 105)), fontsize=9.5)
-    above.set(xscale="log", yscale="log", ylabel=finding.measure)
-    below.set(xscale="log", xlabel=NAMES[finding.series.amounts[-1]], ylabel="residual, %")
-    _few_labels(above)
-    low, high = below.get_xlim()
-    below.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 200 else (1,)))
-    below.xaxis.set_major_formatter(FuncFormatter(lambda amount, _: f"{amount:g}" if amount < 1e4 else short(amount)))
-    below.xaxis.set_minor_formatter(NullFormatter())
-    above.legend(fontsize=8)
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
-
-
-def _no_residuals(axis: Axes) -> None:
-    axis.text(0.5, 0.5, "no law, so no residuals", transform=axis.transAxes, ha="center", va="center")
-    axis.set_yticks([])
-
-
-def _by_seed(axis: Axes, series: Series, x: np.ndarray, y: np.ndarray) -> None:
-    seeds = np.array([point.seed for point in series.points])
-    for i, seed in enumerate(np.unique(seeds)):
-        mine = seeds == seed
-        axis.plot(x[mine], y[mine], "o", ms=4.5, alpha=0.8, color=SEEDS[i % len(SEEDS)], label=f"seed {seed}", zorder=3)
-
-
-def _few_labels(axis: Axes) -> None:
-    """Round numbers along the loss, however short its range: a log axis of less than a decade has no label else."""
-    low, high = axis.get_ylim()
-    ticks = [tick for tick in MaxNLocator(6).tick_values(low, high) if low <= tick <= high]
-    axis.set_yticks(ticks, [f"{tick:.4g}" for tick in ticks])
-    axis.yaxis.set_minor_formatter(NullFormatter())
-
-
-# The report of a study: a page with pictures, the fits as JSON, the points as CSV.
+from selfpab_jax.scaling.laws.series import NAMES, short
 
 STYLE = """body{font:15px/1.45 sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:.6em 0}td,th{border:1px solid #ccc;padding:.25em .6em;text-align:left}
 th{background:#f3f3f3}img{max-width:100%}.refused{background:#fff3e0;padding:.5em .8em}h2{margin-top:2.2em}"""
-NO_ISO = (
+NO_SERIES = (
+    "No series: a law needs points at 3 or more amounts of hours, subjects, parameters or compute with the others held "
+    "fixed (4 or more for a fit)."
+)
+NO_ISO_FLOP = (
     "No isoFLOP curves: they need at least 3 model sizes trained with the same FLOPs (within 20%), and this sweep has "
-    "no such group. Give smaller models more steps, so that sizes meet at equal compute."
+    "none. Train smaller models for more steps, so that sizes have equal compute."
 )
 METHOD = (
-    "L = E + A x^-a is fitted by Huber's loss on log residuals, over all exponents from 0.01 to 3. Intervals are of "
-    "95%: all values under which the points fit hardly worse; how much worse is told by samples drawn from the fit "
-    "over amounts and seeds. Laws without a floor and a constant are compared by held-out error; the interval is "
-    "always that of the law with a floor, which holds the others within it. Where several runs share amount and seed, "
-    "the one of the lowest loss is taken."
+    "L = E + A x^-a is fitted with Huber's loss on log residuals, over all exponents from 0.01 to 3. Intervals are 95% "
+    "confidence intervals: all values under which the points fit hardly worse, where a bootstrap over amounts and "
+    "seeds sets how much worse. Laws without a floor and a constant are compared by held-out error; the interval is "
+    "always that of the law with a floor, which includes the others. Where several runs share amount and seed, the one "
+    "with the lowest loss is used."
 )
 
 
-def write_report(found: Study, out: Path) -> list[str]:
-    """Write report.html (with its pictures inside), fits.json, points.csv and the pictures.
+def write_report(analysis: ScalingAnalysis, out: Path) -> None:
+    """Write report.html (which includes its figures), fits.json, points.csv and the figures.
 
     Args:
-        found: the study.
-        out: folder; it is made if it is not there, and what an earlier report left in it is replaced.
+        analysis: of a sweep.
+        out: folder; it is created if it is missing, and an earlier report in it is replaced.
 
-    Returns:
-        Names of the files.
+    Raises:
+        StorageError: the folder cannot be written.
     """
-    (out / "pictures").mkdir(parents=True, exist_ok=True)
-    for picture in (out / "pictures").glob("*.png"):
-        picture.unlink()
-    pictures = []
-    for finding in found.findings:
-        picture = out / "pictures" / f"{_slug(finding.title)}.png"
-        (draw_law if len(finding.series.amounts) == 1 else draw_joint)(finding, picture)
-        pictures.append(picture)
-    if found.iso:
-        draw_iso_flop(found.iso, out / "pictures" / "isoflop.png")
-    write_points_csv(found.points, out / "points.csv")
-    (out / "fits.json").write_text(json.dumps(as_json(found), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    (out / "report.html").write_text(_page(found, pictures, out / "pictures" / "isoflop.png"), encoding="utf-8")
-    return ["report.html", "fits.json", "points.csv", f"{len(pictures) + bool(found.iso)} pictures"]
+    figures = out / "figures"
+    require_parent(figures)
+    figures.mkdir(parents=True, exist_ok=True)
+    for figure in figures.glob("*.png"):
+        figure.unlink()
+    paths = []
+    for finding in analysis.findings:
+        path = figures / f"{_slug(finding.title)}.png"
+        (draw_law if len(finding.series.amounts) == 1 else draw_joint)(finding, path)
+        paths.append(path)
+    iso_flop = figures / "isoflop.png" if analysis.iso_flop else None
+    if iso_flop:
+        draw_iso_flop(analysis.iso_flop, iso_flop)
+    write_points_csv(analysis.points, out / "points.csv")
+    write_text(out / "fits.json", json.dumps(as_json(analysis), indent=2, allow_nan=False) + "\n")
+    write_text(out / "report.html", _page(analysis, paths, iso_flop))
 
 
-def summary(found: Study) -> str:
-    """The study in lines for a terminal."""
-    lines = [_counts(found)]
-    for finding in found.findings:
+def summary(analysis: ScalingAnalysis) -> str:
+    """The analysis as lines for a terminal."""
+    lines = [_counts(analysis)]
+    for finding in analysis.findings:
         result = finding.result
         if isinstance(result, Refusal):
             lines.append(f"{finding.title}\n  no law: {result.reason}")
             continue
         names = [NAMES[name] for name in finding.series.amounts]
         lines.append(f"{finding.title}\n  {result.fit.curve.formula(names)}; {_exponents(finding, result)}")
-        lines.append(f"  {_foretold(finding)}")
-        lines += [f"  {said}" for said in doubts(finding)]
-    return "\n".join(lines if found.findings else [*lines, NOTHING])
+        lines.append(f"  {_check(finding)}")
+        lines += [f"  {sentence}" for sentence in caveats(finding)]
+    return "\n".join(lines if analysis.findings else [*lines, NO_SERIES])
 
 
-NOTHING = (
-    "No series: a law needs points at 3 or more amounts of hours, people, parameters or compute with the rest held "
-    "(4 or more for a fit)."
-)
-
-
-def as_json(found: Study) -> dict[str, Any]:
-    """Everything in the report as numbers; what is not finite is null."""
-    return _finite({"confidence": CONFIDENCE, "left_out": found.left_out, "fits": [_fit(f) for f in found.findings]})
+def as_json(analysis: ScalingAnalysis) -> dict[str, Any]:
+    """All numbers of the report; those that are not finite are null."""
+    return _finite(
+        {"confidence": CONFIDENCE, "excluded": analysis.excluded, "fits": [_fit(f) for f in analysis.findings]}
+    )
 
 
 def _fit(finding: Finding) -> dict[str, Any]:
@@ -226,7 +100,7 @@ def _fit(finding: Finding) -> dict[str, Any]:
     }
     if isinstance(result, Refusal):
         return {**base, "refused": result.reason}
-    curve, foretold, ahead = result.fit.curve, finding.foretold, finding.ahead
+    curve, check, ahead = result.fit.curve, finding.check, finding.ahead
     return {
         **base,
         "law": curve.law.name,
@@ -237,22 +111,23 @@ def _fit(finding: Finding) -> dict[str, Any]:
             for value, interval in zip(curve.exponents, result.exponents, strict=True)
         ],
         "noise": result.fit.noise,
-        "misfit_chance": result.misfit,
+        "lack_of_fit_p": result.lack_of_fit_p,
         "residuals": result.fit.residuals.tolist(),
-        "choices": [
-            {"law": c.law.name, "largest_left_out": c.largest, "cross_validated": c.crossed} for c in finding.choices
+        "comparison": [
+            {"law": each.law.name, "largest_held_out": each.largest, "cross_validated": each.rms}
+            for each in finding.comparison
         ],
-        "largest_from_smaller": {"refused": foretold.reason}
-        if isinstance(foretold, Refusal)
-        else foretold
+        "largest_from_smaller": {"refused": check.reason}
+        if isinstance(check, Refusal)
+        else check
         and {
-            "amounts": foretold.amounts,
-            "runs": foretold.runs,
-            "foretold": foretold.prediction.loss,
-            "interval": (foretold.prediction.low, foretold.prediction.high),
-            "measured": foretold.measured,
-            "error": foretold.error,
-            "held": foretold.held,
+            "amounts": check.amounts,
+            "runs": check.runs,
+            "predicted": check.prediction.loss,
+            "interval": (check.prediction.low, check.prediction.high),
+            "measured": check.measured,
+            "error": check.error,
+            "covered": check.is_covered,
         },
         "ahead": ahead
         and {
@@ -273,40 +148,48 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _page(found: Study, pictures: list[Path], iso: Path) -> str:
-    parts = [f"<h1>Scaling report</h1><p>{escape(_counts(found))}</p>", _overview(found)]
-    if not found.findings:
-        parts.append(f"<p class=refused>{NOTHING}</p>")
-    for finding, picture in zip(found.findings, pictures, strict=True):
-        parts.append(f"<h2>{escape(finding.title)}</h2>{_section(finding)}{_image(picture)}")
-    parts.append("<h2>IsoFLOP</h2>" + (_image(iso) if found.iso else f"<p class=refused>{NO_ISO}</p>"))
-    if found.left_out:
-        rows = [(run, reason) for run, reason in found.left_out.items()]
-        parts.append(f"<h2>Runs that were not fitted</h2>{_table(('run', 'why: it'), rows)}")
+def _page(analysis: ScalingAnalysis, figures: list[Path], iso_flop: Path | None) -> str:
+    parts = [f"<h1>Scaling report</h1><p>{escape(_counts(analysis))}</p>", _overview(analysis)]
+    if not analysis.findings:
+        parts.append(f"<p class=refused>{NO_SERIES}</p>")
+    for finding, figure in zip(analysis.findings, figures, strict=True):
+        parts.append(f"<h2>{escape(finding.title)}</h2>{_section(finding)}{_image(figure)}")
+    parts.append("<h2>IsoFLOP</h2>" + (_image(iso_flop) if iso_flop else f"<p class=refused>{NO_ISO_FLOP}</p>"))
+    if analysis.excluded:
+        parts.append(f"<h2>Runs that were not fitted</h2>{_table(('run', 'why: it'), list(analysis.excluded.items()))}")
     parts.append(f"<h2>Method</h2><p>{escape(METHOD)}</p>")
     head = f'<meta charset="utf-8"><title>Scaling report</title><style>{STYLE}</style>'
     return f'<!doctype html><html lang="en">{head}{"".join(parts)}</html>\n'
 
 
-def _overview(found: Study) -> str:
+def _counts(analysis: ScalingAnalysis) -> str:
+    runs, excluded, few = len(analysis.points), len(analysis.excluded), len(analysis.few_subjects)
+    text = f"{runs} runs, {runs - excluded} of them fitted"
+    text += f", {excluded} not (failed, unfinished or without a loss)." if excluded else "."
+    if few:
+        text += f" {few} have fewer subjects than others with as many hours: they are in series of subjects only."
+    return text
+
+
+def _overview(analysis: ScalingAnalysis) -> str:
     rows = []
-    for finding in found.findings:
+    for finding in analysis.findings:
         result = finding.result
         if isinstance(result, Refusal):
             rows.append((finding.title, f"no law: {result.reason}", "", "", ""))
-        else:
-            symbols = [NAMES[name] for name in finding.series.amounts]
-            low, high = result.floor
-            rows.append(
-                (
-                    finding.title,
-                    result.fit.curve.formula(symbols),
-                    _exponents(finding, result),
-                    f"{low:.3g} to {high:.3g}",
-                    _foretold(finding, brief=True),
-                )
+            continue
+        symbols = [NAMES[name] for name in finding.series.amounts]
+        low, high = result.floor
+        rows.append(
+            (
+                finding.title,
+                result.fit.curve.formula(symbols),
+                _exponents(finding, result),
+                f"{low:.3g} to {high:.3g}",
+                _check(finding, brief=True),
             )
-    heads = ("what", "law", "exponent, 95%", "floor E, 95%", "largest amount foretold from the smaller; measured")
+        )
+    heads = ("series", "law", "exponent, 95%", "floor E, 95%", "largest amount predicted from the smaller; measured")
     return _table(heads, rows) if rows else ""
 
 
@@ -315,37 +198,22 @@ def _section(finding: Finding) -> str:
     lines = "".join(f"<li>{escape(line)}</li>" for line in limits(finding))
     if isinstance(result, Refusal):
         return f"<p class=refused>No law: {escape(result.reason)}.</p><ul>{lines}</ul>"
-    rows = [(c.law.name, f"{np.expm1(c.largest):+.2%}", f"{np.expm1(c.crossed):.2%}") for c in finding.choices]
-    heads = ("law, the best foreteller first", "error at the largest amount, left out", "error at any, each left out")
-    told = [
+    rows = [(c.law.name, f"{np.expm1(c.largest):+.2%}", f"{np.expm1(c.rms):.2%}") for c in finding.comparison]
+    heads = (
+        "law, the best predictor first",
+        "error at the held-out largest amount",
+        "error at each held-out amount, RMS",
+    )
+    sentences = [
         f"{_exponents(finding, result)}; runs scatter by {result.fit.noise:.2%} about the law",
-        _foretold(finding),
+        _check(finding),
         _ahead(finding),
     ]
-    paragraph = " ".join(f"{escape(text[0].upper() + text[1:])}." for text in told if text)
+    paragraph = " ".join(f"{escape(text[0].upper() + text[1:])}." for text in sentences if text)
     return f"<p>{paragraph}</p>{_table(heads, rows)}<ul>{lines}</ul>"
 
 
-def _ahead(finding: Finding) -> str:
-    if not finding.ahead:
-        return ""
-    largest, names = finding.series.values().max(0), [NAMES[name] for name in finding.series.amounts]
-    amounts = ", ".join(f"{short(FAR * value)} {name}" for value, name in zip(largest, names, strict=True))
-    p = finding.ahead
-    return f"at {amounts} ({FAR} times the largest) the law says {p.loss:.4g} ({p.low:.4g} to {p.high:.4g})"
-
-
-def _counts(found: Study) -> str:
-    left = f", {len(found.left_out)} not (they are failed, not finished or without a loss)" if found.left_out else ""
-    narrow = (
-        f" {len(found.narrow)} have fewer people than others of as many hours: they are in series of people only."
-        if found.narrow
-        else ""
-    )
-    return f"{len(found.points)} runs, {len(found.points) - len(found.left_out)} of them fitted{left}.{narrow}"
-
-
-def _exponents(finding: Finding, result: Estimate) -> str:
+def _exponents(finding: Finding, result: LawEstimate) -> str:
     parts = []
     for name, value, (low, high) in zip(
         finding.series.amounts, result.fit.curve.exponents, result.exponents, strict=True
@@ -355,22 +223,32 @@ def _exponents(finding: Finding, result: Estimate) -> str:
     return ", ".join(parts)
 
 
-def _foretold(finding: Finding, brief: bool = False) -> str:
-    there = finding.foretold
-    if there is None or isinstance(there, Refusal):
-        return "" if brief or not there else f"the largest cannot be foretold ({there.reason})"
-    p = there.prediction
+def _check(finding: Finding, brief: bool = False) -> str:
+    check = finding.check
+    if check is None or isinstance(check, Refusal):
+        return "" if brief or not check else f"the largest amount cannot be predicted ({check.reason})"
+    predicted = f"{check.prediction.loss:.4g} ({check.prediction.low:.4g} to {check.prediction.high:.4g})"
     if brief:
-        return f"{p.loss:.4g} ({p.low:.4g} to {p.high:.4g}); {there.measured:.4g}"
+        return f"{predicted}; {check.measured:.4g}"
     return (
-        f"the largest was foretold from the smaller as {p.loss:.4g} ({p.low:.4g} to {p.high:.4g}) and is "
-        f"{there.measured:.4g}: {there.error:+.1%}, {'within' if there.held else 'OUTSIDE'} the interval"
+        f"the loss at the largest amount was predicted from the smaller ones as {predicted} and is "
+        f"{check.measured:.4g}: {check.error:+.1%}, {'within' if check.is_covered else 'OUTSIDE'} the interval"
     )
 
 
-def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in heads)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+def _ahead(finding: Finding) -> str:
+    ahead = finding.ahead
+    if not ahead:
+        return ""
+    largest, names = finding.series.values().max(0), [NAMES[name] for name in finding.series.amounts]
+    amounts = ", ".join(f"{short(FAR * value)} {name}" for value, name in zip(largest, names, strict=True))
+    loss = f"{ahead.loss:.4g} ({ahead.low:.4g} to {ahead.high:.4g})"
+    return f"at {amounts} ({FAR} times the largest) the law predicts {loss}"
+
+
+def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
+    body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
     return f"<table><tr>{head}</tr>{body}</table>"
 
 

@@ -1,4 +1,4 @@
-"""The way from a table of points to a report."""
+"""From a table of points to a report."""
 
 import json
 import re
@@ -9,16 +9,19 @@ import numpy as np
 import pytest
 
 from selfpab_jax.cli.main import main
-from selfpab_jax.errors import DataError
-from selfpab_jax.scaling.laws.analysis import all_series, iso_flop
-from selfpab_jax.scaling.laws.points import Point, load_points, points_from_csv, usable, write_points_csv
+from selfpab_jax.errors import ConfigError, DataError
+from selfpab_jax.scaling.fit import fit_scaling_laws
+from selfpab_jax.scaling.laws.points import Point, points_from_csv, usable, write_points_csv
+from selfpab_jax.scaling.laws.series import all_series, iso_flop
+from selfpab_jax.scaling.report import summary
+from selfpab_jax.scaling.sweep.collect import load_points
 
 SIZES = (1_000_000, 4_000_000, 16_000_000)
 HOURS = (10.0, 30.0, 100.0, 300.0, 1000.0)
 
 
 def sweep() -> list[Point]:
-    """Three sizes by five hours by three seeds, sizes at equal compute; people at equal hours; a failed run."""
+    """Three sizes by five hours by three seeds, sizes at equal compute; subjects at equal hours; a failed run."""
     rng = np.random.default_rng(0)
     points = []
     for size in SIZES:
@@ -28,12 +31,12 @@ def sweep() -> list[Point]:
                 tokens = 1e14 / size
                 f1 = 1 - loss if size == SIZES[1] else None
                 points.append(Point(f"{len(points):02d}", hours, 40, size, tokens, 6 * size * tokens, seed, loss, f1))
-    people = [
-        Point(f"people{n}-{seed}", 100, n, SIZES[1], 2.5e7, 6e14, seed, 0.5 + 0.4 * n**-0.5 + 0.002 * seed)
+    subjects = [
+        Point(f"subjects{n}-{seed}", 100.0, n, SIZES[1], 2.5e7, 6e14, seed, 0.5 + 0.4 * n**-0.5 + 0.002 * seed)
         for n in (2, 4, 8, 16)
         for seed in range(3)
     ]
-    return [*points, *people, replace(points[0], run="lost", seed=9, loss=float("nan"), status="failed")]
+    return [*points, *subjects, replace(points[0], run="lost", seed=9, loss=float("nan"), status="failed")]
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +46,13 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_points_come_back_as_they_were(table: Path) -> None:
+def test_points_are_read_back_unchanged(table: Path) -> None:
     back = load_points(table)
-    assert [replace(point, loss=0) for point in back] == [replace(point, loss=0) for point in sweep()]
+    assert [replace(point, loss=0.0) for point in back] == [replace(point, loss=0.0) for point in sweep()]
     assert [p.loss for p in back[:-1]] == [p.loss for p in sweep()[:-1]]
-    fitted, left_out = usable(back)
+    fitted, excluded = usable(back)
     assert len(fitted) == 57
-    assert left_out == {"lost": "is failed"}
+    assert excluded == {"lost": "is failed"}
     assert usable([replace(back[0], loss=-1.0)])[1] == {"00": "has loss -1, which is not above 0"}
     assert usable([replace(back[0], loss=float("nan"))])[1] == {"00": "has no finite loss"}
     assert usable([replace(back[0], hours=0.0)])[1] == {"00": "has hours 0, which is not above 0"}
@@ -63,17 +66,17 @@ def test_series_vary_one_amount_and_hold_the_rest() -> None:
         "hours, at 4 M parameters",
         "hours, at 16 M parameters",
     }
-    assert "people, at 100 hours, 4 M parameters" in series
+    assert "subjects, at 100 hours, 4 M parameters" in series
     assert len(series["parameters and hours"].points) == 45
-    hours = series["hours, at 4 M parameters"].points  # not the runs on fewer people
+    hours = series["hours, at 4 M parameters"].points  # not the runs on fewer subjects
     assert len(hours) == 15
     assert {point.subjects for point in hours} == {40}
-    assert len(series["people, at 100 hours, 4 M parameters"].points) == 15
+    assert len(series["subjects, at 100 hours, 4 M parameters"].points) == 15
     assert [sorted({p.parameters for p in one.points}) for one in iso_flop(points)] == [list(SIZES)]
     assert {p.hours for p in iso_flop(points)[0].points} == {1000.0}
 
 
-def test_of_several_runs_of_a_seed_the_best_counts() -> None:
+def test_the_best_of_several_runs_of_a_seed_counts() -> None:
     points = usable(sweep())[0]
     worse = [replace(point, run=point.run + "b", loss=point.loss * 1.5) for point in points]
     title = "hours, at 1 M parameters"
@@ -91,8 +94,8 @@ def test_report(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     by_name = {(fit["measure"], *fit["amounts"], fit["held"]): fit for fit in fits["fits"]}
     hours = by_name["held-out loss", "hours", "at 4 M parameters"]
     assert hours["exponents"][0]["value"] == pytest.approx(0.3, abs=0.06)
-    assert {choice["law"] for choice in hours["choices"]} == {"constant", "power law", "power law with a floor"}
-    assert hours["largest_from_smaller"]["held"]
+    assert {each["law"] for each in hours["comparison"]} == {"constant", "power law", "power law with a floor"}
+    assert hours["largest_from_smaller"]["covered"]
     assert hours["ahead"]["amounts"] == [10_000]
     joint = by_name["held-out loss", "parameters", "hours", ""]
     assert [e["value"] for e in joint["exponents"]] == pytest.approx([0.4, 0.3], abs=0.06)
@@ -101,10 +104,19 @@ def test_report(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert ("1 - macro-F1", "hours", "at 4 M parameters") in by_name
     assert points_from_csv(out / "points.csv")[:-1] == sweep()[:-1]
     page = (out / "report.html").read_text()
-    pictures = list((out / "pictures").glob("*.png"))
-    assert page.count("data:image/png;base64,") == len(pictures) == len(fits["fits"]) + 1
+    figures = list((out / "figures").glob("*.png"))
+    assert page.count("data:image/png;base64,") == len(figures) == len(fits["fits"]) + 1
     assert "lost" in page
     assert not re.search(r"\bnan\b|\binf\b|None", re.sub(r"base64,[^\"]*", "", page))
+
+
+def test_fit_scaling_laws_takes_points_or_a_file(tmp_path: Path) -> None:
+    points = [point for point in sweep() if point.parameters == SIZES[0]]
+    write_points_csv(points, tmp_path / "points.csv")
+    one, other = fit_scaling_laws(points), fit_scaling_laws(str(tmp_path / "points.csv"))
+    assert summary(one) == summary(other)
+    with pytest.raises(ConfigError, match="seed"):
+        fit_scaling_laws(points, seed=-1)
 
 
 def test_a_sweep_too_small_is_reported_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,32 +132,32 @@ def test_a_sweep_too_small_is_reported_as_such(tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         (("hours", "length"), "has no column hours"),
         (("\n01,", "\n00,"), "has the run 00 twice"),
-        (("\n00,10.0", "\n00,ten"), "line 2: hours is 'ten', which is no number"),
-        (("\n00,10.0,40,", "\n00,10.0,40.5,"), "subjects is 40.5, which is no whole number"),
+        (("\n00,10.0", "\n00,ten"), "line 2: hours is 'ten'"),
+        (("\n00,10.0,40,", "\n00,10.0,40.5,"), "subjects is 40.5"),
     ],
 )
-def test_a_damaged_table_is_told_in_a_line(
-    table: Path, tmp_path: Path, change: tuple[str, str], says: str, capsys: pytest.CaptureFixture[str]
+def test_a_damaged_table_is_refused_in_one_line(
+    table: Path, tmp_path: Path, change: tuple[str, str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = table.read_bytes().decode().replace("\r\n", "\n")
     (tmp_path / "bad.csv").write_text(text.replace(*change, 1))
     assert main(["scaling", "fit", str(tmp_path / "bad.csv"), "--out", str(tmp_path / "out")]) == 1
     error = capsys.readouterr().err
-    assert says in error
+    assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 
-def test_no_table_is_told_in_a_line(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is not there"):
+def test_a_missing_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
         load_points(tmp_path / "none")
     (tmp_path / "empty.csv").write_text("run,hours,subjects,parameters,tokens,flops,seed,loss\n")
     with pytest.raises(DataError, match="no rows"):
         points_from_csv(tmp_path / "empty.csv")
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00run")
-    with pytest.raises(DataError, match="no table of points"):
+    with pytest.raises(DataError, match="not a table"):
         points_from_csv(tmp_path / "binary.csv")

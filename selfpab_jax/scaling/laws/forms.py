@@ -1,4 +1,4 @@
-"""The laws: a loss as a sum of a floor and falling powers of the amounts."""
+"""The laws: a loss as the sum of a floor and decreasing powers of the amounts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from jaxtyping import Float
 
 @dataclass(frozen=True)
 class Law:
-    """L = E + the sum over amounts x of A_x x^-a_x, every coefficient at least 0.
+    """L = E + the sum over amounts x of A_x x^-a_x, with every coefficient at least 0.
 
     Attributes:
-        name: as people say it.
+        name: for reports.
         floor: whether there is an E.
-        powers: how many amounts have a power: 0, 1 (L(D)) or 2 (L(N, D); Hoffmann et al. 2022, equation 2).
+        powers: number of amounts that have a power: 0, 1 (L(D)) or 2 (L(N, D); Hoffmann et al. 2022, equation 2).
     """
 
     name: str
@@ -23,11 +23,16 @@ class Law:
 
     @property
     def unknowns(self) -> int:
-        """Numbers to be found: coefficients and exponents."""
+        """Number of free parameters: coefficients and exponents."""
         return self.floor + 2 * self.powers
 
-    def basis(self, exponents: Float[np.ndarray, "G A"], amounts: Float[np.ndarray, "R A"]) -> np.ndarray:
-        """What the coefficients multiply: (G, R, P), a column of ones if there is a floor, then each amount's power."""
+    def basis(
+        self, exponents: Float[np.ndarray, "G _"], amounts: Float[np.ndarray, "R _"]
+    ) -> Float[np.ndarray, "G R P"]:
+        """What the coefficients multiply: a column of ones if there is a floor, then the power of each amount.
+
+        Only the first `powers` columns of both arguments are used.
+        """
         count, rows = len(exponents), len(amounts)
         ones = np.ones((count, rows, int(self.floor)))
         powers = np.exp(-exponents[:, None, : self.powers] * np.log(amounts[None, :, : self.powers]))
@@ -55,8 +60,8 @@ class Curve:
     exponents: tuple[float, ...]
     coefficients: tuple[float, ...]
 
-    def loss(self, amounts: Float[np.ndarray, "R A"] | Sequence[Sequence[float]]) -> Float[np.ndarray, " R"]:
-        """The loss at the amounts, a row each."""
+    def loss(self, amounts: Float[np.ndarray, "R _"] | Sequence[Sequence[float]]) -> Float[np.ndarray, " R"]:
+        """The loss at each row of amounts."""
         exponents = np.array(self.exponents, float).reshape(1, -1)
         return self.law.basis(exponents, np.asarray(amounts, float))[0] @ np.array(self.coefficients)
 
@@ -66,7 +71,7 @@ class Curve:
         return self.coefficients[0] if self.law.floor else 0.0
 
     def formula(self, symbols: Sequence[str]) -> str:
-        """As people read it, say "L = 0.21 + 0.4 hours^-0.3"."""
+        """Human-readable, e.g. "L = 0.21 + 0.4 hours^-0.3"."""
         terms = [f"{self.coefficients[0]:.4g}"] if self.law.floor else []
         powers = zip(symbols, self.coefficients[int(self.law.floor) :], self.exponents, strict=False)
         return "L = " + " + ".join([*terms, *(f"{a:.4g} {symbol}^-{e:.3g}" for symbol, a, e in powers)])

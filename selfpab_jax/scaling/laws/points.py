@@ -1,37 +1,37 @@
-"""The points of a sweep: one a run, with its amounts and its losses."""
+"""The points that laws are fitted to: one per run, with its amounts and its losses; as a CSV and in groups.
+
+Runs that share their amounts and differ by seed alone are replicates. Their scatter is what a fit has to explain.
+"""
 
 import csv
 import math
 from dataclasses import dataclass, fields
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from selfpab_jax.errors import DataError
-
-# The points of a sweep: one a run, with its amounts and its losses.
+from selfpab_jax.io import atomic_path, reason
 
 DONE = "done"
 
 
 @dataclass(frozen=True)
 class Point:
-    """What a run used and what came out.
+    """What a run used and how it came out.
 
     Attributes:
-        run: name of the run, unique.
-        hours: of recording it was trained on.
-        subjects: people in them.
+        run: unique name of the run.
+        hours: hours of recording that it was trained on.
+        subjects: number of subjects in those hours.
         parameters: of the model.
         tokens: frames seen in training, repeats counted.
         flops: of the whole training.
-        seed: of subset and model.
-        loss: held out; NaN if there is none.
-        macro_f1: downstream, 0 to 1, if it was measured.
-        status: "done" for a finished run; others are shown and not fitted.
+        seed: of the subset and the model.
+        loss: held-out loss; NaN if there is none.
+        macro_f1: downstream score, 0 to 1, if it was measured.
+        status: `done` for a finished run; other runs are listed in the report, but not fitted.
     """
 
     run: str
@@ -51,28 +51,12 @@ WHOLE = ("subjects", "parameters", "seed")
 MAY_BE_EMPTY = ("loss", "macro_f1")
 
 
-def load_points(sweep: Path) -> list[Point]:
-    """The points of a sweep folder, or of a CSV with these columns.
-
-    Raises:
-        DataError: there is no such thing, or it cannot be read.
-    """
-    if sweep.is_dir():
-        if find_spec("selfpab_jax.scaling.sweep.collect") is None:
-            raise DataError(f"{sweep}: this installation cannot read sweep folders; give a CSV of points")
-        return import_module("selfpab_jax.scaling.sweep.collect").collect(sweep)
-    if not sweep.exists():
-        raise DataError(
-            f"{sweep} is not there; give a folder that `sweep plan` made, or a CSV with {', '.join(COLUMNS)}"
-        )
-    return points_from_csv(sweep)
-
-
 def points_from_csv(path: Path) -> list[Point]:
-    """Read a table of points; macro_f1 and status may be left out, and a loss left empty where a run has none.
+    """Read a table of points; `macro_f1` and `status` are optional columns, and a run without a loss leaves it empty.
 
     Raises:
-        DataError: a column is missing, a field is no number, a run is there twice, or there are no rows.
+        DataError: the file cannot be read, a column is missing, a field is not a number, a run appears twice, or there
+            are no rows.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -83,13 +67,15 @@ def points_from_csv(path: Path) -> list[Point]:
                 raise DataError(f"{path} has no column {', '.join(missing)}; it needs {', '.join(COLUMNS)}")
             points = [_point(row, f"{path} line {table.line_num}") for row in table]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is no table of points: {error}") from error
+        raise DataError(f"{path} is not a table of points: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {reason(error)}") from None
     if not points:
         raise DataError(f"{path} has no rows")
     seen: set[str] = set()
     for point in points:
         if point.run in seen:
-            raise DataError(f"{path} has the run {point.run} twice; every run has one row")
+            raise DataError(f"{path} has the run {point.run} twice; keep one row per run")
         seen.add(point.run)
     return points
 
@@ -102,9 +88,9 @@ def _point(row: dict[str, str | None], where: str) -> Point:
         try:
             value = float(text)
         except ValueError:
-            raise DataError(f"{where}: {name} is {text!r}, which is no number") from None
+            raise DataError(f"{where}: {name} is {text!r}, which is not a number") from None
         if name in WHOLE and not value.is_integer():
-            raise DataError(f"{where}: {name} is {text}, which is no whole number")
+            raise DataError(f"{where}: {name} is {text}, which is not a whole number")
         return value
 
     macro_f1 = number("macro_f1") if "macro_f1" in row else math.nan
@@ -123,8 +109,8 @@ def _point(row: dict[str, str | None], where: str) -> Point:
 
 
 def write_points_csv(points: list[Point], path: Path) -> None:
-    """Write a table that `points_from_csv` reads back as it was."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    """Write a table that `points_from_csv` reads back unchanged."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(COLUMNS)
         for point in points:
@@ -133,12 +119,12 @@ def write_points_csv(points: list[Point], path: Path) -> None:
 
 
 def usable(points: list[Point]) -> tuple[list[Point], dict[str, str]]:
-    """The points that can be fitted, and why each of the others cannot, by run."""
-    left_out = {point.run: reason for point in points if (reason := _unfit(point))}
-    return [point for point in points if point.run not in left_out], left_out
+    """The points that can be fitted, and for each other run the reason why not."""
+    excluded = {point.run: problem for point in points if (problem := _problem(point))}
+    return [point for point in points if point.run not in excluded], excluded
 
 
-def _unfit(point: Point) -> str:
+def _problem(point: Point) -> str:
     if point.status != DONE:
         return f"is {point.status}"
     if not math.isfinite(point.loss):
@@ -151,13 +137,14 @@ def _unfit(point: Point) -> str:
     return ""
 
 
-# Cells: the points that share their amounts, which differ by seed alone.
+# Replicates: points that share their amounts and differ by seed alone.
 
-SAME = 1.05  # amounts closer than this ratio are one amount: subsets of different seeds are never equally long
+SAME = 1.05
+"""Amounts closer than this ratio count as one amount: subsets of different seeds are never equally long."""
 
 
 def levels(amounts: Float[np.ndarray, " R"], ratio: float = SAME) -> Int[np.ndarray, " R"]:
-    """Which of the distinct amounts, counted from the smallest, each one is; none is wider than `ratio`."""
+    """The index of each value among the distinct ones, from the smallest; no level is wider than `ratio`."""
     number = np.empty(len(amounts), int)
     level, smallest = -1, 0.0
     for place in np.argsort(amounts):
@@ -167,37 +154,48 @@ def levels(amounts: Float[np.ndarray, " R"], ratio: float = SAME) -> Int[np.ndar
     return number
 
 
-def cells(amounts: Float[np.ndarray, "R A"]) -> Int[np.ndarray, " R"]:
-    """Which cell each point is in; cells have equal levels of all amounts and are numbered without gaps."""
+def replicate_groups(amounts: Float[np.ndarray, "R A"]) -> Int[np.ndarray, " R"]:
+    """The group of replicates that each point is in: equal levels of all amounts, numbered without gaps."""
     each = np.stack([levels(column) for column in amounts.T], axis=1)
     return np.unique(each, axis=0, return_inverse=True)[1].ravel()
 
 
 @dataclass(frozen=True)
-class Spread:
-    """How residuals lie: between cells against within cells.
+class LackOfFit:
+    """The residuals of a law, split as in the lack-of-fit test: between and within groups of replicates.
 
     Attributes:
-        cell: (R,) cell of each point.
-        mean: (K,) mean residual of each cell.
-        between: mean square between cells, by K - unknowns degrees; 0 without such degrees.
-        within: mean square within cells, by R - K degrees; 0 without such degrees.
-        degrees: (between's, within's).
+        group: (R,) group of each point.
+        mean: (K,) mean residual of each group.
+        between: mean square between groups (lack of fit), with K - unknowns degrees of freedom; 0 without any.
+        within: mean square within groups (pure error), with R - K degrees of freedom; 0 without any.
+        degrees: degrees of freedom of `between` and of `within`.
     """
 
-    cell: np.ndarray
-    mean: np.ndarray
+    group: Int[np.ndarray, " R"]
+    mean: Float[np.ndarray, " K"]
     between: float
     within: float
     degrees: tuple[int, int]
 
+    @property
+    def shows_scatter_between_groups(self) -> bool:
+        """Whether groups are further from the law than the scatter of their replicates explains."""
+        return self.between > self.within and all(self.degrees)
 
-def spread(amounts: Float[np.ndarray, "R A"], residuals: Float[np.ndarray, " R"], unknowns: int) -> Spread:
-    """The residuals of a law with so many unknowns, split up."""
-    cell = cells(amounts)
-    count = np.bincount(cell)
-    mean = np.bincount(cell, residuals) / count
+
+def lack_of_fit(amounts: Float[np.ndarray, "R A"], residuals: Float[np.ndarray, " R"], unknowns: int) -> LackOfFit:
+    """Split the residuals of a law.
+
+    Args:
+        amounts: of the points.
+        residuals: of the points, log of measured over fitted loss.
+        unknowns: number of free parameters of the law.
+    """
+    group = replicate_groups(amounts)
+    count = np.bincount(group)
+    mean = np.bincount(group, residuals) / count
     over, under = max(len(count) - unknowns, 0), len(residuals) - len(count)
     between = float((count * mean**2).sum()) / over if over else 0.0
-    within = float(((residuals - mean[cell]) ** 2).sum()) / under if under else 0.0
-    return Spread(cell, mean, between, within, (over, under))
+    within = float(((residuals - mean[group]) ** 2).sum()) / under if under else 0.0
+    return LackOfFit(group, mean, between, within, (over, under))

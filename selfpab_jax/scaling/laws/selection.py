@@ -1,4 +1,4 @@
-"""Which law: the one that best foretells what it has not seen."""
+"""Which law: the one that predicts losses best that it was not fitted to."""
 
 import math
 from dataclasses import dataclass
@@ -9,39 +9,40 @@ from jaxtyping import Float
 from selfpab_jax.scaling.laws.fit import fit_law
 from selfpab_jax.scaling.laws.forms import CONSTANT, FLOORED, JOINT, PLAIN_JOINT, POWER, Law
 from selfpab_jax.scaling.laws.intervals import Prediction, Refusal, estimate
-from selfpab_jax.scaling.laws.points import cells
+from selfpab_jax.scaling.laws.points import replicate_groups
 
 CANDIDATES = {FLOORED: (CONSTANT, POWER, FLOORED), JOINT: (CONSTANT, PLAIN_JOINT, JOINT)}
+"""The laws that a law with a floor is compared with."""
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """How well a law foretells amounts that it was not fitted to.
+class CrossValidation:
+    """How well a law predicts the losses at amounts that it was not fitted to.
 
     Attributes:
         law: the form.
-        largest: log of foretold over measured loss at the largest amount, from all the smaller ones.
-        crossed: root mean square of the same over all amounts, each foretold from all the others.
+        largest: log of predicted over measured loss at the largest amount, from all smaller ones.
+        rms: root mean square of the same over all amounts, each predicted from all others.
     """
 
     law: Law
     largest: float
-    crossed: float
+    rms: float
 
     @property
     def score(self) -> float:
-        """Root mean square of both."""
-        return math.hypot(self.largest, self.crossed) / math.sqrt(2)
+        """Root mean square of both; lower is better."""
+        return math.hypot(self.largest, self.rms) / math.sqrt(2)
 
 
 @dataclass(frozen=True)
-class Foretold:
-    """The largest amount's loss, foretold from the smaller ones, and as it was.
+class Extrapolation:
+    """The loss at the largest amount: predicted from the smaller ones, and as measured.
 
     Attributes:
-        amounts: of it.
-        runs: that were there.
-        prediction: for their mean.
+        amounts: the largest.
+        runs: number of runs there.
+        prediction: of their mean.
         measured: their geometric mean.
     """
 
@@ -52,49 +53,67 @@ class Foretold:
 
     @property
     def error(self) -> float:
-        """Foretold over measured, less 1."""
+        """Predicted over measured, minus 1."""
         return self.prediction.loss / self.measured - 1
 
     @property
-    def held(self) -> bool:
+    def is_covered(self) -> bool:
         """Whether the interval holds what was measured."""
         return self.prediction.low <= self.measured <= self.prediction.high
 
 
-def choose(law: Law, amounts: Float[np.ndarray, "R A"], losses: Float[np.ndarray, " R"]) -> list[HeldOut]:
-    """A law with a floor against the same without one and against a constant, the best foreteller first.
+def compare_laws(law: Law, amounts: Float[np.ndarray, "R A"], losses: Float[np.ndarray, " R"]) -> list[CrossValidation]:
+    """Compare a law with a floor with the same law without one and with a constant, the best first.
 
-    Equal ones stand in the order of their unknowns.
+    Args:
+        law: with a floor; equal scores are in the order of the number of unknowns.
+        amounts: positive, one row per point.
+        losses: positive.
     """
-    return sorted((held_out(form, amounts, losses) for form in CANDIDATES[law]), key=lambda found: found.score)
+    scores = (cross_validate(form, amounts, losses) for form in CANDIDATES[law])
+    return sorted(scores, key=lambda found: found.score)
 
 
-def held_out(law: Law, amounts: Float[np.ndarray, "R A"], losses: Float[np.ndarray, " R"]) -> HeldOut:
-    """Foretell each amount from all the others."""
-    cell, largest = cells(amounts), _largest(amounts)
-    errors = {int(left_out): _error(law, amounts, losses, cell == left_out) for left_out in np.unique(cell)}
-    return HeldOut(law, errors[largest], float(np.sqrt(np.mean(np.square(list(errors.values()))))))
+def cross_validate(law: Law, amounts: Float[np.ndarray, "R A"], losses: Float[np.ndarray, " R"]) -> CrossValidation:
+    """Predict the loss at each amount from all others.
+
+    Args:
+        law: the form.
+        amounts: positive, one row per point.
+        losses: positive.
+    """
+    group, largest = replicate_groups(amounts), _largest(amounts)
+    errors = {int(held_out): _error(law, amounts, losses, group == held_out) for held_out in np.unique(group)}
+    return CrossValidation(law, errors[largest], float(np.sqrt(np.mean(np.square(list(errors.values()))))))
 
 
-def _error(law: Law, amounts: np.ndarray, losses: np.ndarray, out: np.ndarray) -> float:
-    curve = fit_law(law, amounts[~out], losses[~out]).curve
-    return float(np.mean(np.log(curve.loss(amounts[out]) / losses[out])))
+def extrapolate_to_largest(
+    law: Law, amounts: Float[np.ndarray, "R A"], losses: Float[np.ndarray, " R"], names: tuple[str, ...], seed: int = 0
+) -> Extrapolation | Refusal:
+    """Predict the loss at the largest amount from the smaller ones, with an interval, and compare.
+
+    Args:
+        law: with at least one power.
+        amounts: positive, one row per point.
+        losses: positive.
+        names: of the amounts, for messages.
+        seed: of the bootstrap.
+    """
+    held_out = replicate_groups(amounts) == _largest(amounts)
+    smaller = estimate(law, amounts[~held_out], losses[~held_out], names, seed)
+    if isinstance(smaller, Refusal):
+        return Refusal(f"without the largest: {smaller.reason}")
+    at = np.exp(np.log(amounts[held_out]).mean(0))
+    runs = int(held_out.sum())
+    measured = float(np.exp(np.log(losses[held_out]).mean()))
+    return Extrapolation(tuple(at.tolist()), runs, smaller.predict(at, runs), measured)
+
+
+def _error(law: Law, amounts: np.ndarray, losses: np.ndarray, held_out: np.ndarray) -> float:
+    curve = fit_law(law, amounts[~held_out], losses[~held_out]).curve
+    return float(np.mean(np.log(curve.loss(amounts[held_out]) / losses[held_out])))
 
 
 def _largest(amounts: np.ndarray) -> int:
-    cell = cells(amounts)
-    return int(cell[np.log(amounts).sum(1).argmax()])
-
-
-def foretell_largest(
-    law: Law, amounts: Float[np.ndarray, "R A"], losses: Float[np.ndarray, " R"], names: tuple[str, ...], seed: int = 0
-) -> Foretold | Refusal:
-    """Foretell the largest amount's loss from the smaller ones, with its interval, and compare."""
-    out = cells(amounts) == _largest(amounts)
-    smaller = estimate(law, amounts[~out], losses[~out], names, seed)
-    if isinstance(smaller, Refusal):
-        return Refusal(f"without the largest: {smaller.reason}")
-    at = np.exp(np.log(amounts[out]).mean(0))
-    runs = int(out.sum())
-    measured = float(np.exp(np.log(losses[out]).mean()))
-    return Foretold(tuple(at.tolist()), runs, smaller.predict(at, runs), measured)
+    group = replicate_groups(amounts)
+    return int(group[np.log(amounts).sum(1).argmax()])

@@ -1,4 +1,4 @@
-"""A sweep file: which runs, on what base, how long, on which devices."""
+"""A sweep file: which runs, from which preset, how long, and on which devices."""
 
 import difflib
 import math
@@ -8,12 +8,13 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from selfpab_jax.config import read_yaml, update_names
 from selfpab_jax.errors import ConfigError
 
 AXES: dict[str, type] = {"hours": float, "subjects": int, "model": str, "seed": int, "learning_rate": float}
-"""What a grid can vary, and what its values are."""
+"""What a grid can vary, and the type of its values."""
+RENAMED = {"devices": {"utilisation": "utilization"}}
+"""Fields of groups of a sweep file by their name in version 0.1, which is still read."""
 
 Grid = dict[str, tuple[Any, ...]]
 
@@ -23,10 +24,10 @@ class Length:
     """How long each run trains: exactly one of these.
 
     Args:
-        epochs: passes over its windows; more data mean more steps.
-        steps: optimizer steps; all runs of a batch size see as many windows.
-        tokens: frames seen, repeats counted; the steps follow from the batch and the frames of a window.
-        flops: of training by hand count; larger models take fewer steps, so that all cost the same.
+        epochs: passes over the windows; more data mean more steps.
+        steps: optimizer steps; all runs with the same batch size see as many windows.
+        tokens: frames seen, repeats counted; the steps follow from the batch size and the frames per window.
+        flops: training FLOPs by formula; larger models take fewer steps, so that all runs cost the same.
     """
 
     epochs: float | None = None
@@ -37,21 +38,21 @@ class Length:
     def __post_init__(self) -> None:
         given = {each.name: getattr(self, each.name) for each in fields(self) if getattr(self, each.name) is not None}
         if len(given) != 1:
-            raise ValueError(f"give exactly one of epochs, steps, tokens, flops, not {', '.join(given) or 'none'}")
+            raise ConfigError(f"give exactly one of epochs, steps, tokens, flops, not {', '.join(given) or 'none'}")
         for name, value in given.items():
             if value <= 0:
-                raise ValueError(f"{name} is {value:g}; it must be greater than 0")
+                raise ConfigError(f"{name} is {value:g}; it must be greater than 0")
 
 
 @dataclass(frozen=True)
 class Devices:
-    """What a run has to itself, for estimates and for what cannot fit.
+    """The devices of each run, for estimates and for refusing runs that do not fit.
 
     Args:
-        kind: of accelerator, as train/chips.py names it; "" where only a measured rate is known.
-        count: devices of a run.
-        memory_gib: of one device; nothing is refused for memory where it is not set.
-        utilization: assumed share of the kind's peak that training reaches.
+        kind: of accelerator, as JAX names it, e.g. "NVIDIA H100"; "" where only a measured rate is known.
+        count: devices per run.
+        memory_gib: memory of one device; memory is not checked where it is not set.
+        utilization: assumed fraction of the peak FLOP/s that training reaches.
     """
 
     kind: str = ""
@@ -61,20 +62,20 @@ class Devices:
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise ValueError(f"count is {self.count}; it must be at least 1")
+            raise ConfigError(f"count is {self.count}; it must be at least 1")
         if not 0 < self.utilization <= 1:
-            raise ValueError(f"utilization is {self.utilization:g}; it must lie in (0, 1]")
+            raise ConfigError(f"utilization is {self.utilization:g}; it must be in (0, 1]")
         if self.memory_gib is not None and self.memory_gib <= 0:
-            raise ValueError(f"memory_gib is {self.memory_gib:g}; it must be greater than 0")
+            raise ConfigError(f"memory_gib is {self.memory_gib:g}; it must be greater than 0")
 
 
 @dataclass(frozen=True)
 class Rate:
-    """Measured, in place of a peak and a utilization.
+    """A measured speed, in place of a peak and a utilization.
 
     Args:
-        gflops: training FLOPs a second that one device keeps up, in 1e9.
-        start_seconds: what a run takes beside its steps: starting, compiling, validating, saving.
+        gflops: training GFLOP/s of one device.
+        start_seconds: time that a run takes in addition to its steps: starting, compiling, validating, saving.
     """
 
     gflops: float
@@ -82,17 +83,17 @@ class Rate:
 
     def __post_init__(self) -> None:
         if self.gflops <= 0 or self.start_seconds < 0:
-            raise ValueError("gflops must be greater than 0, start_seconds not negative")
+            raise ConfigError("gflops must be greater than 0, start_seconds not negative")
 
 
 @dataclass(frozen=True)
 class FinalMeasurement:
-    """The held-out loss that a run is judged by: the same windows with the same parts hidden for all runs.
+    """How the final held-out loss is measured: on the same windows with the same masks for all runs.
 
     Args:
-        windows: so many, evenly spaced over the validation split; all where not set, or where it has fewer.
-        seed: of what is hidden in them.
-        batch_size: windows at a time.
+        windows: number of windows, evenly spaced over the validation split; all where not set or where it has fewer.
+        seed: of the masks.
+        batch_size: windows per batch.
     """
 
     windows: int | None = None
@@ -101,26 +102,26 @@ class FinalMeasurement:
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or (self.windows is not None and self.windows < 1):
-            raise ValueError("windows and batch_size must be at least 1")
+            raise ConfigError("windows and batch_size must be at least 1")
 
 
 @dataclass(frozen=True)
 class SweepSettings:
-    """Everything that a sweep file says.
+    """The content of a sweep file.
 
     Args:
         name: of the sweep.
-        base: preset that every run starts from: a file, or a shipped one by name.
-        grids: each the product of its axes; a run that two of them make is made once.
+        base: preset that every run starts from: a file, or the name of a shipped preset.
+        grids: each is the product of its axes; a run that is in two of them is made once.
         length: how long each run trains.
-        overrides: fields of all runs, as in a preset.
-        models: further names for the axis `model`, each with fields as in a preset.
-        beyond_data: what becomes of runs that want more hours or subjects than there are.
-        devices: that each run has.
-        rate: measured on one of them.
+        overrides: settings of all runs, as in a preset.
+        models: further names for the axis `model`, each with settings as in a preset.
+        beyond_data: drop runs that need more hours or subjects than there are, or refuse the sweep.
+        devices: of each run.
+        rate: measured on one device.
         final: measurement after training.
-        probe: downstream measurement after training, none where not set: `config`, a preset of `selfpab-jax probe`, and
-            `data`, its recordings.
+        probe: downstream measurement after training, none where not set: `config`, a preset of `selfpab-jax probe`,
+            and `data`, its recordings.
     """
 
     name: str
@@ -137,39 +138,45 @@ class SweepSettings:
 
 
 def read_sweep(path: Path) -> SweepSettings:
-    """Read a sweep file; `name` is the file's own where it has none.
+    """Read a sweep file; `name` is the name of the file where it has none.
 
     Raises:
-        ConfigError: it cannot be read, a field or an axis is unknown, or a value makes no sense; names the field.
+        ConfigError: it cannot be read, a field or an axis is unknown, or a value is invalid; names the field.
     """
-    try:
-        told = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path} is not there; sweeps lie in configs/sweeps/") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
-    return sweep_of(told, str(path), path.stem)
+    return parse_sweep(read_yaml(path), str(path), path.stem)
 
 
-def sweep_of(told: Any, where: str, name: str) -> SweepSettings:
-    """A sweep file's content, checked (see `read_sweep`)."""
-    values = {"name": name, **_mapping(told, where)}
+def parse_sweep(content: Mapping[str, Any], where: str, name: str) -> SweepSettings:
+    """Check the content of a sweep file.
+
+    Args:
+        content: nested plain values, as YAML holds them.
+        where: the file, for messages.
+        name: of the sweep where the content has none.
+
+    Raises:
+        ConfigError: a field or an axis is unknown, or a value is invalid; names the field.
+    """
+    values = {"name": name, **_mapping(content, where)}
     _known(values, [each.name for each in fields(SweepSettings)], where, "field")
     for needed in ("base", "grids", "length"):
         if values.get(needed) is None:
-            raise ConfigError(f"{where}: {needed} is missing (docs/sweeps.md tells what a sweep file holds)")
+            raise ConfigError(f"{where}: {needed} is missing (docs/sweeps.md lists the fields of a sweep file)")
     if values.get("beyond_data", "refuse") not in ("drop", "refuse"):
         raise ConfigError(f"{where}: beyond_data is {values['beyond_data']}; it is drop or refuse")
-    for part in ("overrides", "models", "probe"):
-        if values.get(part) is not None:
-            values[part] = _mapping(values[part], f"{where}: {part}")
-    parts = {"length": Length, "devices": Devices, "rate": Rate, "final": FinalMeasurement}
-    for part, kind in parts.items():
-        if values.get(part) is not None:
-            values[part] = _part(kind, values[part], f"{where}: {part}")
-    for model in values.get("models") or {}:
-        if not re.fullmatch(r"[\w.]+", model) or not isinstance(values["models"][model], Mapping):
-            raise ConfigError(f"{where}: models: {model} must be a name of letters and digits with fields of a preset")
+    for group in ("overrides", "models", "probe"):
+        if values.get(group) is not None:
+            values[group] = _mapping(values[group], f"{where}: {group}")
+    kinds = {"length": Length, "devices": Devices, "rate": Rate, "final": FinalMeasurement}
+    for group, kind in kinds.items():
+        if values.get(group) is not None:
+            values[group] = _group(kind, values[group], f"{where}: {group}", RENAMED.get(group, {}))
+    if values.get("overrides"):
+        values["overrides"] = update_names(values["overrides"], f"{where}: overrides")
+    for model, settings in (values.get("models") or {}).items():
+        if not re.fullmatch(r"[\w.]+", model) or not isinstance(settings, Mapping):
+            raise ConfigError(f"{where}: models: {model} must be a name of letters and digits with settings of a run")
+        values["models"][model] = update_names(settings, f"{where}: models: {model}")
     if values.get("probe") is not None:
         _known(values["probe"], ("config", "data"), f"{where}: probe", "field")
         if sorted(values["probe"]) != ["config", "data"]:
@@ -183,11 +190,11 @@ def sweep_of(told: Any, where: str, name: str) -> SweepSettings:
     return SweepSettings(**{each: value for each, value in values.items() if value is not None})
 
 
-def _grid(told: Any, where: str) -> Grid:
-    grid = _mapping(told, where)
+def _grid(content: Any, where: str) -> Grid:
+    grid = _mapping(content, where)
     _known(grid, AXES, where, "axis")
     if not grid:
-        raise ConfigError(f"{where} has no axes; there are {', '.join(AXES)}")
+        raise ConfigError(f"{where} has no axes; give one of {', '.join(AXES)}")
     found: Grid = {}
     for axis, values in grid.items():
         listed = values if isinstance(values, list) else [values]
@@ -203,8 +210,8 @@ def _grid(told: Any, where: str) -> Grid:
     return found
 
 
-def _part(kind: type, told: Any, where: str) -> Any:
-    values = _mapping(told, where)
+def _group(kind: type, content: Any, where: str, renamed: Mapping[str, str]) -> Any:
+    values = {renamed.get(name, name): value for name, value in _mapping(content, where).items()}
     types = {each.name: str(each.type) for each in fields(kind)}
     _known(values, types, where, "field")
     for name, value in values.items():
@@ -212,32 +219,32 @@ def _part(kind: type, told: Any, where: str) -> Any:
         values[name] = None if value is None else _number(wanted, value, f"{where}.{name}")
     try:
         return kind(**values)
-    except (ValueError, TypeError) as error:
+    except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
 
 
 def _number(kind: type, value: Any, where: str) -> Any:
-    """YAML reads 1e18 and 5e-4 as texts, and 1m and 3 alike as names of models."""
+    """A value of an axis or field; PyYAML reads 1e18 and 5e-4 as text, and a model may be called 3."""
     if kind is str:
         return str(value)
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
-        raise ConfigError(f"{where} is {value!r}, which is no number") from None
+        raise ConfigError(f"{where} is {value!r}, which is not a number") from None
     if isinstance(value, bool) or not math.isfinite(number) or (kind is int and not number.is_integer()):
-        raise ConfigError(f"{where} is {value!r}, which is no {'whole ' if kind is int else ''}number")
+        raise ConfigError(f"{where} is {value!r}, which is not a {'whole ' if kind is int else ''}number")
     return value if isinstance(value, kind) else kind(number)
 
 
-def _mapping(told: Any, where: str) -> dict[str, Any]:
-    if not isinstance(told, Mapping) or not all(isinstance(name, str) for name in told):
+def _mapping(content: Any, where: str) -> dict[str, Any]:
+    if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
         raise ConfigError(f"{where} must be a mapping of names to values")
-    return dict(told)
+    return dict(content)
 
 
 def _known(values: Mapping[str, Any], names: Any, where: str, what: str) -> None:
     for name in values:
         if name not in names:
             near = difflib.get_close_matches(name, list(names), 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(names)}"
             raise ConfigError(f"{where}: no {what} {name}; {hint}")

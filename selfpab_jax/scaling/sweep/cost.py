@@ -1,81 +1,87 @@
-"""What a run will cost, by hand counts: nothing is compiled (`selfpab-jax plan` compiles, for one run)."""
+"""What a run will cost, by formula: nothing is compiled (`selfpab-jax plan` compiles, for one run)."""
 
 from dataclasses import dataclass
 
 from selfpab_jax.distributed.hardware import PEAK_BF16_FLOPS, peak_flops
 from selfpab_jax.errors import ConfigError
-from selfpab_jax.model.attention import QUERIES_A_BLOCK, way_of_attention
+from selfpab_jax.model.attention import QUERIES_PER_BLOCK, attention_kind
 from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.flops import training_flops
-from selfpab_jax.model.parameters import laid_out
+from selfpab_jax.model.parameters import padded_size
 from selfpab_jax.scaling.ladder import parameter_count
 from selfpab_jax.scaling.sweep.config import Devices, Rate
 from selfpab_jax.train.config import PretrainSettings
 from selfpab_jax.train.state import MeshSettings
 
 STATE_BYTES = 16
-"""Float32 of a parameter, its gradient and AdamW's two moments."""
+"""Bytes per parameter: itself, its gradient and the two moments of AdamW in float32."""
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Of the model's input and output: X features, O outputs, T frames of a window."""
+class ModelShape:
+    """Sizes of the input and output of a model: features and outputs per frame, frames per window."""
 
     features: int
     outputs: int
     frames: int
 
 
-def run_flops(settings: PretrainSettings, shape: Shape, steps: int) -> float:
-    """Of all training steps; validation and what is rematerialized are not counted."""
-    each = training_flops(settings.model, shape.features, shape.outputs, shape.frames)
-    return float(each) * settings.optimizer.batch_size * steps
-
-
-def memory_bytes(settings: PretrainSettings, shape: Shape, mesh: dict[str, int]) -> int:
-    """Bytes that a training step takes on one device: the state, and what the forward pass keeps for the backward.
-
-    By what each layer keeps, as the docstrings of `_kept_a_layer` say; compilers keep less of some and more of other
-    things, so that this is right within a factor of about two.
+def run_flops(settings: PretrainSettings, shape: ModelShape, steps: int) -> float:
+    """FLOPs of all training steps, without validation and rematerialization.
 
     Args:
         settings: of the run.
         shape: of its windows.
-        mesh: size of each axis, as `mesh_sizes` finds them.
+        steps: number of training steps.
+    """
+    each = training_flops(settings.model, shape.features, shape.outputs, shape.frames)
+    return float(each) * settings.optimizer.batch_size * steps
+
+
+def memory_bytes(settings: PretrainSettings, shape: ModelShape, mesh: dict[str, int]) -> int:
+    """Bytes of a training step on one device: the state, and what the forward pass keeps for the backward pass.
+
+    `_layer_bytes` lists what each layer keeps. Compilers keep less of some values and more of others, so this is right
+    within a factor of about two.
+
+    Args:
+        settings: of the run.
+        shape: of its windows.
+        mesh: size of each axis, as `mesh_sizes` returns them.
     """
     model = settings.model
-    cut = mesh["fsdp"] * mesh["tensor"]
-    state = parameter_count(model, shape.features, shape.outputs) * STATE_BYTES / cut
+    shards = mesh["fsdp"] * mesh["tensor"]
+    state = parameter_count(model, shape.features, shape.outputs) * STATE_BYTES / shards
     samples = settings.optimizer.batch_size / settings.optimizer.accumulate / (mesh["data"] * mesh["fsdp"])
-    frames = laid_out(shape.frames, "frames", model.layout)
-    width = laid_out(model.width, "width", model.layout)
-    layer, transient = _kept_a_layer(model, frames, mesh["tensor"])
-    # Input, its normalized, altered and masked forms, output and error: float32 a feature.
+    frames = padded_size(shape.frames, "frames", model.layout)
+    width = padded_size(model.width, "width", model.layout)
+    layer, transient = _layer_bytes(model, frames, mesh["tensor"])
+    # The input, its normalized, altered and masked forms, the output and the error, all in float32.
     ends = frames * 4 * (4 * shape.features + 3 * shape.outputs + 2 * width)
     return round(state + samples * (model.layers * layer + transient + ends))
 
 
-def _kept_a_layer(model: ModelSettings, frames: int, tensor: int) -> tuple[float, float]:
-    """Bytes a sample that each layer keeps, and that one layer at a time takes besides.
+def _layer_bytes(model: ModelSettings, frames: int, tensor: int) -> tuple[float, float]:
+    """Bytes per sample that each layer keeps, and that one layer at a time needs in addition.
 
-    Kept: the input, both normalized sums and the attended frames (float32), queries, keys, values and the mix of
-    values, the hidden features before and after ReLU (compute dtype), and the attention weights in float32 and in the
-    compute dtype.
+    Each layer keeps the input, both normalized sums and the output of attention (float32); queries, keys, values and
+    the weighted values, and the hidden features before and after ReLU (compute dtype); and the attention weights, in
+    float32 and in the compute dtype.
     """
     size = 2 if model.compute == "bfloat16" else 4
-    width = laid_out(model.width, "width", model.layout)
-    hidden = laid_out(model.feedforward, "hidden", model.layout)
-    inner = model.heads * laid_out(model.head_size, "head", model.layout)
+    width = padded_size(model.width, "width", model.layout)
+    hidden = padded_size(model.feedforward, "hidden", model.layout)
+    inner = model.heads * padded_size(model.head_size, "head", model.layout)
     plain = frames * (4 * 4 * width + size * (2 * width + (4 * inner + 2 * hidden) / tensor))
     dropped = 1 if model.dropout else 0
-    a_row = model.heads / tensor * frames * (4 + size * (1 + dropped))
-    way = way_of_attention(model, frames, model.dropout)
-    if way == "cudnn":
+    per_query = model.heads / tensor * frames * (4 + size * (1 + dropped))
+    kind = attention_kind(model, frames, model.dropout)
+    if kind == "cudnn":
         weights, at_once = 0.0, 0.0
-    elif way == "blocks":
-        weights, at_once = 0.0, min(QUERIES_A_BLOCK, frames) * a_row
+    elif kind == "blocks":
+        weights, at_once = 0.0, min(QUERIES_PER_BLOCK, frames) * per_query
     else:
-        weights, at_once = frames * a_row, frames * a_row
+        weights, at_once = frames * per_query, frames * per_query
     match model.rematerialize:
         case "layers":
             return frames * width * 4, plain + at_once
@@ -86,10 +92,10 @@ def _kept_a_layer(model: ModelSettings, frames: int, tensor: int) -> tuple[float
 
 
 def mesh_sizes(settings: MeshSettings, devices: int) -> dict[str, int]:
-    """Size of each axis of the mesh over so many devices.
+    """Size of each axis of the mesh over this many devices.
 
     Raises:
-        ConfigError: they do not multiply to it.
+        ConfigError: the sizes do not multiply to the number of devices.
     """
     sizes = {"data": settings.data, "fsdp": settings.fsdp, "tensor": settings.tensor}
     known = 1
@@ -98,15 +104,23 @@ def mesh_sizes(settings: MeshSettings, devices: int) -> dict[str, int]:
     sizes = {axis: devices // known if size == -1 else size for axis, size in sizes.items()}
     if sizes["data"] * sizes["fsdp"] * sizes["tensor"] != devices:
         asked = " x ".join(f"{axis} {size}" for axis, size in sizes.items())
-        raise ConfigError(f"mesh: {asked} is not the {devices} devices of a run; change mesh or devices.count")
+        raise ConfigError(f"mesh: {asked} does not match the {devices} devices of a run; change mesh or devices.count")
     return sizes
 
 
 def device_seconds(flops: float, devices: Devices, rate: Rate | None) -> float | None:
-    """Of one run: from the measured rate, or from the kind's peak and the assumed utilization; None without either.
+    """Device-seconds of one run, from the measured rate or from the peak and the assumed utilization.
+
+    Args:
+        flops: of the run.
+        devices: of the run.
+        rate: measured, if known.
+
+    Returns:
+        Seconds times devices; None where neither the rate nor the kind of device is known.
 
     Raises:
-        ConfigError: the kind of device is not known.
+        ConfigError: there are no figures for this kind of device.
     """
     if rate is not None:
         return flops / (rate.gflops * 1e9) + rate.start_seconds * devices.count
@@ -114,5 +128,5 @@ def device_seconds(flops: float, devices: Devices, rate: Rate | None) -> float |
         return None
     peak = peak_flops(devices.kind)
     if peak is None:
-        raise ConfigError(f"devices.kind {devices.kind} is not known; there are {', '.join(PEAK_BF16_FLOPS)}")
+        raise ConfigError(f"devices.kind {devices.kind} is unknown; known are {', '.join(PEAK_BF16_FLOPS)}")
     return flops / (peak * devices.utilization)

@@ -1,11 +1,11 @@
-"""Claims: which worker has which run, on a file system that all of them share.
+"""Leases: which worker trains which run, on a file system that all workers share.
 
-Locks of the operating system do not reach across all network file systems, and a killed machine cannot give anything
-back. So a claim is a file, `<run>.<number>`, made with O_EXCL, whose holder touches it every few seconds and puts
-`<run>.<number>.released` beside it at the end. When a claim is released, or was not touched for long, the next number
-may be made: of several workers only one can, and numbers stay and are never used again, so that nobody can take a fresh
-claim for an old one. Ages are told by the file system's own clock: that of a file just written against that of the
-claim, whatever the machines' clocks say.
+Locks of the operating system do not work across all network file systems, and a killed machine cannot release
+anything. So a lease is a file, `<run>.<number>`, created with O_EXCL. Its holder touches it every few seconds, and
+creates `<run>.<number>.released` at the end. When a lease was released, or was not touched for long, the lease with the
+next number may be created: only one of several workers can. Numbers are never used again, so nobody can mistake a new
+lease for an old one. Ages are by the clock of the file system: the time of a file just written minus that of the lease,
+whatever the clocks of the machines show.
 """
 
 import json
@@ -23,17 +23,17 @@ from selfpab_jax.errors import RunError
 
 HEARTBEAT_SECONDS = 15.0
 STALE_SECONDS = 180.0
-"""A holder that was silent for so long is taken for dead; pauses of a network file system are shorter."""
+"""A holder that was silent for this long counts as dead; interruptions of a network file system are shorter."""
 RELEASED = ".released"
 
 
-class Taken(RunError):
+class LeaseHeldError(RunError):
     """Another worker has the run."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who made a claim: enough to see on the same machine whether the process is still there."""
+    """The process that holds a lease, with what is needed to see on the same machine whether it still runs."""
 
     host: str
     pid: int
@@ -47,23 +47,23 @@ class Holder:
         return cls(socket.gethostname(), os.getpid(), _boot(), _namespace(), _started(os.getpid()))
 
     def is_dead(self) -> bool:
-        """Surely gone: a process of this machine that is there no more. False where that cannot be known."""
+        """Whether it was a process of this machine that no longer runs; False where that cannot be known."""
         if (self.host, self.boot, self.namespace) != (socket.gethostname(), _boot(), _namespace()) or not self.boot:
             return False
         return _started(self.pid) != self.started
 
 
 @dataclass(frozen=True)
-class Claim:
-    """The newest claim of a run.
+class Lease:
+    """One lease of a run.
 
     Attributes:
         path: its file.
         number: from 1.
-        holder: None where the file is half-written.
-        released: given back.
-        silent: seconds since the last heartbeat, by the file system's clock.
-        held: seconds from its beginning to its last heartbeat.
+        holder: None where the file is incomplete.
+        released: whether its holder released it.
+        silent: seconds since the last heartbeat, by the clock of the file system.
+        held: seconds from its creation to its last heartbeat.
     """
 
     path: Path
@@ -74,37 +74,37 @@ class Claim:
     held: float
 
     def is_live(self, stale: float = STALE_SECONDS) -> bool:
-        """Somebody works on the run."""
+        """Whether its holder counts as alive."""
         return not (self.released or self.silent > stale or (self.holder is not None and self.holder.is_dead()))
 
     def describe(self) -> str:
-        """For people: who, and when last heard of."""
-        who = f"process {self.holder.pid} on {self.holder.host}" if self.holder else "a worker that just began"
-        return f"{who}, last heard of {max(self.silent, 0):.0f} s ago"
+        """The holder and its last heartbeat, human-readable."""
+        who = f"process {self.holder.pid} on {self.holder.host}" if self.holder else "a worker that just started"
+        return f"{who}, last heartbeat {max(self.silent, 0):.0f} s ago"
 
 
-def claims_of(folder: Path, run: str) -> list[Claim]:
-    """All claims of a run, the oldest first."""
-    return claims_by_run(folder).get(run, [])
+def leases_of(folder: Path, run: str) -> list[Lease]:
+    """All leases of a run, the oldest first."""
+    return leases_by_run(folder).get(run, [])
 
 
-def claims_by_run(folder: Path) -> dict[str, list[Claim]]:
-    """All claims in a folder, by run, the oldest first."""
+def leases_by_run(folder: Path) -> dict[str, list[Lease]]:
+    """All leases in a folder by run, the oldest first."""
     if not folder.is_dir():
         return {}
     now = _now(folder)
-    found: dict[str, list[Claim]] = {}
+    found: dict[str, list[Lease]] = {}
     for path in folder.iterdir():
         run, _, number = path.name.rpartition(".")
         if run and number.isdigit():
             found.setdefault(run, []).append(_read(path, int(number), now))
-    for claims in found.values():
-        claims.sort(key=lambda claim: claim.number)
+    for leases in found.values():
+        leases.sort(key=lambda lease: lease.number)
     return found
 
 
 @contextmanager
-def claimed(
+def hold_lease(
     folder: Path,
     run: str,
     *,
@@ -112,34 +112,35 @@ def claimed(
     stale: float = STALE_SECONDS,
     lost: Callable[[str], None] | None = None,
 ) -> Iterator[Callable[[], bool]]:
-    """Hold a run while in the context.
+    """Hold the lease of a run while in the context.
 
     Args:
-        folder: of the claims; made if it is missing.
-        run: its name.
-        heartbeat, stale: seconds between two heartbeats, and without any until a claim counts as dead.
-        lost: called in another thread when this worker was taken for dead and another has taken over; ends the
-            process where not set, because two must not write to one run.
+        folder: of the leases; created if it is missing.
+        run: name of the run.
+        heartbeat: seconds between two heartbeats.
+        stale: seconds without a heartbeat after which a holder counts as dead.
+        lost: called in another thread when another worker took over because this one was silent for too long; ends the
+            process where not set, because two processes must not write to one run.
 
     Yields:
-        Whether the claim is still this worker's.
+        A function: whether this worker still holds the lease.
 
     Raises:
-        Taken: another worker has it; says who.
+        LeaseHeldError: another worker holds it; names the worker.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = _take(folder, run, stale)
     stop = threading.Event()
 
     def is_ours() -> bool:
-        return claims_of(folder, run)[-1].path == path
+        return leases_of(folder, run)[-1].path == path
 
     def beat() -> None:
         while not stop.wait(heartbeat):
-            with suppress(OSError, IndexError):  # a file system that is away for a moment
+            with suppress(OSError, IndexError):  # the file system is unavailable for a moment
                 os.utime(path)
                 if not is_ours():
-                    (lost or _end)(f"{run} was taken over by another worker: this one was silent for too long")
+                    (lost or _end)(f"{run} was taken over by another worker: this one had no heartbeat for too long")
                     return
 
     thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
@@ -154,17 +155,23 @@ def claimed(
             path.with_name(path.name + RELEASED).touch()
 
 
-def wait_while_silent(
+def wait_for_lease(
     folder: Path, run: str, *, stale: float = STALE_SECONDS, pause: Callable[[float], None] = time.sleep
 ) -> None:
-    """Wait until a run's holder is heard of again or counts as dead.
+    """Wait until the holder of a run shows a heartbeat or counts as dead.
 
-    Who is started in place of a worker that was killed comes before its claim has run out; giving up then would leave
-    the run to nobody.
+    A worker that is started in place of a killed one may come before the lease of the killed one has expired; giving up
+    then would leave the run without a worker.
+
+    Args:
+        folder: of the leases.
+        run: name of the run.
+        stale: seconds without a heartbeat after which a holder counts as dead.
+        pause: waits for a number of seconds.
     """
-    before: Claim | None = None
-    while claims := claims_of(folder, run):
-        newest = claims[-1]
+    before: Lease | None = None
+    while leases := leases_of(folder, run):
+        newest = leases[-1]
         if not newest.is_live(stale) or (
             before is not None and (newest.path != before.path or newest.silent < before.silent)
         ):
@@ -174,40 +181,40 @@ def wait_while_silent(
 
 
 def _take(folder: Path, run: str, stale: float) -> Path:
-    claims = claims_of(folder, run)
-    newest = claims[-1] if claims else None
+    leases = leases_of(folder, run)
+    newest = leases[-1] if leases else None
     if newest and newest.is_live(stale):
-        raise Taken(f"{run} is taken: {newest.describe()}")
+        raise LeaseHeldError(f"{run} is taken: {newest.describe()}")
     path = folder / f"{run}.{newest.number + 1 if newest else 1}"
     try:
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     except FileExistsError:
-        raise Taken(f"{run} is taken: another worker was faster") from None
+        raise LeaseHeldError(f"{run} is taken: another worker took it first") from None
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(json.dumps({**asdict(Holder.here()), "since": os.fstat(file.fileno()).st_mtime}))
     return path
 
 
-def _read(path: Path, number: int, now: float) -> Claim:
+def _read(path: Path, number: int, now: float) -> Lease:
     touched = path.stat().st_mtime
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        since = float(told.pop("since"))
-        holder = Holder(**told)
-    except (ValueError, TypeError, KeyError, AttributeError):  # half-written
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        since = float(stored.pop("since"))
+        holder = Holder(**stored)
+    except (ValueError, TypeError, KeyError, AttributeError):  # incomplete
         since, holder = touched, None
-    return Claim(
+    return Lease(
         path, number, holder, path.with_name(path.name + RELEASED).exists(), now - touched, max(touched - since, 0.0)
     )
 
 
 def _now(folder: Path) -> float:
-    """The file system's clock, by a file just written; not the machine's, which may be another."""
+    """The time by the clock of the file system, from a file just written; that of the machine may differ."""
     path = folder / f".clock-{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
     try:
         path.write_bytes(b"x")
         return path.stat().st_mtime
-    except PermissionError:  # somebody else's sweep, looked at
+    except PermissionError:  # somebody looks at the sweep of another user
         return time.time()
     finally:
         with suppress(OSError):
@@ -232,7 +239,7 @@ def _namespace() -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process started, in ticks of its machine; "" where there is none. Numbers of processes come again."""
+    """When a process started, in ticks of its machine; "" where there is none. Process numbers are used again."""
     with suppress(OSError, IndexError):
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         return "" if fields[0] in "ZX" else fields[19]

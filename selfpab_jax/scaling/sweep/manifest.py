@@ -1,37 +1,45 @@
-"""One planned run, as a line of plan.jsonl."""
+"""The folder of a sweep: its plan, one line per run in plan.jsonl, and where its runs are.
+
+A folder holds `sweep.yaml` (the sweep file as given), `plan.jsonl`, `sweep.json` (its name and number of runs),
+`runs/NAME` (ordinary runs of `selfpab-jax pretrain`), `failures/NAME.json` and `leases/`.
+"""
 
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from selfpab_jax.config import parse_settings, update_names
 from selfpab_jax.errors import ConfigError, RunError
-from selfpab_jax.train.run_dir import SETTINGS_FILE, changes, comparable, write_json
+from selfpab_jax.io import atomic_path, write_json, write_text
+from selfpab_jax.train.config import PretrainSettings, as_json
+from selfpab_jax.train.run_dir import DATA_MAY_CHANGE, MAY_CHANGE, SETTINGS_FILE, comparable, differences
 
-# One planned run, as a line of plan.jsonl.
+PLAN_FILE, SWEEP_FILE, INFO_FILE = "plan.jsonl", "sweep.yaml", "sweep.json"
+LISTED = 4
+"""Items of a list that a message names."""
 
 
 @dataclass(frozen=True)
-class Line:
-    """A run of a sweep.
+class PlannedRun:
+    """A run of a sweep: a line of plan.jsonl.
 
     Attributes:
         index: its number, from 0.
-        name: of its run directory, told by its axes.
+        name: of its directory, made from its axes.
         axes: value of each axis.
-        hours, subjects, windows: that it really trains on: hours of recording, people in them.
+        hours, subjects, windows: what it actually trains on: hours of recording, subjects in them, windows.
         parameters, steps, tokens, flops, memory_bytes, device_seconds: estimates; memory is of one device, tokens are
-            frames seen, device seconds None where no rate is known.
-        settings: of the run, whole, as JSON.
-        final: of the measurement after training, as JSON.
+            frames seen, device-seconds are None where no rate is known.
+        settings: all settings of the run as JSON, perhaps with the names of an earlier version.
+        final: settings of the final measurement, as JSON.
         probe: of the downstream measurement, or None.
         records: fingerprint of the records that it was planned on.
-        hash: of everything that decides its result but the probe.
+        hash: of everything that determines its result, except the probe.
     """
 
     index: int
@@ -54,67 +62,80 @@ class Line:
 
     @property
     def seed(self) -> int:
-        """Of subset and model."""
+        """Seed of the subset and the model."""
         return self.settings["seed"]
+
+    def pretrain_settings(self) -> PretrainSettings:
+        """The settings of the run under the names of this version.
+
+        Raises:
+            ConfigError: they are not valid.
+        """
+        return parse_settings(PretrainSettings, self.settings)
 
 
 def hash_of(settings: dict[str, Any], final: dict[str, Any], records: str) -> str:
-    """Of what decides a run's result: its settings without those a resumed run may change, and what it is judged by."""
+    """Hash of what determines the result of a run, without the settings that may change when it is resumed.
+
+    Args:
+        settings: of the run, as JSON.
+        final: settings of the final measurement, as JSON.
+        records: fingerprint of the records.
+    """
     text = json.dumps([comparable(settings), final, records], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def write_lines(lines: list[Line], path: Path) -> None:
-    """Write plan.jsonl; it is whole or as it was."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_text("".join(json.dumps(asdict(line)) + "\n" for line in lines), encoding="utf-8")
-    temporary.replace(path)
+def write_lines(lines: list[PlannedRun], path: Path) -> None:
+    """Write plan.jsonl completely or not at all."""
+    write_text(path, "".join(json.dumps(asdict(line)) + "\n" for line in lines))
 
 
-def read_lines(path: Path) -> list[Line]:
+def read_lines(path: Path) -> list[PlannedRun]:
     """Read plan.jsonl.
 
     Raises:
-        RunError: there is none, or a line is damaged or was changed by hand; names the line.
+        RunError: there is no plan, or a line is damaged or was edited; names the line.
     """
     try:
         texts = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        raise RunError(f"{path.parent} is no sweep: it has no {path.name} (selfpab-jax sweep plan makes it)") from None
+        raise RunError(
+            f"{path.parent} is not a sweep: it has no {path.name} (selfpab-jax sweep plan writes it)"
+        ) from None
     lines = [_line(text, f"{path} line {number}") for number, text in enumerate(texts, 1)]
     if not lines or [line.index for line in lines] != list(range(len(lines))):
         raise RunError(f"{path}: lines are missing or not in order; give the sweep file to `sweep plan` again")
     return lines
 
 
-def _line(text: str, where: str) -> Line:
-    mend = "give the sweep file to `sweep plan` again; finished runs are kept"
+def _line(text: str, where: str) -> PlannedRun:
+    remedy = "give the sweep file to `sweep plan` again; finished runs are kept"
     try:
-        told = json.loads(text)
-        line = Line(**{each.name: told[each.name] for each in fields(Line)})
+        stored = json.loads(text)
+        line = PlannedRun(**{each.name: stored[each.name] for each in fields(PlannedRun)})
         now = hash_of(line.settings, line.final, line.records)
     except (ValueError, TypeError, KeyError, AttributeError):
-        raise RunError(f"{where} is damaged; {mend}") from None
+        raise RunError(f"{where} is damaged; {remedy}") from None
     if now != line.hash:
-        raise RunError(f"{where} ({line.name}) was changed by hand; {mend}")
+        raise RunError(f"{where} ({line.name}) was edited; {remedy}")
     return line
-
-
-# The folder of a sweep: its file as given, its plan, and where its runs lie.
-
-PLAN_FILE, SWEEP_FILE, FACTS_FILE = "plan.jsonl", "sweep.yaml", "sweep.json"
-TOLD = 4  # of many things, so many are told
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A planned sweep."""
+    """A planned sweep.
+
+    Attributes:
+        folder: of the sweep.
+        lines: its runs in the order of the plan.
+    """
 
     folder: Path
-    lines: list[Line]
+    lines: list[PlannedRun]
 
-    def line(self, index: int) -> Line:
-        """The run of a number.
+    def line(self, index: int) -> PlannedRun:
+        """The run with this number.
 
         Raises:
             ConfigError: there is none.
@@ -123,8 +144,8 @@ class Sweep:
             raise ConfigError(f"--index is {index}; {self.folder} has the runs 0 to {len(self.lines) - 1}")
         return self.lines[index]
 
-    def named(self, name: str) -> Line:
-        """The run of a name.
+    def named(self, name: str) -> PlannedRun:
+        """The run with this name.
 
         Raises:
             ConfigError: there is none.
@@ -132,115 +153,122 @@ class Sweep:
         for line in self.lines:
             if line.name == name:
                 return line
-        raise ConfigError(f"{self.folder} has no run {name} (any more); selfpab-jax sweep status tells which there are")
+        raise ConfigError(f"{self.folder} has no run {name}; selfpab-jax sweep status lists its runs")
 
-    def run(self, line: Line) -> Path:
+    def run(self, line: PlannedRun) -> Path:
         """Directory of a run."""
         return self.folder / "runs" / line.name
 
-    def failure(self, line: Line) -> Path:
-        """Where the reason of a failed run lies: not in its directory, which it may not have."""
+    def failure(self, line: PlannedRun) -> Path:
+        """File with the reason why a run failed; not in its directory, which may be missing."""
         return self.folder / "failures" / f"{line.name}.json"
 
     @property
-    def claims(self) -> Path:
-        """Folder of the claims."""
-        return self.folder / "claims"
+    def leases(self) -> Path:
+        """Folder of the leases; version 0.1 called it `claims`, and workers of a sweep must agree on one."""
+        old = self.folder / "claims"
+        return old if old.is_dir() else self.folder / "leases"
 
 
 def open_sweep(folder: Path) -> Sweep:
-    """Open a sweep; says so if its sweep.yaml was edited after planning, which changes nothing by itself.
+    """Open a sweep; warns if its sweep.yaml was edited after planning, which has no effect by itself.
 
     Raises:
-        RunError: not a sweep, or its plan is damaged.
+        RunError: it is not a sweep, or its plan is damaged.
     """
     lines = _whole_plan(folder)
-    facts, given = _facts(folder), _yaml(folder / SWEEP_FILE)
-    edited = changes(facts.get("given"), given) if facts and given is not None else []
+    info, given = _info(folder), _yaml(folder / SWEEP_FILE)
+    edited = differences(info.get("given"), given) if info and given is not None else []
     if edited:
         print(
-            f"selfpab-jax: {folder / SWEEP_FILE} was edited after planning ({_few(edited)}); runs go by the plan. "
-            f"To take the change over: selfpab-jax sweep plan {folder / SWEEP_FILE} --out {folder}",
+            f"selfpab-jax: {folder / SWEEP_FILE} was edited after planning ({_few(edited)}), which has no effect. "
+            f"To apply it: selfpab-jax sweep plan {folder / SWEEP_FILE} --out {folder}",
             file=sys.stderr,
         )
     return Sweep(folder, lines)
 
 
-def write_sweep(folder: Path, source: Path, name: str, planned: list[Line]) -> tuple[Sweep, list[str]]:
-    """Write a plan into a new folder, or one with more runs into the folder of the same sweep.
+def write_sweep(folder: Path, source: Path, name: str, planned: list[PlannedRun]) -> tuple[Sweep, list[str]]:
+    """Write a plan to a new folder, or a plan with other runs to the folder of the same sweep.
 
-    Runs that were started must stay as they are; those that were not may go. Kept runs keep their names and their
-    order, new ones come after them.
+    Runs that were started must stay as they are; others may be dropped. Kept runs keep their names and their order;
+    new ones come after them.
 
     Args:
         folder: of the sweep.
         source: the sweep file.
         name: of the sweep.
-        planned: its lines.
+        planned: its runs.
 
     Returns:
-        The sweep, and remarks for people.
+        The sweep, and remarks to print.
 
     Raises:
         RunError: the folder holds something else, or runs that were started would change; nothing is written then.
+        StorageError: the folder cannot be written.
     """
     given = source.read_bytes()
     try:
         old = _old_lines(folder, name)
     except RunError:
-        if (folder / FACTS_FILE).exists() and _facts(folder).get("name") == name and (folder / PLAN_FILE).exists():
+        if (folder / INFO_FILE).exists() and _info(folder).get("name") == name and (folder / PLAN_FILE).exists():
             old = _lines_of_runs(folder, planned)
         else:
             raise
     lines, remarks = _joined(folder, old, planned)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_lines(lines, folder / (PLAN_FILE + ".next"))
     if source.absolute() != (folder / SWEEP_FILE).absolute():
-        (folder / SWEEP_FILE).write_bytes(given)
-    write_json(folder / FACTS_FILE, {"name": name, "runs": len(lines), "given": _yaml(folder / SWEEP_FILE)})
-    (folder / (PLAN_FILE + ".next")).replace(folder / PLAN_FILE)
+        with atomic_path(folder / SWEEP_FILE) as temporary:
+            temporary.write_bytes(given)
+    write_json(folder / INFO_FILE, {"name": name, "runs": len(lines), "given": _yaml(folder / SWEEP_FILE)})
+    write_lines(lines, folder / PLAN_FILE)
     return Sweep(folder, lines), remarks
 
 
-def changed_by_hand(sweep: Sweep, line: Line) -> list[str]:
-    """What differs between the settings a run's directory holds and those that were planned; empty where nothing."""
+def edits(sweep: Sweep, line: PlannedRun) -> list[str]:
+    """Differences between the planned settings of a run and those in its directory; empty if there are none."""
     path = sweep.run(line) / SETTINGS_FILE
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return []
-    except (ValueError, UnicodeDecodeError):
+    except ValueError:
         return [f"{SETTINGS_FILE} cannot be read"]
-    if not isinstance(told, Mapping):
-        return [f"{SETTINGS_FILE} is no mapping"]
-    return changes(comparable(line.settings), comparable(dict(told)))
+    if not isinstance(stored, dict):
+        return [f"{SETTINGS_FILE} is not a mapping"]
+    found = differences(comparable(line.settings), comparable(stored))
+    try:  # one of them may have the names of an earlier version
+        return found and differences(
+            *(comparable(as_json(parse_settings(PretrainSettings, each))) for each in (line.settings, stored))
+        )
+    except ConfigError:
+        return found
 
 
-def was_started(sweep: Sweep, line: Line) -> bool:
+def was_started(sweep: Sweep, line: PlannedRun) -> bool:
     """Whether the run has a directory with something in it."""
     run = sweep.run(line)
     return run.is_dir() and any(run.iterdir())
 
 
-def _old_lines(folder: Path, name: str) -> list[Line]:
+def _old_lines(folder: Path, name: str) -> list[PlannedRun]:
     if not folder.exists():
         return []
     if not folder.is_dir():
         raise RunError(f"{folder} is a file; choose another --out")
     if not (folder / PLAN_FILE).exists():
-        foreign = [p.name for p in folder.iterdir() if p.name.split(".")[0] not in ("sweep", "plan")]
+        foreign = [p.name for p in folder.iterdir() if p.name.lstrip(".").split(".")[0] not in ("sweep", "plan")]
         if foreign:
-            raise RunError(f"{folder} holds other files ({_few(foreign)}) and is no sweep; choose another --out")
+            raise RunError(f"{folder} holds other files ({_few(foreign)}) and is not a sweep; choose another --out")
         return []
-    there = _facts(folder).get("name", name)
-    if there != name:
-        raise RunError(f"{folder} holds the sweep {there}, this is {name}; choose another --out")
+    other = _info(folder).get("name", name)
+    if other != name:
+        raise RunError(f"{folder} holds the sweep {other}, this is {name}; choose another --out")
     return _whole_plan(folder)
 
 
-def _whole_plan(folder: Path) -> list[Line]:
+def _whole_plan(folder: Path) -> list[PlannedRun]:
     lines = read_lines(folder / PLAN_FILE)
-    planned = _facts(folder).get("runs", len(lines))
+    planned = _info(folder).get("runs", len(lines))
     if planned != len(lines):
         raise RunError(
             f"{folder / PLAN_FILE} has {len(lines)} of {planned} runs; give the sweep file to `sweep plan` again; "
@@ -249,59 +277,81 @@ def _whole_plan(folder: Path) -> list[Line]:
     return lines
 
 
-def _lines_of_runs(folder: Path, planned: list[Line]) -> list[Line]:
-    """For a damaged plan: what the new one says of the runs that are there; those it does not know are refused."""
+def _lines_of_runs(folder: Path, planned: list[PlannedRun]) -> list[PlannedRun]:
+    """The lines of the runs that were started, from a new plan in place of a damaged one.
+
+    Raises:
+        RunError: the new plan does not have one of them.
+    """
     sweep = Sweep(folder, planned)
     known = {line.name for line in planned}
     runs = folder / "runs"
     lost = [run.name for run in sorted(runs.iterdir()) if run.name not in known] if runs.is_dir() else []
-    changed = [line.name for line in planned if changed_by_hand(sweep, line)]
+    changed = [line.name for line in planned if edits(sweep, line)]
     if lost or changed:
         raise RunError(
-            f"{folder / PLAN_FILE} is damaged, and this sweep file does not make the runs {_few(lost + changed)} "
-            "that were started with it; give the sweep file that made them"
+            f"{folder / PLAN_FILE} is damaged, and this sweep file does not have the runs {_few(lost + changed)} "
+            "that were started; give the sweep file that they are from"
         )
     return [line for line in planned if was_started(sweep, line)]
 
 
-def _joined(folder: Path, old: list[Line], planned: list[Line]) -> tuple[list[Line], list[str]]:
+def _joined(folder: Path, old: list[PlannedRun], planned: list[PlannedRun]) -> tuple[list[PlannedRun], list[str]]:
     new = {line.hash: line for line in planned}
     by_name = {line.name: line for line in planned}
     sweep = Sweep(folder, old)
-    kept, gone, told = [], [], []
+    kept, dropped, changed = [], [], []
     for line in old:
-        if line.hash in new:
-            kept.append(replace(new.pop(line.hash), name=line.name, axes=line.axes))
+        key = line.hash if line.hash in new else _current_hash(line)
+        if key in new:
+            kept.append(_kept(line, new.pop(key)))
         elif not was_started(sweep, line):
-            gone.append(line.name)
+            dropped.append(line.name)
         elif line.name in by_name:
-            told.append(f"{line.name}: {_few(_differences(line, by_name[line.name]))}")
+            changed.append(f"{line.name}: {_few(_changes(line, by_name[line.name]))}")
         else:
-            told.append(f"{line.name} would be gone")
-    if told:
+            changed.append(f"{line.name} would be gone")
+    if changed:
         raise RunError(
-            f"{folder}: {len(told)} runs that were started would change ({_few(told)}); nothing was written. Undo the "
-            "edit, or choose another --out; new runs may be added"
+            f"{folder}: {len(changed)} runs that were started would change ({_few(changed)}); nothing was written. "
+            "Undo the edit, or choose another --out; new runs may be added"
         )
     lines = [replace(line, index=index) for index, line in enumerate([*kept, *new.values()])]
     names = [line.name for line in lines]
-    twice = [name for name in set(names) if names.count(name) > 1]
-    if twice:
-        raise RunError(f"{folder}: two runs would be called {twice[0]}; choose another --out")
-    remarks = [f"{len(kept)} runs stay as they were planned, {len(new)} are new"] if old else []
-    if gone:
-        remarks.append(f"{len(gone)} runs that were not started are no longer planned ({_few(gone)})")
+    repeated = [name for name in set(names) if names.count(name) > 1]
+    if repeated:
+        raise RunError(f"{folder}: two runs have the name {repeated[0]}; choose another --out")
+    remarks = [f"{len(kept)} runs stay as planned, {len(new)} are new"] if old else []
+    if dropped:
+        remarks.append(f"{len(dropped)} runs that were not started are no longer planned ({_few(dropped)})")
     return lines, remarks
 
 
-def _differences(old: Line, new: Line) -> list[str]:
-    found = changes({**comparable(old.settings), "final": old.final}, {**comparable(new.settings), "final": new.final})
-    return found or ["its records are others"]
-
-
-def _facts(folder: Path) -> dict[str, Any]:
+def _current_hash(line: PlannedRun) -> str:
+    """The hash under the names of this version, for a line that an earlier version wrote."""
     try:
-        return dict(json.loads((folder / FACTS_FILE).read_text(encoding="utf-8")))
+        return hash_of(as_json(line.pretrain_settings()), line.final, line.records)
+    except ConfigError:
+        return line.hash
+
+
+def _kept(old: PlannedRun, new: PlannedRun) -> PlannedRun:
+    """The new line under the name of the old one; with its hash and the settings that it is of, which runs refer to."""
+    if old.hash == new.hash:
+        return replace(new, name=old.name, axes=old.axes)
+    data = {**old.settings["data"], **{name: new.settings["data"][name] for name in DATA_MAY_CHANGE}}
+    settings = {**old.settings, **{group: new.settings[group] for group in MAY_CHANGE}, "data": data}
+    return replace(new, name=old.name, axes=old.axes, settings=settings, hash=old.hash)
+
+
+def _changes(old: PlannedRun, new: PlannedRun) -> list[str]:
+    before, after = ({**comparable(update_names(each.settings)), "final": each.final} for each in (old, new))
+    return differences(before, after) or ["its records changed"]
+
+
+def _info(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / INFO_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return {}
 
@@ -314,5 +364,5 @@ def _yaml(path: Path) -> Any:
 
 
 def _few(texts: list[str]) -> str:
-    more = len(texts) - TOLD
-    return ", ".join(texts[:TOLD]) + (f" and {more} more" if more > 0 else "")
+    more = len(texts) - LISTED
+    return ", ".join(texts[:LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""The ladder: its files are what its formula says, and their counts are those of real networks."""
+"""The ladder: its files follow its formula, and their counts are those of real networks."""
 
 import re
 
@@ -13,15 +13,15 @@ from selfpab_jax.scaling.ladder import PUBLISHED, RUNGS, ladder_file, learning_r
 
 
 @pytest.mark.parametrize("name", [*RUNGS, PUBLISHED])
-def test_files_say_what_the_formula_says(name: str) -> None:
+def test_files_follow_the_formula(name: str) -> None:
     path = ladder_file(name)
     text = path.read_text()
-    told = yaml.safe_load(text)
-    model = ModelSettings(**told["model"])
+    content = yaml.safe_load(text)
+    model = ModelSettings(**content["model"])
     expected = ModelSettings() if name == PUBLISHED else rung(RUNGS[name])
     for size in ("width", "heads", "feedforward", "layers", "dropout"):
         assert getattr(model, size) == getattr(expected, size)
-    assert float(told["optimizer"]["learning_rate"]) == learning_rate_of(model.width)
+    assert float(content["optimizer"]["learning_rate"]) == learning_rate_of(model.width)
     count = make_functional(model, 156, 156).parameter_count
     assert count == parameter_count(model, 156, 156)
     stated = re.search(r"parameters ([\d,]+) ", text)
@@ -51,7 +51,7 @@ def test_the_published_rate_is_the_rules_fixed_point() -> None:
 
 
 def test_other_widths_and_names_are_refused() -> None:
-    with pytest.raises(ConfigError, match="width 100 is no rung"):
+    with pytest.raises(ConfigError, match="width 100"):
         rung(100)
-    with pytest.raises(ConfigError, match="2m is no rung of the ladder; there are 1m, 5m"):
+    with pytest.raises(ConfigError, match=r"2m .* 1m, 5m"):
         ladder_file("2m")

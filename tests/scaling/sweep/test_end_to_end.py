@@ -1,4 +1,4 @@
-"""A sweep of two tiny runs through the command line: planned, stopped, gone on with, measured, collected."""
+"""A sweep of two tiny runs through the command line: planned, stopped, continued, measured, collected."""
 
 import json
 import os
@@ -16,8 +16,8 @@ import yaml
 from selfpab_jax.cli.main import main
 from selfpab_jax.data.records.dataset import open_records
 from selfpab_jax.model.functional import make_functional
-from selfpab_jax.scaling.laws.points import load_points
-from selfpab_jax.scaling.sweep.lease import claims_of
+from selfpab_jax.scaling.sweep.collect import load_points
+from selfpab_jax.scaling.sweep.lease import leases_of
 from selfpab_jax.train.evaluate import evaluate
 from selfpab_jax.train.export import read_checkpoint
 
@@ -36,6 +36,7 @@ SWEEP = {
 }
 
 
+@pytest.mark.slow
 def test_two_runs_from_plan_to_points(tiny_records: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SWEEP))
     sweep = tmp_path / "sweep"
@@ -43,7 +44,7 @@ def test_two_runs_from_plan_to_points(tiny_records: Path, tmp_path: Path, capsys
     assert main([*words, "--data.path", str(tiny_records)]) == 0
     first = sweep / "runs" / "h0.1-tiny-s5"
 
-    # One device in place of the tests' eight, as a person's machine has it; both runs share compiled steps.
+    # One device instead of the eight of the tests, as on a user's machine; both runs share compiled steps.
     alone = {**os.environ, "XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}
     everything = [sys.executable, "-m", "selfpab_jax.cli.main", "sweep", "run", str(sweep), "--all"]
     process = subprocess.Popen(everything, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=alone)
@@ -54,11 +55,11 @@ def test_two_runs_from_plan_to_points(tiny_records: Path, tmp_path: Path, capsys
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=100)
     assert process.returncode == 75, output
-    assert not claims_of(sweep / "claims", first.name)[-1].is_live()
+    assert not leases_of(sweep / "leases", first.name)[-1].is_live()
 
     done = subprocess.run(everything, capture_output=True, text=True, env=alone)
     assert done.returncode == 0, done.stderr
-    assert "goes on at step" in done.stderr
+    assert "at step" in done.stderr
     capsys.readouterr()
     assert main(["sweep", "status", str(sweep), "--json"]) == 0
     states = json.loads(capsys.readouterr().out)
@@ -77,6 +78,6 @@ def test_two_runs_from_plan_to_points(tiny_records: Path, tmp_path: Path, capsys
     before = log.read_text()
     assert main(["sweep", "run", str(sweep), "--all"]) == 0
     assert main(["sweep", "run", str(sweep), "--index", "0"]) == 0
-    assert "h0.1-tiny-s5: was done before, nothing to do" in capsys.readouterr().out
+    assert "h0.1-tiny-s5: already done" in capsys.readouterr().out
     assert log.read_text() == before
     assert main(["status", str(first)]) == 0, "an ordinary run"
