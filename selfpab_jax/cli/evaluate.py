@@ -1,7 +1,7 @@
 """`selfpab-jax evaluate` and `selfpab-jax export`: what becomes of a run."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import Namespace
 
@@ -66,6 +66,12 @@ def export_parser() -> Parser:
     parser.add_argument("run", type=Path, help="directory of the run")
     parser.add_argument("model", type=Path, help="directory to write")
     parser.add_argument("--checkpoint", type=str, default="best", help="best, latest, or the step of a kept state")
+    parser.add_argument(
+        "--subjects",
+        type=Literal["hashed", "named", "none"],
+        default="hashed",
+        help="how the model lists the subjects it was trained on; hashes can be compared, but not read",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing model directory")
     return parser
 
@@ -74,7 +80,9 @@ def run_export(options: Namespace) -> int:
     """Run `export`."""
     from selfpab_jax.train.export import export_run
 
-    config = export_run(options.run, options.model, options.checkpoint, overwrite=options.overwrite)
+    config = export_run(
+        options.run, options.model, options.checkpoint, subjects=options.subjects, overwrite=options.overwrite
+    )
     print(
         f"{options.model}: {config.family}, width {config.model.width}, trained for {config.provenance['steps']} steps"
     )

@@ -13,7 +13,7 @@ from selfpab_jax.data.har.registry import open_dataset
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.features.cache import FeatureTable, cached_features
 from selfpab_jax.features.sensors import open_sensor_encoders
-from selfpab_jax.model_dir import ModelConfig, read_config
+from selfpab_jax.model_dir import ModelConfig, find_subjects, read_config
 from selfpab_jax.probe.alignment import Predictions
 from selfpab_jax.probe.budgets import label_budgets
 from selfpab_jax.probe.config import DatasetSettings, ProbeSettings, ProtocolSettings
@@ -187,7 +187,7 @@ def open_corpus(
 
 
 def seen_subjects(provenance: Mapping[str, Any], dataset: str, subjects: Iterable[str]) -> tuple[str, ...]:
-    """The subjects that the model card lists as trained on, sorted.
+    """The subjects that the model card lists as trained on, by name or hashed; sorted.
 
     A user's own tables, in pre-training (`recordings`) or here (`tables`), may be of any subjects and are named by
     file; equal names are taken for the same subject, to be on the safe side. Data sets with different names have
@@ -200,7 +200,7 @@ def seen_subjects(provenance: Mapping[str, Any], dataset: str, subjects: Iterabl
     """
     if not _may_overlap(provenance, dataset):
         return ()
-    return tuple(sorted(set(subjects) & {str(name) for name in provenance.get("subjects") or ()}))
+    return find_subjects(provenance, subjects)
 
 
 def leakage_warnings(provenance: Mapping[str, Any], dataset: str, subjects: Iterable[str]) -> tuple[str, ...]:
@@ -213,7 +213,7 @@ def leakage_warnings(provenance: Mapping[str, Any], dataset: str, subjects: Iter
     """
     subjects = tuple(subjects)
     if not provenance.get("subjects") and _may_overlap(provenance, dataset):
-        return ("the model card does not list the subjects of pre-training: they may be among these",)
+        return ("leakage cannot be checked: the model card does not list the subjects of pre-training",)
     seen = seen_subjects(provenance, dataset, subjects)
     if not seen:
         return ()

@@ -12,7 +12,7 @@ from selfpab_jax.config import parse_settings
 from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.functional import FunctionalModel, Parameters, make_functional
 from selfpab_jax.model.masking import TaskSettings
-from selfpab_jax.model_dir import ModelConfig, write_model
+from selfpab_jax.model_dir import ModelConfig, SubjectListing, listed_subjects, write_model
 from selfpab_jax.signal.stft import SpectrogramSettings
 from selfpab_jax.train.checkpoint import read_parameters, statistics_of
 from selfpab_jax.train.run_dir import SUBJECTS_FILE
@@ -59,15 +59,25 @@ def functional_of(metadata: dict[str, Any], compute: str | None = None) -> Funct
     return make_functional(settings, metadata["features"], metadata["outputs"])
 
 
-def export_run(run: Path, directory: Path, which: str = "best", *, overwrite: bool = False) -> ModelConfig:
-    """Write the `best` or `latest` checkpoint of a run as a model directory.
+def export_run(
+    run: Path, directory: Path, which: str = "best", *, subjects: SubjectListing = "hashed", overwrite: bool = False
+) -> ModelConfig:
+    """Write a checkpoint of a run as a model directory.
+
+    Args:
+        run: the run's directory.
+        directory: to create.
+        which: `best`, `latest`, or the step of a kept state.
+        subjects: how the subjects of the training split are listed. Hashes hide names from a reader, while `probe`
+            still finds its test subjects among them; without a list, it can only warn that it cannot check.
+        overwrite: replace an existing model directory.
 
     Raises:
         RunError: the run has no such checkpoint.
-        ModelError: the directory exists, or cannot be written.
+        StorageError: the directory exists or cannot be written.
     """
     objective, parameters, metadata = read_checkpoint(run, which)
-    config = config_of(metadata, _subjects(run))
+    config = config_of(metadata, listed_subjects(_subjects(run), subjects))
     arrays = {name: np.asarray(array) for name, array in parameters.items()}
     write_model(directory, config, arrays, objective.statistics, overwrite=overwrite)
     return config
