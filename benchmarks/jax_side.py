@@ -50,7 +50,7 @@ def make_step(settings: ModelSettings, batch: int, statistics: Statistics) -> tu
     objective = Objective(
         make_functional(settings, FEATURES, FEATURES), TaskSettings(), statistics, ("back", "thigh"), len(CHANNELS)
     )
-    made = {"objective": objective, "update": adamw(optimizer, schedule), "schedule": schedule, "mesh": mesh}
+    made = {"objective": objective, "optimizer": adamw(optimizer, schedule), "schedule": schedule, "mesh": mesh}
     return train_step(**made, seed=0, accumulate=1), made
 
 
@@ -58,7 +58,7 @@ def step(settings: ModelSettings, batch: int) -> Turns:
     """Whole training steps, each with its batch brought to the device, as the training loop does."""
     take, made = make_step(settings, batch, RANDOM_STATISTICS)
     mesh = made["mesh"]
-    state = create_state(made["objective"].functional, made["update"], mesh, jax.random.key(0))
+    state = create_state(made["objective"].functional, made["optimizer"], mesh, jax.random.key(0))
     windows = np.random.default_rng(0).random((batch, FRAMES, FEATURES)).astype(np.float16)
 
     def turns(count: int) -> None:
@@ -76,7 +76,7 @@ def lowered_step(settings: ModelSettings, batch: int) -> jax.stages.Lowered:
     from selfpab_jax.train.state import abstract_state
 
     _, made = make_step(settings, batch, RANDOM_STATISTICS)
-    state = abstract_state(made["objective"].functional, made["update"], made["mesh"])
+    state = abstract_state(made["objective"].functional, made["optimizer"], made["mesh"])
     windows = jax.ShapeDtypeStruct((batch, FRAMES, FEATURES), np.float16)
     with jax.set_mesh(made["mesh"]):
         return jitted_train_step(**made, seed=0, accumulate=1).lower(state, windows, jax.ShapeDtypeStruct((1,), bool))
@@ -134,7 +134,7 @@ def curve(settings: ModelSettings, batch: int, steps: int, windows: int) -> list
     """The losses of so many steps on a synthetic cohort; the same batches, alteration and dropout for any dtype."""
     take, made = make_step(settings, batch, statistics := _statistics(cohort := _cohort(windows)))
     assert statistics.mean.shape == (FEATURES,)
-    state = create_state(made["objective"].functional, made["update"], made["mesh"], jax.random.key(0))
+    state = create_state(made["objective"].functional, made["optimizer"], made["mesh"], jax.random.key(0))
     order = np.random.default_rng(0)
     losses = []
     for _ in range(steps):

@@ -1,23 +1,72 @@
-"""SelfPAB in JAX: masked-reconstruction pre-training on body-worn accelerometers."""
+"""SelfPAB in JAX: masked-reconstruction pre-training on body-worn accelerometers.
 
+Each command of `selfpab-jax` is a function here, with the same settings:
+
+    records build   build_records       embed          embed, load_encoder, SelfPABFeatures
+    pretrain        pretrain            probe          probe_encoder
+    evaluate        evaluate            scaling fit    fit_scaling_laws
+    export          export_run
+
+`load_settings` makes settings from presets, YAML files and nested values.
+"""
+
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0.dev0"
-__all__ = ["PretrainedEncoder", "SelfPABFeatures", "load_encoder"]
 
 if TYPE_CHECKING:
+    from selfpab_jax.config import load_settings
+    from selfpab_jax.data.records.build import build_records
+    from selfpab_jax.data.records.settings import BuildSettings
     from selfpab_jax.features.encoder import PretrainedEncoder, load_encoder
     from selfpab_jax.features.sklearn import SelfPABFeatures
+    from selfpab_jax.features.streaming import embed
+    from selfpab_jax.probe.config import ProbeSettings
+    from selfpab_jax.probe.run import probe_encoder
+    from selfpab_jax.scaling.fit import fit_scaling_laws
+    from selfpab_jax.train.config import PretrainSettings
+    from selfpab_jax.train.evaluate import evaluate
+    from selfpab_jax.train.export import export_run
+    from selfpab_jax.train.loop import pretrain
+
+_MODULE_OF = {
+    "BuildSettings": "data.records.settings",
+    "PretrainSettings": "train.config",
+    "PretrainedEncoder": "features.encoder",
+    "ProbeSettings": "probe.config",
+    "SelfPABFeatures": "features.sklearn",
+    "build_records": "data.records.build",
+    "embed": "features.streaming",
+    "evaluate": "train.evaluate",
+    "export_run": "train.export",
+    "fit_scaling_laws": "scaling.fit",
+    "load_encoder": "features.encoder",
+    "load_settings": "config",
+    "pretrain": "train.loop",
+    "probe_encoder": "probe.run",
+}
+
+__all__ = [
+    "BuildSettings",
+    "PretrainSettings",
+    "PretrainedEncoder",
+    "ProbeSettings",
+    "SelfPABFeatures",
+    "build_records",
+    "embed",
+    "evaluate",
+    "export_run",
+    "fit_scaling_laws",
+    "load_encoder",
+    "load_settings",
+    "pretrain",
+    "probe_encoder",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """Import JAX only for those who ask for the encoder: the command line answers faster without."""
-    if name == "SelfPABFeatures":
-        from selfpab_jax.features import sklearn as transformer
-
-        return transformer.SelfPABFeatures
-    if name in __all__:
-        from selfpab_jax.features import encoder as pretrained
-
-        return getattr(pretrained, name)
+    """Import what is asked for, and JAX with it, only then: the command line starts faster without."""
+    if name in _MODULE_OF:
+        return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

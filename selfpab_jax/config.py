@@ -229,6 +229,24 @@ def settings_from(parser: Parser, parsed: jsonargparse.Namespace, of_class: type
     return of_class(**{name: value for name, value in fields.items() if name in names})
 
 
+def load_settings(of_class: type[Settings], *sources: str | Path | Mapping[str, Any]) -> Settings:
+    """Settings from presets, YAML files and nested values, later ones over earlier ones.
+
+    For example `load_settings(PretrainSettings, "demo", {"data": {"path": "my_records"}})`.
+
+    Args:
+        of_class: a dataclass of settings.
+        sources: names of presets or files (see `find_preset`), or nested values.
+
+    Raises:
+        ConfigError: a file is missing, a field is unknown, or its value makes no sense.
+    """
+    merged: dict[str, Any] = {}
+    for source in sources:
+        merged = merge(merged, update_names(source) if isinstance(source, Mapping) else read_yaml(find_preset(source)))
+    return parse_settings(of_class, merged)
+
+
 def parse_settings(of_class: type[Settings], content: Mapping[str, Any]) -> Settings:
     """Settings from nested plain values, as YAML or JSON holds them; fields that are missing take their defaults.
 
