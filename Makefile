@@ -30,7 +30,7 @@ lint: $(VENV)/.installed-test ## style and types
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 docs: $(VENV)/.installed-docs ## the site, into site/
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Figures against the last ones kept, e.g. make bench BENCH="--parts step --save". Huge pages are worth a tenth of a step.
 bench: $(VENV)/.installed-bench ## what a change may make slower, compared with the last figures
