@@ -7,7 +7,7 @@ only read ahead. The position in training is therefore the step alone, also when
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import grain
 import numpy as np
@@ -20,6 +20,7 @@ LARGEST_SEED = 2**32 - 1
 Batch = dict[str, np.ndarray]
 
 
+@runtime_checkable
 class RandomAccess(Protocol):
     """Records by position, e.g. `RecordSource`; it is pickled for worker processes."""
 

@@ -1,7 +1,7 @@
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from selfpab_jax.data.splits import TEST, TRAIN, VALIDATION, SplitSettings, assign, assign_subjects
 from selfpab_jax.errors import ConfigError, DataError
@@ -9,6 +9,7 @@ from selfpab_jax.errors import ConfigError, DataError
 SUBJECTS = [f"S{i:02d}" for i in range(20)]
 
 
+@settings(deadline=None)
 @given(count=st.integers(3, 200), validation=st.floats(0, 0.4), test=st.floats(0, 0.4), seed=st.integers(0, 99))
 def test_fractions_are_met(count, validation, test, seed):
     keys = np.random.default_rng(seed).integers(0, 2**63, count).astype(np.uint64)

@@ -32,7 +32,7 @@ COUNTS = st.lists(st.integers(1, 30), min_size=2, max_size=12)
 SEEDS = st.integers(0, 2**31)
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(counts=COUNTS, seed=SEEDS, shares=st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)))
 def test_hours_are_nested_and_met(counts, seed, shares):
     index = index_of(counts)
@@ -44,7 +44,7 @@ def test_hours_are_nested_and_met(counts, seed, shares):
     assert wanted - 1e-6 <= hours_of(index, more) < wanted + 1 / 12 + 1e-6
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(
     counts=COUNTS,
     window=st.integers(1, 60),
@@ -73,7 +73,7 @@ def test_files_of_one_name_differ_in_time():
     assert first_windows(name[:0], name[:0], start_ms[:0], 10.0).tolist() == []
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(counts=COUNTS, seed=SEEDS, data=st.data())
 def test_subjects_are_nested_and_whole(counts, seed, data):
     index = index_of(counts)
@@ -86,7 +86,7 @@ def test_subjects_are_nested_and_whole(counts, seed, data):
     assert len(many) == np.isin(index.subject, list(chosen)).sum()
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(counts=COUNTS, seed=SEEDS, share=st.floats(0.01, 1))
 def test_hours_among_chosen_subjects(counts, seed, share):
     index = index_of(counts)

@@ -149,7 +149,7 @@ class RecordSource:
         return tfds.builder_from_directory(self.folder).as_data_source(self.split)  # type: ignore[call-arg]
 
 
-def open_records(path: Path) -> Records:
+def open_records(path: str | Path) -> Records:
     """Open the `--out` folder of `records build`, or the versioned folder in it, and check every shard.
 
     Sizes, both ends of each shard and the shapes of the statistics are compared with `records.json`; no record is

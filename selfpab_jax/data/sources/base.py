@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int32
@@ -63,6 +63,7 @@ class SourceFile:
     samples: int
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where recordings come from: a frozen, picklable dataclass."""
 

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from jaxtyping import Float32, Shaped
@@ -129,7 +128,7 @@ def as_float32(values_NxC: Shaped[np.ndarray, "N C"]) -> Float32[np.ndarray, "N 
 class _StoredArray:
     """The array in an open npz: its size and type, and the stream of its bytes."""
 
-    stream: IO[bytes]
+    stream: zipfile.ZipExtFile
     rows: int
     dtype: np.dtype
     fortran_order: bool

@@ -16,6 +16,7 @@ def recording(samples: int, start: datetime | None = START, rate: float = 50.0) 
     return Recording("s", "r", start, rate, signal, np.arange(samples, dtype=np.int32))
 
 
+@settings(deadline=None)
 @given(samples=st.integers(0, 500), window=st.integers(1, 200), shift=st.integers(1, 300))
 def test_windows_are_whole_in_order_and_as_many_as_fit(samples, window, shift):
     cut = list(windows(recording(samples), window, shift))
@@ -45,7 +46,7 @@ def test_frame_labels_equal_the_originals(golden):
     np.testing.assert_array_equal(ours, expected["frame_labels"])
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(labels=st.lists(st.sampled_from([-1, 1, 3, 130]), min_size=20, max_size=60), hop=st.integers(1, 20))
 def test_frame_labels_are_the_most_frequent_ties_to_the_smallest(labels, hop):
     config = SpectrogramSettings(50.0, 20, hop)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 from selfpab_jax.data.har.axes import AXES, axis_matrix
 from selfpab_jax.data.har.card import DatasetCard, Sensor
@@ -43,7 +44,7 @@ class OwnTables(SubjectTables):
 
     columns: str | None = None
     axes: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
-    unit: Unit = "g"
+    unit: str = "g"
     rate_hz: float = 50.0
     timestamp_column: str | None = "timestamp"
     timestamp_unit: TimestampUnit = "text"
@@ -92,7 +93,7 @@ class OwnTables(SubjectTables):
             sensors=tuple(self._sensors.values()),
             default_sensors=tuple(self._sensors),
             rate_hz=self.rate_hz,
-            unit=self.unit,
+            unit=cast(Unit, self.unit),
             classes=given_classes(self.classes) or self._classes_in_files(),
             downloads=(),
             manual="One CSV or Parquet file per subject.",
@@ -113,7 +114,7 @@ class OwnTables(SubjectTables):
         """How the tables are read."""
         return TableFormat(
             columns=self.table_columns,
-            unit=self.unit,
+            unit=cast(Unit, self.unit),
             rate_hz=self.rate_hz,
             timestamp_column=self.timestamp_column,
             timestamp_unit=self.timestamp_unit,
