@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn
@@ -29,19 +28,19 @@ class Progress:
     def __init__(
         self,
         task: str,
-        total: float | None = None,
+        total: int | float | None = None,
         unit: str = "",
         *,
         enabled: bool = True,
         every_seconds: float = 10.0,
-        started: float = 0.0,
+        started: int | float = 0.0,
     ):
         self.task, self.total, self.unit, self.enabled = task, total, unit, enabled
         self._started, self._every = started, every_seconds
         self._began = self._shown = time.monotonic()
         self._bar: Bar | None = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Progress":
         return self
 
     def __exit__(
@@ -49,7 +48,7 @@ class Progress:
     ) -> None:
         self.close()
 
-    def update(self, done: float, note: str = "", *, force: bool = False) -> None:
+    def update(self, done: int | float, note: str = "", *, force: bool = False) -> None:
         """Report how much is done; cheap to call often.
 
         Args:
@@ -91,7 +90,7 @@ class Progress:
             self._bar.stop()
             self._bar = None
 
-    def _line(self, done: float, note: str) -> str:
+    def _line(self, done: int | float, note: str) -> str:
         seconds = max(time.monotonic() - self._began, 1e-9)
         rate = (done - self._started) / seconds
         unit = f" {self.unit}" if self.unit else ""
@@ -103,12 +102,12 @@ class Progress:
         return ", ".join([*parts, *([note] if note else [])])
 
 
-def amount(value: float) -> str:
+def amount(value: int | float) -> str:
     """`1,234` for whole numbers, `12.3` for others."""
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: int | float) -> str:
     """`2 d 3 h`, `3 h 12 min`, `4 min 10 s`, `8 s`."""
     whole = max(0, round(seconds))
     days, hours, minutes = whole // 86_400, whole // 3_600 % 24, whole // 60 % 60

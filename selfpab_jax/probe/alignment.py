@@ -13,7 +13,7 @@ from selfpab_jax.errors import DataError
 from selfpab_jax.probe.dataset import Corpus
 from selfpab_jax.probe.metrics import Confusions, confusion, duration_error
 
-Predictions = Mapping[int, Int16[np.ndarray, " N"]]
+Predictions = Mapping[int, Int16[np.ndarray, " _N"]]
 """The predicted class of every sample, by index of recording."""
 
 
@@ -165,7 +165,7 @@ def _block_mean(padded_BxY: np.ndarray, present_Bx1: np.ndarray, first: int, who
 
 def predict_recordings(
     corpus: Corpus, probabilities_RxY: Float[np.ndarray, "R Y"], subjects: Collection[str] | None = None
-) -> dict[int, Int16[np.ndarray, " N"]]:
+) -> dict[int, Int16[np.ndarray, " _N"]]:
     """The class of every sample by index of recording, from the probabilities of the corpus' rows.
 
     Args:

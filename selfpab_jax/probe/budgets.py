@@ -31,7 +31,7 @@ class Budget:
     """
 
     kind: Literal["windows", "fraction", "subjects"]
-    amount: float
+    amount: int | float
 
     def __str__(self) -> str:
         if self.kind == "fraction":

@@ -55,7 +55,7 @@ class Corpus:
     spectrogram: SpectrogramSettings
     recordings: tuple[LabeledSignal, ...]
     windows: WindowIndex
-    frame_labels: tuple[Int16[np.ndarray, " T"], ...]
+    frame_labels: tuple[Int16[np.ndarray, " _T"], ...]
     skipped: tuple[Skipped, ...] = ()
 
     @cached_property

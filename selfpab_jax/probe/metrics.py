@@ -95,7 +95,7 @@ def _sums(confusions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.diagonal(matrices, axis1=-2, axis2=-1), matrices.sum(-1), matrices.sum(-2)
 
 
-def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+def _ratio(above: np.ndarray | np.float64, below: np.ndarray | np.float64) -> np.ndarray:
     return np.divide(above, below, out=np.full(np.shape(below), np.nan), where=below != 0)
 
 
