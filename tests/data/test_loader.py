@@ -46,6 +46,7 @@ def test_batch_k_is_the_same_for_any_hosts_and_threads(hosts, threads, buffer):
     np.testing.assert_array_equal(joined(hosts, first_step=0, last_step=40, threads=threads, buffer=buffer), EXPECTED)
 
 
+@pytest.mark.slow
 def test_batch_k_is_the_same_for_any_workers():
     for workers, hosts in ((1, 1), (4, 1)):
         found = joined(hosts, first_step=0, last_step=40, workers=workers, buffer=1)

@@ -3,7 +3,7 @@
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -126,9 +126,9 @@ def as_float32(values_NxC: Shaped[np.ndarray, "N C"]) -> Float32[np.ndarray, "N 
 
 @dataclass(frozen=True)
 class _StoredArray:
-    """The array in an open npz: its size and type, and the stream of its bytes."""
+    """The array in an open npz: its size and type, and what reads its next bytes."""
 
-    stream: zipfile.ZipExtFile
+    read: Callable[[int], bytes]
     rows: int
     dtype: np.dtype
     fortran_order: bool
@@ -138,7 +138,7 @@ class _StoredArray:
         rows = self.rows if self.fortran_order else rows
         for first in range(0, self.rows, max(rows, 1)):
             count = min(rows, self.rows - first)
-            data = self.stream.read(count * columns * self.dtype.itemsize)
+            data = self.read(count * columns * self.dtype.itemsize)
             if len(data) < count * columns * self.dtype.itemsize:
                 raise UnusableError("not a readable npz: it ends too early")
             flat = np.frombuffer(data, self.dtype)
@@ -154,14 +154,16 @@ def _open_array(path: Path) -> Iterator[_StoredArray]:
                 raise UnusableError(f"wrong key: the npz holds {names}, not {KEY}")
             with archive.open(f"{KEY}.npy") as stream:
                 version = np.lib.format.read_magic(stream)
-                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-                shape, fortran_order, dtype = read(stream)
+                read_header = (
+                    np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                )
+                shape, fortran_order, dtype = read_header(stream)
                 if dtype.kind not in "fiu":  # an object array is never unpickled: that could run code
                     raise UnusableError(f"wrong type: {KEY} holds {dtype}, not numbers")
                 if len(shape) != 2 or shape[1] != len(CHANNELS):
                     raise UnusableError(
                         f"wrong number of columns: {KEY} has shape {shape}, not (samples, {len(CHANNELS)})"
                     )
-                yield _StoredArray(stream, shape[0], dtype, fortran_order)
+                yield _StoredArray(stream.read, shape[0], dtype, fortran_order)
     except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise UnusableError(f"not a readable npz: {error}") from None

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
@@ -139,6 +139,7 @@ class _Decoded:
     end: Any = None
 
 
+@runtime_checkable
 class _Reader(Protocol):
     """Reads one kind of file; a new kind is one more such class in `READERS`."""
 

@@ -1,6 +1,6 @@
 """Tables of recordings: one description of how a table is read, for every reader of user tables.
 
-`TableFormat` says which columns to take and how to decode them. `records build` reads whole files with it (`Tables`),
+`TableFormat` holds which columns to take and how to decode them. `records build` reads whole files with it (`Tables`),
 `embed` reads them in blocks (`streaming`), and so do the labeled data sets (`data.har.subject_tables`).
 """
 

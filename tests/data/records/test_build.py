@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from selfpab_jax.cli.main import main
 from selfpab_jax.data.records import build, shards
 from selfpab_jax.data.records.build import Runner, build_records, build_spec
 from selfpab_jax.data.records.dataset import open_records
@@ -225,11 +226,11 @@ def test_a_full_disk_stops_the_build_which_continues_later(cohort, spec_of, tmp_
     assert contents(tmp_path / "spectrograms") == contents(records.folder.parent)
 
 
-def test_from_python_as_from_the_command_line(cohort, tmp_path, build_command, contents):
+def test_from_python_as_from_the_command_line(cohort, tmp_path, contents):
     settings = BuildSettings((str(cohort),), "hunt4", window_seconds=20, test_subjects=("S002", "S003"))
     built = build_records(settings, tmp_path / "python", workers=1)
     options = ["--source", "hunt4", "--window_seconds", "20", "--test_subjects", "S002,S003", "--workers", "1"]
-    subprocess.run([*build_command, str(cohort), "--out", str(tmp_path / "command"), *options], check=True)
+    assert main(["records", "build", str(cohort), "--out", str(tmp_path / "command"), *options]) == 0
     assert contents(tmp_path / "python" / "spectrograms") == contents(tmp_path / "command" / "spectrograms")
     assert set(built.index("test").subject) == {"S002", "S003"}
     again = build_records(settings, tmp_path / "python", resume=True)
