@@ -1,4 +1,4 @@
-"""Eight CPU devices, strict dtype promotion and warnings as errors for every test."""
+"""Eight CPU devices, strict dtype promotion, checked shapes and types, and warnings as errors for every test."""
 
 import os
 import sys
@@ -7,10 +7,16 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
-import jax
-import pytest
+# Shapes and types of arguments and results are checked at every call of the package, in this process.
+sys.path.insert(0, str(Path(__file__).parent))
+from jaxtyping import install_import_hook
 
-from selfpab_jax.cli.main import main
+install_import_hook("selfpab_jax", "typechecking.checked")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+from selfpab_jax.cli.main import main  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 

@@ -185,7 +185,7 @@ class Encoder(nnx.Module):
 
     def encode_padded(
         self, x_BxTxX: Float[Array, "B T X"], timestamps_BxTx5: Array | None = None, keys_B: Array | None = None
-    ) -> Float[Array, "B T D"]:
+    ) -> Float[Array, "B P Q"]:
         """As `__call__`, with the layout's padding after the last frame (any values) and the last feature (zeros)."""
         frames = x_BxTxX.shape[1]
         h_BxTxD = self._embedded(x_BxTxX, timestamps_BxTx5)
@@ -194,9 +194,9 @@ class Encoder(nnx.Module):
             h_BxTxD = run(layer, h_BxTxD, None if keys_B is None else fold_each(keys_B, depth), frames)
         return h_BxTxD
 
-    def without_padding(self, h_BxTxD: Float[Array, "B T D"], frames: int) -> Float[Array, "B T D"]:
+    def without_padding(self, h_BxPxQ: Float[Array, "B P Q"], frames: int) -> Float[Array, "B T D"]:
         """The output without the layout's padding."""
-        return h_BxTxD[:, :frames, : self.settings.width]
+        return h_BxPxQ[:, :frames, : self.settings.width]
 
     def layer_outputs(
         self, x_BxTxX: Float[Array, "B T X"], timestamps_BxTx5: Int[Array, "B T 5"] | None = None

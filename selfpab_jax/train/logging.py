@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, runtime_checkable, cast
 
 import numpy as np
 from jax.sharding import Mesh
@@ -41,6 +41,7 @@ class LogSettings:
             raise ConfigError(f"log.every_steps is {self.every_steps}; it must be at least 1")
 
 
+@runtime_checkable
 class Log(Protocol):
     """Takes events: flat dictionaries with `event`, `step` and figures."""
 

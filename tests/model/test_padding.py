@@ -141,7 +141,7 @@ def test_long_windows_go_by_blocks() -> None:
 
 def test_cudnn_never_leaves_out_a_dropout_that_was_asked_for() -> None:
     for wrong in ({"dropout": 0.1}, {"dropout": 0.0, "compute": "float32"}):
-        with pytest.raises(ValueError, match="knows no dropout on the weights"):
+        with pytest.raises(ValueError, match="no dropout on the weights"):
             ModelSettings(attention="cudnn", **wrong)  # type: ignore[arg-type]
     assert ModelSettings(attention="cudnn", dropout=0.0).attention == "cudnn"
 
@@ -165,7 +165,7 @@ def test_cudnn_is_chosen_where_the_card_takes_the_heads(
 
 def test_cudnn_is_the_same_attention(parameters: Parameters, batch: tuple[jax.Array, jax.Array]) -> None:
     if jax.default_backend() != "gpu":
-        pytest.skip("cuDNN's attention wants a GPU: JAX_PLATFORMS=cuda pytest tests/model/test_layout.py")
+        pytest.skip("cuDNN's attention wants a GPU: JAX_PLATFORMS=cuda pytest tests/model/test_padding.py")
     found = {}
     for way in ("full", "cudnn"):
         chosen = functional_of(attention=way, layout="padded", compute="bfloat16", dropout=0.0)

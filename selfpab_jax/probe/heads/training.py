@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
-from typing import Any, NamedTuple, Protocol, Self, cast
+from typing import Any, NamedTuple, Protocol, runtime_checkable, Self, cast
 
 import jax
 import jax.numpy as jnp
@@ -163,6 +163,7 @@ class HeadOptimizer(NamedTuple):
         return optax.scale_by_adam(self.beta1, self.beta2)
 
 
+@runtime_checkable
 class Step(Protocol):
     """One training step; takes over (donates) parameters and optimizer state."""
 
@@ -180,6 +181,7 @@ class Step(Protocol):
         ...
 
 
+@runtime_checkable
 class Validate(Protocol):
     """Validation on one batch."""
 
