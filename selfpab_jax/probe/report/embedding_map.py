@@ -88,7 +88,7 @@ def draw_embedding(embedding: EmbeddingMap, classes: tuple[str, ...], path: Path
     names = sorted(set(embedding.subjects_N))
     with new_figure(path, 12.5, 6) as figure:
         by_class, by_subject = figure.subplots(1, 2)
-        for y in np.unique(labels):
+        for y in np.unique(labels).tolist():
             _scatter(by_class, embedding.points_Nx2[labels == y], color(y), marker(y), brief(classes[y]))
         spectrum = matplotlib.colormaps["turbo"]
         for i, name in enumerate(names):

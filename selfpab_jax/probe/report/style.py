@@ -18,7 +18,7 @@ TRUTH, RIGHT, WRONG, UNKNOWN = "#222222", "#56B4E9", "#D55E00", "#BBBBBB"
 
 
 @contextmanager
-def new_figure(path: Path, width: float, height: float, *, dpi: int = 110) -> Iterator[Figure]:
+def new_figure(path: Path, width: int | float, height: int | float, *, dpi: int = 110) -> Iterator[Figure]:
     """A figure to draw on, which is written to a PNG file when the block ends.
 
     Args:

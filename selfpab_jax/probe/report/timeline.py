@@ -24,14 +24,14 @@ class Timeline:
     Attributes:
         subject: name of the subject.
         truth_N: class index of each sample, -1 for no label.
-        predicted_N: class index of each sample.
+        predicted_N: class index of each sample (M = N, which `draw_timeline` checks).
         rate_hz: of the samples.
         starts: first sample of each recording; the first is 0.
     """
 
     subject: str
     truth_N: Int[np.ndarray, " N"]
-    predicted_N: Int[np.ndarray, " N"]
+    predicted_N: Int[np.ndarray, " M"]
     rate_hz: float
     starts: tuple[int, ...] = (0,)
 

@@ -56,8 +56,9 @@ def test_a_timeline_of_hours_is_no_larger_than_its_columns(tmp_path: Path):
 
 @pytest.mark.parametrize(("truth", "predicted"), [([], []), ([0, 1], [0])])
 def test_a_timeline_needs_as_many_predictions_as_samples(truth: list[int], predicted: list[int], tmp_path: Path):
+    timeline = Timeline("S1", np.array(truth, int), np.array(predicted, int), 50.0)
     with pytest.raises(ValueError, match="samples and"):
-        draw_timeline(Timeline("S1", np.array(truth), np.array(predicted), 50.0), AWKWARD, tmp_path / "no.png")
+        draw_timeline(timeline, AWKWARD, tmp_path / "no.png")
 
 
 def test_a_timeline_without_labels_is_drawn(tmp_path: Path):
