@@ -108,6 +108,8 @@ def _fits(folder: Path, features: int, suffix: str) -> bool:
 
 def _statistics(folders: list[Path], kind: str) -> Statistics:
     mean, std = (np.concatenate([_column(folder / f"{part}.csv") for folder in folders]) for part in ("mean", "std"))
+    if len(mean) != len(std):
+        raise ModelError(f"{folders[0]}: mean.csv has {len(mean)} numbers, but std.csv has {len(std)}")
     try:
         return Statistics(mean, np.where(std == 0, np.float32(SMALLEST_STD), std), kind)
     except DataError as error:

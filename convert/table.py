@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
@@ -70,6 +70,7 @@ IGNORED = re.compile(r"(?:val_|test_)?metrics\..+")
 """What else a `state_dict` may hold: torchmetrics' counters, which no output depends on."""
 
 
+@runtime_checkable
 class ShapedArray(Protocol):
     """An array, a tensor on disk, or anything else with a shape and a dtype."""
 

@@ -6,7 +6,7 @@ The original's network is assembled from torch.nn's modules, so that PyTorch com
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -31,6 +31,7 @@ Timestamps = Int[np.ndarray, "B T 5"]
 """Month, day, weekday, hour and minute of each frame."""
 
 
+@runtime_checkable
 class Trace(Protocol):
     """From normalized frames (and timestamps) to the outputs of every layer, by name."""
 

@@ -144,14 +144,14 @@ def clone(tmp_path: Path) -> Callable[[Path, dict[str, int]], Path]:
 
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Run a command that must fail in one or two lines; what it says."""
+    """Run a command that must fail with a message of one or two lines; returns the message."""
 
     def run(*words: object) -> str:
         capsys.readouterr()
         assert main([str(word) for word in words]) not in (0, None)
-        said = capsys.readouterr().err.strip()
-        assert said.count("\n") <= 1
-        assert "Traceback" not in said
-        return said
+        message = capsys.readouterr().err.strip()
+        assert message.count("\n") <= 1
+        assert "Traceback" not in message
+        return message
 
     return run

@@ -25,21 +25,21 @@ class Evil:
 
 @pytest.fixture
 def rejected(tmp_path, refused):
-    """Both commands refuse a file, and neither leaves anything; what from-torch says."""
+    """Both commands refuse a file, and neither leaves anything; returns the message of from-torch."""
 
     def check(path: Path) -> str:
         out = tmp_path / "out"
         out.mkdir()
-        said = refused("convert", "from-torch", path, out / "model", "--no-statistics")
+        message = refused("convert", "from-torch", path, out / "model", "--no-statistics")
         assert list(out.iterdir()) == []
-        return said
+        return message
 
     return check
 
 
 @pytest.fixture
 def changed(torch, tmp_path, checkpoint, rejected):
-    """What from-torch says of `tiny_selfpab` after a change to its content."""
+    """The message of from-torch about `tiny_selfpab` after a change to its content."""
 
     def check(change) -> str:
         content = torch.load(checkpoint, weights_only=True)
@@ -54,18 +54,18 @@ def changed(torch, tmp_path, checkpoint, rejected):
 def test_the_error_for_an_lfs_pointer_has_the_size_of_the_file(tmp_path, rejected):
     path = tmp_path / "upstream_model.ckpt"
     path.write_text(POINTER)
-    said = rejected(path)
-    assert "Git LFS pointer" in said
-    assert "793,353,563 bytes" in said
+    message = rejected(path)
+    assert "Git LFS pointer" in message
+    assert "793,353,563 bytes" in message
 
 
 @pytest.mark.parametrize("share", [0.001, 0.3, 0.9, 0.9999])
 def test_truncated(checkpoint, rejected, share):
     whole = checkpoint.read_bytes()
     checkpoint.write_bytes(whole[: int(share * len(whole))])
-    said = rejected(checkpoint)
-    assert "truncated or damaged" in said
-    assert "selfpab has 793,353,563 bytes" in said
+    message = rejected(checkpoint)
+    assert "truncated or damaged" in message
+    assert "selfpab has 793,353,563 bytes" in message
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."])
@@ -107,8 +107,8 @@ def test_values_that_are_not_finite_are_named(changed):
         content["state_dict"]["transformer_encoder.layers.1.linear1.bias"][3] = np.nan
         content["state_dict"]["prediction_head.mlp.out_layer.bias"][0] = np.inf
 
-    said = changed(change)
-    assert "not finite in transformer_encoder.layers.1.linear1.bias, prediction_head.mlp.out_layer.bias" in said
+    message = changed(change)
+    assert "not finite in transformer_encoder.layers.1.linear1.bias, prediction_head.mlp.out_layer.bias" in message
 
 
 def test_damaged_weights_are_detected(checkpoint, rejected):
@@ -143,10 +143,10 @@ def test_a_downstream_mlp_by_its_arguments(changed):
     ],
 )
 def test_unknown_positional_encodings_by_name(changed, encoding, known):
-    said = changed(lambda content: content["hyper_parameters"]["args"].update(positional_encoding=encoding))
+    message = changed(lambda content: content["hyper_parameters"]["args"].update(positional_encoding=encoding))
     # The known one numbers its table, which this file does not.
-    assert ("its tables are emb.pos_encoder.pe" if known else "is unknown") in said
-    assert "positional encoding" in said
+    assert ("its tables are emb.pos_encoder.pe" if known else "is unknown") in message
+    assert "positional encoding" in message
 
 
 def test_an_unknown_positional_table(changed):
@@ -165,9 +165,9 @@ def test_a_table_of_another_shape(changed):
 
 @pytest.mark.parametrize("version", ["2.1.0", "1.5.10", None])
 def test_another_lightning_needs_an_option(changed, version):
-    said = changed(lambda content: content.update({"pytorch-lightning_version": version}))
-    assert "PyTorch Lightning" in said
-    assert "--any-version" in said
+    message = changed(lambda content: content.update({"pytorch-lightning_version": version}))
+    assert "PyTorch Lightning" in message
+    assert "--any-version" in message
 
 
 def test_another_lightning_with_the_same_layout_converts_with_the_option(torch, tmp_path, checkpoint):
@@ -178,7 +178,7 @@ def test_another_lightning_with_the_same_layout_converts_with_the_option(torch, 
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "message"),
     [
         ("nhead", "six", "nhead is 'six'"),
         ("nhead", None, "nhead is None"),
@@ -209,8 +209,8 @@ def test_another_lightning_with_the_same_layout_converts_with_the_option(torch, 
         pytest.param("batch_size", "9" * 70_000, "hyper_parameters is damaged or hostile", id="long"),
     ],
 )
-def test_hyper_parameters_that_do_not_fit(changed, name, value, said):
-    assert said in changed(lambda content: content["hyper_parameters"]["args"].update({name: value}))
+def test_hyper_parameters_that_do_not_fit(changed, name, value, message):
+    assert message in changed(lambda content: content["hyper_parameters"]["args"].update({name: value}))
 
 
 def own_loop() -> dict:
@@ -250,10 +250,10 @@ def test_the_list_of_inspect_is_cut(torch, checkpoint, capsys):
     content = torch.load(checkpoint, weights_only=True)
     torch.save(content | {f"key\n{number}": number for number in range(5_000)}, checkpoint)
     assert main(["convert", "inspect", str(checkpoint)]) == 0
-    said = capsys.readouterr().out
-    assert "and 4,900 more" in said
-    assert len(said) < 5_000
-    assert "key\n" not in said
+    message = capsys.readouterr().out
+    assert "and 4,900 more" in message
+    assert len(message) < 5_000
+    assert "key\n" not in message
 
 
 @pytest.mark.parametrize("key", ["state_dict", "hyper_parameters"])
@@ -262,8 +262,8 @@ def test_missing_parts(changed, key):
 
 
 def test_extras_are_ignored_only_if_the_table_names_them(torch, changed, checkpoint, tmp_path):
-    said = changed(lambda content: content["state_dict"].update({"extra.counter": torch.zeros(2)}))
-    assert "extra.counter is unexpected" in said
+    message = changed(lambda content: content["state_dict"].update({"extra.counter": torch.zeros(2)}))
+    assert "extra.counter is unexpected" in message
     content = torch.load(checkpoint, weights_only=True)
     content["state_dict"]["val_metrics.0.confmat"] = torch.zeros(3, 3, dtype=torch.int64)
     torch.save(content, checkpoint)
@@ -272,8 +272,8 @@ def test_extras_are_ignored_only_if_the_table_names_them(torch, changed, checkpo
 
 def test_a_tensor_that_is_not_contiguous(torch, changed):
     name = "transformer_encoder.layers.0.linear1.weight"
-    said = changed(lambda content: content["state_dict"].update({name: torch.zeros(60, 96).T}))
-    assert "not contiguous" in said
+    message = changed(lambda content: content["state_dict"].update({name: torch.zeros(60, 96).T}))
+    assert "not contiguous" in message
 
 
 def test_too_little_disk(tmp_path, checkpoint, rejected, monkeypatch):

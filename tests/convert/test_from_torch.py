@@ -3,6 +3,7 @@
 import json
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -25,8 +26,11 @@ def forward_agrees(model, golden, family):
     """Embedding, layers, attention and reconstruction of a model directory against the original's classes."""
     config, arrays, _ = read_model(model)
     wanted = np.load(golden / f"tiny_{family}_forward.npz")
-    network = make_functional(config.model, config.features, config.outputs).build(arrays)
-    given = [wanted["x"]] + ([wanted["timestamps"].astype(np.int32)] if "timestamps" in wanted else [])
+    network = make_functional(config.model, config.features, config.outputs).build(
+        {name: jnp.asarray(array) for name, array in arrays.items()}
+    )
+    given = [jnp.asarray(wanted["x"])]
+    given += [jnp.asarray(wanted["timestamps"].astype(np.int32))] if "timestamps" in wanted else []
     traced = network.encoder.trace(*given)
     assert relative(traced.embedding, wanted["embedding"]) < LIMIT
     for found, layer in zip(traced.layers, wanted["layers"], strict=True):
@@ -103,13 +107,13 @@ def test_statistics_that_are_missing_or_ambiguous_are_asked_for(checkpoint, clon
     assert "several statistics that fit" in refused("convert", "from-torch", path, target)
     folder = tmp_path / "clone/params/norm_params/MINE/normalization_params_STFT_feats156_seqlen599"
     (folder / "std.csv").write_text("1.0\n" * 155)
-    assert "must be (X,)" in refused("convert", "from-torch", path, target, "--statistics", folder)
+    assert "std.csv has 155" in refused("convert", "from-torch", path, target, "--statistics", folder)
     (folder / "std.csv").write_text("one\n")
     assert "std.csv cannot be read" in refused("convert", "from-torch", path, target, "--statistics", folder)
     assert not target.exists()
 
 
-def test_statistics_that_one_gives(checkpoint, tmp_path, refused, capsys):
+def test_given_statistics(checkpoint, tmp_path, refused, capsys):
     for features in (156, 78):
         folder = tmp_path / str(features)
         folder.mkdir()
@@ -120,8 +124,8 @@ def test_statistics_that_one_gives(checkpoint, tmp_path, refused, capsys):
         == 0
     )
     assert (Statistics.load(tmp_path / "m" / "statistics.npz").std == np.float32(1e-10)).all()
-    said = refused("convert", "from-torch", checkpoint, tmp_path / "n", "--statistics", tmp_path / "78")
-    assert "statistics of 78 features" in said
+    message = refused("convert", "from-torch", checkpoint, tmp_path / "n", "--statistics", tmp_path / "78")
+    assert "statistics of 78 features" in message
     assert (
         main(
             [
@@ -143,7 +147,7 @@ def test_published_statistics(shared, checkpoint, tmp_path):
     assert np.array_equal(Statistics.load(tmp_path / "m" / "statistics.npz").mean, np.load(given)["mean"])
 
 
-def test_a_model_without_statistics_says_so(checkpoint, tmp_path, capsys):
+def test_a_model_without_statistics_reports_it(checkpoint, tmp_path, capsys):
     assert main(["convert", "from-torch", str(checkpoint), str(tmp_path / "m"), "--no-statistics"]) == 0
     assert "WITHOUT statistics" in capsys.readouterr().out
     assert "none in this directory" in (tmp_path / "m" / "README.md").read_text()
@@ -153,30 +157,30 @@ def test_a_model_without_statistics_says_so(checkpoint, tmp_path, capsys):
         encoder.encode(np.zeros((1, 9, 156)))
 
 
-def test_inspect_says_what_is_in_a_file(checkpoint, capsys, monkeypatch):
+def test_inspect_summarizes_a_file(checkpoint, capsys, monkeypatch):
     def never(*_):
         raise AssertionError("a weight was read")
 
     monkeypatch.setattr("selfpab_jax.convert.torch_file.TorchFile.array", never)
     assert main(["convert", "inspect", str(checkpoint)]) == 0
-    said = capsys.readouterr().out
+    message = capsys.readouterr().out
     for part in ("family: selfpab", "156 -> 156", "6 heads", "parameters: 98,604", "epoch 1, step 2", "1.6.4"):
-        assert part in said
-    assert "optimizer state: no" in said
-    assert "unknown: nothing" in said
+        assert part in message
+    assert "optimizer state: no" in message
+    assert "unknown: nothing" in message
 
 
-def test_inspect_says_what_is_unknown(torch, checkpoint, capsys):
+def test_inspect_lists_what_is_unknown(torch, checkpoint, capsys):
     content = torch.load(checkpoint, weights_only=True)
     content["state_dict"]["extra.weight"] = torch.zeros(2)
     torch.save({**content, "my_key": 1}, checkpoint)
     assert main(["convert", "inspect", str(checkpoint)]) == 1
-    said = capsys.readouterr().out
-    assert "unknown: key my_key, tensor extra.weight" in said
-    assert "extra.weight is unexpected" in said
+    message = capsys.readouterr().out
+    assert "unknown: key my_key, tensor extra.weight" in message
+    assert "extra.weight is unexpected" in message
 
 
-def test_without_pytorch_the_message_says_how_to_get_it(monkeypatch):
+def test_without_pytorch_the_message_has_the_command_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ModelError, match=r"pip install torch --index-url https://download\.pytorch\.org/whl/cpu"):
         require_torch()

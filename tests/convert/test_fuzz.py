@@ -1,4 +1,4 @@
-"""2,000 damaged files: no crash, nothing runs, and what comes out is a whole model or nothing."""
+"""2,000 damaged files: no crash, nothing runs, and the result is a complete model or nothing."""
 
 import io
 import sys
@@ -86,7 +86,8 @@ def attempt(path, model) -> SelfPABError | None:
     return None
 
 
-def test_damaged_files_are_refused_or_read_whole(smallest, tmp_path):
+@pytest.mark.slow
+def test_damaged_files_are_refused_or_read_completely(smallest, tmp_path):
     sys.addaudithook(watch)
     path, out = tmp_path / "upstream_model.ckpt", tmp_path / "out"
     out.mkdir()

@@ -178,6 +178,7 @@ def records(tmp_path_factory):
     return folder / "records"
 
 
+@pytest.mark.slow
 def test_pretrain_continues_it(trained, records, tmp_path, capsys):
     run, given = tmp_path / "run", tmp_path / "statistics.npz"
     STATISTICS.save(given)

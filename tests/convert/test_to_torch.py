@@ -1,7 +1,11 @@
 """Back to a checkpoint: every bit of every tensor, under the original's keys, for plain PyTorch and its classes."""
 
+import tarfile
+from pathlib import Path
+
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from selfpab_jax.cli.main import main
 from selfpab_jax.model.config import ModelSettings
@@ -9,6 +13,7 @@ from selfpab_jax.model.functional import make_functional
 from selfpab_jax.model_dir import ModelConfig, write_model
 from selfpab_jax.signal.stft import SpectrogramSettings
 
+OLD = Path(__file__).parents[1] / "artifacts" / "v0.1.tar.xz"
 KEYS = ["epoch", "global_step", "pytorch-lightning_version", "state_dict", "hparams_name", "hyper_parameters"]
 
 
@@ -34,6 +39,21 @@ def same(torch, before, after):
 def test_there_and_back(torch, checkpoint, tmp_path, capsys):
     same(torch, *there_and_back(torch, checkpoint, tmp_path))
     assert capsys.readouterr().err == ""
+
+
+def test_a_model_directory_of_version_0_1(torch, tmp_path):
+    with tarfile.open(OLD) as archive:
+        archive.extractall(tmp_path, filter="data")
+    model, back = tmp_path / "v0.1" / "model", tmp_path / "back.ckpt"
+    packed = safetensors.numpy.load_file(model / "model.safetensors")
+    assert main(["convert", "to-torch", str(model), str(back)]) == 0
+    tensors = torch.load(back, weights_only=True)["state_dict"]
+    for layer in range(2):
+        attention, prefix = f"encoder.layers.{layer}.attention.", f"transformer_encoder.layers.{layer}.self_attn."
+        weight = packed[f"{attention}qkv_kernel"].reshape(16, 48).T
+        assert np.array_equal(tensors[f"{prefix}in_proj_weight"], weight)
+        assert np.array_equal(tensors[f"{prefix}in_proj_bias"], packed[f"{attention}qkv_bias"].reshape(48))
+    assert main(["convert", "verify", str(model), str(back), "--frames", "39"]) == 0
 
 
 def test_there_and_back_with_calendar_positions(torch, lta2v_content, tmp_path):
@@ -66,7 +86,7 @@ def test_a_model_of_our_own_opens_strictly_in_torch(torch, network, tmp_path):
     assert main(["convert", "verify", str(tmp_path / "m"), str(tmp_path / "b.ckpt"), "--frames", "40"]) == 0
 
 
-def test_a_table_with_other_last_bits_is_told(torch, checkpoint, tmp_path, capsys):
+def test_a_table_with_other_last_bits_is_reported(torch, checkpoint, tmp_path, capsys):
     content = torch.load(checkpoint, weights_only=True)
     table = content["state_dict"]["emb.pos_encoder.pe"]
     table[0, 3, 1] = float(np.nextafter(table[0, 3, 1].numpy(), np.float32(0)))
