@@ -101,7 +101,7 @@ def prefetch_chain(sources: Iterable[Callable[[], Iterable[T]]], workers: int, a
             prefetcher.close()
 
 
-def run_ahead(results: Iterable[T], ahead: int = 1) -> Iterator[T]:
+def run_ahead(results: Iterable[T], ahead: int = 1) -> Iterator[Any]:
     """Results of a device in order and on the host, each fetched only after the next ones were dispatched.
 
     JAX returns from a compiled function before the device has finished. So that the device never waits for the host,

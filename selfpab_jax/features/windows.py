@@ -5,7 +5,7 @@ Windows are counted in frames of the spectrogram, not in samples.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int, Int32
@@ -28,6 +28,7 @@ class WindowIndex:
     length_W: Int32[np.ndarray, " W"]
 
 
+@runtime_checkable
 class SignalHolder(Protocol):
     """A recording, as far as features need it."""
 
@@ -37,6 +38,7 @@ class SignalHolder(Protocol):
         ...
 
 
+@runtime_checkable
 class WindowedRecordings(Protocol):
     """Recordings with windows over them, as far as features need them; `selfpab_jax.probe.dataset.Corpus` is one.
 

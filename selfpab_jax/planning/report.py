@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from selfpab_jax.model.attention import way_of_attention
+from selfpab_jax.model.attention import attention_kind
 from selfpab_jax.planning.collectives import Collective
 from selfpab_jax.planning.roofline import ChipPlan, StepPlan
 from selfpab_jax.progress import duration
@@ -201,7 +201,7 @@ def _remarks(step: StepPlan) -> list[str]:
         )
     if (
         model.attention == "auto"
-        and way_of_attention(model, step.windows.frames, model.dropout) != "cudnn"
+        and attention_kind(model, step.windows.frames, model.dropout) != "cudnn"
         and not (model.dropout)
     ):
         remarks.append(

@@ -68,14 +68,24 @@ class Corpus:
         """Length of all recordings."""
         return sum(len(recording.labels_N) for recording in self.recordings) / self.spectrogram.rate_hz / 3600
 
-    @cached_property
+    @property
     def frame_counts(self) -> Int32[np.ndarray, " recordings"]:
         """Number of frames T of each recording."""
+        return self._frame_counts
+
+    @property
+    def rows_of_windows(self) -> Int32[np.ndarray, " W"]:
+        """Number of rows of each window: its frames within the recording."""
+        return self._rows_of_windows
+
+    # Cached apart, because type checkers do not take a cached_property for the property of a protocol.
+
+    @cached_property
+    def _frame_counts(self) -> Int32[np.ndarray, " recordings"]:
         return np.array([len(labels_T) for labels_T in self.frame_labels], np.int32)
 
     @cached_property
-    def rows_of_windows(self) -> Int32[np.ndarray, " W"]:
-        """Number of rows of each window: its frames within the recording."""
+    def _rows_of_windows(self) -> Int32[np.ndarray, " W"]:
         windows = self.windows
         return np.minimum(windows.length_W, self.frame_counts[windows.recording_W] - windows.first_W)
 

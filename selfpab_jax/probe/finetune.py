@@ -1,6 +1,6 @@
-"""Encoder and head trained together on labels: the original's unfreezing, and the same from random weights."""
+"""Encoder and head trained together on labels: as the original's unfreezing, or from random weights."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -9,19 +9,20 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from selfpab_jax.errors import ConfigError, ModelError
-from selfpab_jax.features.sensors import Branch, branch_frames
+from selfpab_jax.features.extract import Merge
+from selfpab_jax.features.sensors import SensorEncoder, input_frames
 from selfpab_jax.model.functional import Parameters
-from selfpab_jax.probe.baselines.config import BaselinePrediction, Progress
-from selfpab_jax.probe.baselines.networks import Merge, TransformerArchitecture
-from selfpab_jax.probe.baselines.rows import Series, once_per_corpus, rows_of, trainable_rows
+from selfpab_jax.probe.baselines.batches import NetworkInputs, training_batches
+from selfpab_jax.probe.baselines.config import BaselinePrediction
+from selfpab_jax.probe.baselines.networks import TransformerConfig
+from selfpab_jax.probe.baselines.rows import cached_per_corpus, rows_of, trainable_rows
 from selfpab_jax.probe.baselines.training import (
     CompiledNetwork,
-    Rates,
-    Standardized,
-    TrainingState,
+    NetworkState,
+    StepRates,
     compiled,
     predict_windows,
-    training_batches,
+    training_steps,
 )
 from selfpab_jax.probe.dataset import Corpus
 from selfpab_jax.probe.splits import Fold
@@ -35,19 +36,23 @@ class FinetuneSettings:
 
     Args:
         epochs: passes over the training windows.
-        steps: number of steps; takes the place of `epochs` where it is set.
-        batch_size: windows of a step; where there are fewer, the next power of two.
+        steps: number of steps; replaces `epochs` if set.
+        batch_size: windows per step; if there are fewer, the next power of two.
         learning_rate: of Adam at the first step.
-        decay, decay_steps: the rate is multiplied by `decay` every so many steps, continuously.
+        decay: the learning rate is multiplied by it ...
+        decay_steps: ... in so many steps, continuously.
         weight_decay: decoupled; the original has none.
-        frozen_share: of the steps, with the encoder frozen: 0 trains all from the start, 1 the head only.
-        hidden: width of the head; None for a linear one.
-        merge: of several branches (one cross-sensor encoder for each sensor).
-        random_weights: start from weights that were never trained.
-        random_starts: move each window by up to half its length whenever it is drawn, where the corpus' windows do
+        frozen_share: fraction of the steps with the encoder frozen: 0 trains all from the start, 1 the head only.
+        hidden: width of the head; a linear one if not set.
+        merge: how the outputs of several encoders (one cross-sensor encoder per sensor) are merged.
+        random_weights: start from random instead of pre-trained weights.
+        random_starts: shift each window by up to half its length whenever it is drawn, for a corpus whose windows do
             not overlap as the original's training windows do.
-        class_weight: `balanced` weighs classes inversely to their training rows.
+        class_weight: `balanced` weights classes inversely to their number of training rows.
         check_every: steps between two lines of progress.
+
+    Raises:
+        ConfigError: a value is out of range.
     """
 
     epochs: float = 15
@@ -72,12 +77,12 @@ class FinetuneSettings:
         if self.steps is not None and self.steps < 1:
             raise ConfigError(f"finetune.steps is {self.steps}; it must be at least 1")
         if not 0 <= self.frozen_share <= 1:
-            raise ConfigError(f"finetune.frozen_share is {self.frozen_share}; it must lie in [0, 1]")
+            raise ConfigError(f"finetune.frozen_share is {self.frozen_share}; it must be in [0, 1]")
 
-    def rates(self, number: int) -> Rates:
-        """The optimizer's numbers at a step, counted from 0."""
+    def rates(self, number: int) -> StepRates:
+        """The optimizer's hyper-parameters at a step, counted from 0."""
         rate = self.learning_rate * self.decay ** (number / self.decay_steps)
-        return Rates(*(jnp.float32(value) for value in (rate, self.weight_decay, jnp.inf, 0.0)))
+        return StepRates(*(jnp.float32(value) for value in (rate, self.weight_decay, jnp.inf, 0.0)))
 
 
 @dataclass(frozen=True)
@@ -86,19 +91,19 @@ class FinetunedEncoder:
 
     Attributes:
         corpus: whose rows it predicts.
-        network: what the parameters go into.
-        parameters: `encoder.<branch>.*` and `head.*`.
-        inputs: the corpus' frames as the encoder takes them.
+        network: compiled functions of the parameters.
+        parameters: `encoder.<number>.*` of each encoder, and `head.*`.
+        inputs: the corpus' frames, as the encoders take them.
         description: how it was trained.
     """
 
     corpus: Corpus
     network: CompiledNetwork
     parameters: Parameters
-    inputs: Standardized
+    inputs: NetworkInputs
     description: dict[str, Any]
 
-    def evaluate(self, subjects: Iterable[str]) -> Float32[np.ndarray, "R Y"]:
+    def predict(self, subjects: Iterable[str]) -> Float32[np.ndarray, "R Y"]:
         """Probabilities of all rows of these subjects, in the corpus' order."""
         windows = np.unique(self.corpus.window_R[rows_of(self.corpus, subjects)])
         return predict_windows(self.corpus, self.inputs, self.network, self.parameters, windows, PREDICTION_WINDOWS)
@@ -107,40 +112,42 @@ class FinetunedEncoder:
 def finetune(
     corpus: Corpus,
     fold: Fold,
-    branches: tuple[Branch, ...],
+    encoders: tuple[SensorEncoder, ...],
     settings: FinetuneSettings,
     seed: int,
     rows_mask_R: Bool[np.ndarray, " R"] | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> FinetunedEncoder:
     """Train encoder and head on a fold's training rows for a fixed number of steps, as the original does.
 
-    While the encoder is frozen it has neither dropout nor gradient, so that such a step costs a forward pass. Adam's
-    moments of the encoder begin when it is unfrozen, as torch's do.
+    While the encoder is frozen it has neither dropout nor gradient, so such a step costs only a forward pass. Adam's
+    moments of the encoder start when it is unfrozen, as torch's do.
 
     Args:
         corpus: prepared with the encoder's spectrogram.
         fold: its training subjects.
-        branches: the encoder, or one for each sensor (`branches_of`).
+        encoders: as `sensor_encoders` returns them: one, or one per sensor.
         settings: of the training.
         seed: of the head, the order of windows, dropout, and random weights.
-        rows_mask_R: rows whose labels may be used; all where None.
-        progress: given a line now and then.
+        rows_mask_R: rows whose labels may be used; all if None.
+        progress: called with a line now and then.
 
     Raises:
-        ConfigError: several branches without a way to merge them.
+        ConfigError: several encoders without a way to merge them.
         DataError: fewer than two classes to train on.
         ModelError: the corpus was prepared with another spectrogram.
     """
     rows_R = trainable_rows(corpus, fold, rows_mask_R)
-    architecture = _architecture(corpus, branches, settings)
-    inputs = _inputs(corpus, branches)
+    config = _network_config(corpus, encoders, settings)
+    inputs = _inputs(corpus, encoders)
     windows = len(np.unique(corpus.window_R[rows_R]))
     # A power of two, so that few shapes are compiled over folds and label budgets.
     batch_size = min(settings.batch_size, 1 << (windows - 1).bit_length())
     steps = settings.steps or max(1, round(settings.epochs * windows / batch_size))
     unfrozen_from = round(settings.frozen_share * steps)
-    frozen, free = (compiled(replace(architecture, frozen_encoder=frozen)) for frozen in (True, False))
+    spec = inputs.spec(len(corpus.classes))
+    frozen, free = (compiled(replace(config, frozen_encoder=frozen), spec) for frozen in (True, False))
+    state = _initial_state(free, encoders, seed, settings.random_weights)
     batches = training_batches(
         corpus,
         inputs,
@@ -150,13 +157,20 @@ def finetune(
         random_starts=settings.random_starts,
         balanced=settings.class_weight == "balanced",
     )
-    state = _start(free, branches, seed, settings.random_weights)
-    for number, batch in zip(range(steps), batches, strict=False):
-        network = frozen if number < unfrozen_from else free
-        state, loss = network.step(state, *batch, settings.rates(number), seed, number)
-        if progress is not None and ((number + 1) % settings.check_every == 0 or number + 1 == steps):
-            part = "head" if number < unfrozen_from else "encoder and head"
-            progress(f"{fold.name}: step {number + 1} of {steps} ({part}), loss {float(loss):.3f}")
+    run = training_steps(
+        lambda number: frozen if number < unfrozen_from else free,
+        state,
+        batches,
+        settings.rates,
+        steps=steps,
+        seed=seed,
+    )
+    parameters: Parameters = {}
+    for number, state, loss in run:
+        parameters = state.parameters
+        if progress is not None and (number % settings.check_every == 0 or number == steps):
+            trained = "head" if number <= unfrozen_from else "encoder and head"
+            progress(f"{fold.name}: step {number} of {steps} ({trained}), loss {float(loss):.3f}")
     description = {
         **asdict(settings),
         "steps": steps,
@@ -165,53 +179,69 @@ def finetune(
         "stopping": "fixed number of steps",
         "parameters": free.parameter_count,
     }
-    return FinetunedEncoder(corpus, free, state.parameters, inputs, description)
+    return FinetunedEncoder(corpus, free, parameters, inputs, description)
 
 
 def fit_predict_finetuned(
     corpus: Corpus,
     fold: Fold,
-    branches: tuple[Branch, ...],
+    encoders: tuple[SensorEncoder, ...],
     settings: FinetuneSettings,
     seed: int,
     rows_mask_R: Bool[np.ndarray, " R"] | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> BaselinePrediction:
-    """`finetune` on a fold, and the probabilities of its test subjects' rows."""
-    trained = finetune(corpus, fold, branches, settings, seed, rows_mask_R, progress)
-    return BaselinePrediction(trained.evaluate(fold.test), trained.description)
+    """`finetune` on a fold, and the probabilities of its test subjects' rows.
+
+    Args:
+        corpus: see `finetune`, as all others.
+        fold: test and training subjects.
+        encoders: pre-trained.
+        settings: of the training.
+        seed: of everything random.
+        rows_mask_R: rows whose labels may be used; all if None.
+        progress: called with a line now and then.
+    """
+    trained = finetune(corpus, fold, encoders, settings, seed, rows_mask_R, progress)
+    return BaselinePrediction(trained.predict(fold.test), trained.description)
 
 
-def _architecture(corpus: Corpus, branches: tuple[Branch, ...], settings: FinetuneSettings) -> TransformerArchitecture:
-    config = branches[0].encoder.config
+def _network_config(
+    corpus: Corpus, encoders: tuple[SensorEncoder, ...], settings: FinetuneSettings
+) -> TransformerConfig:
+    config = encoders[0].encoder.config
     if corpus.spectrogram != config.spectrogram:
         raise ModelError(f"the data was prepared with {corpus.spectrogram}; this encoder needs {config.spectrogram}")
-    if len(branches) > 1 and settings.merge == "together":
+    if len(encoders) > 1 and settings.merge == "together":
         raise ConfigError(
             "finetune.merge is together, but each sensor has its own encoder: give mean, max or concatenate"
         )
-    features = tuple(branch.encoder.features for branch in branches)
-    return TransformerArchitecture(features, len(corpus.classes), config.model, settings.hidden, settings.merge)
+    return TransformerConfig(
+        model=config.model,
+        hidden=settings.hidden,
+        sensor_features=tuple(each.encoder.features for each in encoders),
+        merge=settings.merge,
+    )
 
 
-def _start(network: CompiledNetwork, branches: tuple[Branch, ...], seed: int, random_weights: bool) -> TrainingState:
+def _initial_state(
+    network: CompiledNetwork, encoders: tuple[SensorEncoder, ...], seed: int, random_weights: bool
+) -> NetworkState:
     drawn = network.initialize(seed)
     if random_weights:
         return drawn
-    # Copies: the step takes its state over, and the encoder is to be used again.
-    trained = {
+    # Copies: the step donates its state, and the encoder will be used again.
+    pretrained = {
         name.replace("encoder.", f"encoder.{number}.", 1): jnp.copy(value)
-        for number, branch in enumerate(branches)
-        for name, value in branch.encoder.parameters.items()
+        for number, each in enumerate(encoders)
+        for name, value in each.encoder.parameters.items()
         if name.startswith("encoder.")
     }
-    return network.start(drawn.parameters | trained)
+    return network.start(drawn.parameters | pretrained)
 
 
-@once_per_corpus
-def _inputs(corpus: Corpus, branches: tuple[Branch, ...]) -> Standardized:
-    """The frames, normalized with the encoder's own statistics."""
-    frames = [branch_frames(recording.signal_NxC, branches) for recording in corpus.recordings]
-    series = Series(np.concatenate(frames), corpus.frame_counts.astype(np.int64), 1, 1)
-    width = series.values_NxX.shape[1]
-    return Standardized(series, np.zeros(width, np.float32), np.ones(width, np.float32))
+@cached_per_corpus
+def _inputs(corpus: Corpus, encoders: tuple[SensorEncoder, ...]) -> NetworkInputs:
+    """The frames, normalized with the encoders' own statistics."""
+    frames = [input_frames(recording.signal_NxC, encoders) for recording in corpus.recordings]
+    return NetworkInputs(np.concatenate(frames), corpus.frame_counts.astype(np.int64))

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable, cast
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 from jax.sharding import Mesh

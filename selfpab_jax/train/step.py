@@ -88,6 +88,8 @@ class StepMetrics(NamedTuple):
     """Some process was asked to stop; all of them read this after the same step."""
 
 
+LearningRate = Callable[[Int[Array, ""]], Float[Array, ""]]
+"""As a function of the step, counted from 0."""
 TrainStep = Callable[[TrainState, Float16[Array, "B T X"], Bool[Array, " N"]], tuple[TrainState, StepMetrics]]
 ErrorStep = Callable[[Parameters, Float16[Array, "B T X"], Int[Array, " B"]], Float[Array, " B"]]
 
@@ -95,7 +97,7 @@ ErrorStep = Callable[[Parameters, Float16[Array, "B T X"], Int[Array, " B"]], Fl
 def train_step(
     objective: Objective,
     optimizer: optax.GradientTransformation,
-    schedule: optax.Schedule,
+    schedule: LearningRate,
     mesh: Mesh,
     *,
     seed: int,
@@ -123,7 +125,7 @@ def train_step(
 def jitted_train_step(
     objective: Objective,
     optimizer: optax.GradientTransformation,
-    schedule: optax.Schedule,
+    schedule: LearningRate,
     mesh: Mesh,
     *,
     seed: int,

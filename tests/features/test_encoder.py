@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import selfpab_jax
-from selfpab_jax.errors import ModelError, StorageError
+from selfpab_jax.errors import ModelError
 from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.functional import make_functional
 from selfpab_jax.model_dir import ModelConfig, write_model

@@ -18,7 +18,7 @@ from selfpab_jax.signal.normalization import Statistics
 from selfpab_jax.train.config import PretrainSettings
 from selfpab_jax.train.optimizer import adamw, learning_rate
 from selfpab_jax.train.state import create_state, make_mesh
-from selfpab_jax.train.step import Objective, to_devices, train_step, stop_flags
+from selfpab_jax.train.step import Objective, stop_flags, to_devices, train_step
 
 STATUS = Path("/proc/self/status")
 FEATURES = 156

@@ -1,5 +1,6 @@
-"""Hand-made features in the time and frequency domain, of a window centered on each frame."""
+"""A random forest on hand-crafted features in the time and frequency domain, of a window centered on each frame."""
 
+from collections.abc import Callable
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -10,39 +11,43 @@ from numpy.lib.stride_tricks import sliding_window_view
 from sklearn.ensemble import RandomForestClassifier
 
 from selfpab_jax.errors import DataError
-from selfpab_jax.probe.baselines.config import BaselinePrediction, BaselineSettings, Progress
-from selfpab_jax.probe.baselines.rows import frame_of_rows, macro_f1, once_per_corpus, rows_of, training_rows
+from selfpab_jax.probe.baselines.config import BaselinePrediction, BaselineSettings
+from selfpab_jax.probe.baselines.rows import (
+    cached_per_corpus,
+    frame_of_rows,
+    present_macro_f1,
+    rows_of,
+    split_training_rows,
+)
 from selfpab_jax.probe.dataset import Corpus
 from selfpab_jax.probe.splits import Fold
 from selfpab_jax.signal.stft import SpectrogramSettings
 
-# Hand-made features in the time and frequency domain, of a window centered on each frame.
-
 BANDS_HZ = (0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3.5, 5.0, 7.5, 10.0)
-"""Edges of the bands whose power is told: narrow around the rates of steps; the last band has no end."""
-OF_EACH = (
+"""Lower edges of frequency bands: narrow around the rates of steps; the last band has no upper edge."""
+CHANNEL_FEATURES = (
     "mean", "std", "min", "lower_quartile", "median", "upper_quartile", "max", "interquartile_range", "energy",
     "mean_absolute_difference", "dominant_hz", "dominant_power", "spectral_entropy",
     *(f"power_from_{edge:g}_hz" for edge in BANDS_HZ),
 )  # fmt: skip
 CHUNK_VALUES = 4_000_000
-"""Samples of windows held at a time: bounds the memory to about 100 MB."""
+"""Samples of windows in memory at a time: about 100 MB."""
 
 
-@once_per_corpus
-def handmade_features(corpus: Corpus, seconds: float) -> Float32[np.ndarray, "F K"]:
-    """Features of the frames of all recordings, one after another; K follows `feature_names`.
+@cached_per_corpus
+def handcrafted_features(corpus: Corpus, seconds: float) -> Float32[np.ndarray, "F K"]:
+    """Features of the frames of all recordings, one after another, in the order of `feature_names`.
 
     Args:
         corpus: the data set.
         seconds: length of the window around each frame.
 
     Raises:
-        DataError: a window shorter than a frame's own.
+        DataError: a window is shorter than a frame.
     """
     if seconds * corpus.spectrogram.rate_hz < corpus.spectrogram.fft_window:
-        own = corpus.spectrogram.fft_window / corpus.spectrogram.rate_hz
-        raise DataError(f"hand-made features of {seconds:g} s windows: a frame alone lasts {own:g} s; give more")
+        frame = corpus.spectrogram.fft_window / corpus.spectrogram.rate_hz
+        raise DataError(f"forest.seconds is {seconds:g}, but a single frame lasts {frame:g} s; give at least as much")
     parts = [
         features_of_frames(recording.signal_NxC, len(labels_T), corpus.spectrogram, seconds)
         for recording, labels_T in zip(corpus.recordings, corpus.frame_labels, strict=True)
@@ -51,10 +56,10 @@ def handmade_features(corpus: Corpus, seconds: float) -> Float32[np.ndarray, "F 
 
 
 def feature_names(channels: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of the features, in order: those of each channel and each sensor's magnitude, then correlations."""
+    """Names of the features: those of each channel and each sensor's magnitude, then correlations."""
     names = _with_magnitudes(channels)
     pairs = [f"{a}~{b}" for a, b in combinations(names, 2)]
-    return tuple([f"{name}.{feature}" for name in names for feature in OF_EACH] + pairs)
+    return tuple([f"{name}.{feature}" for name in names for feature in CHANNEL_FEATURES] + pairs)
 
 
 def features_of_frames(
@@ -62,8 +67,13 @@ def features_of_frames(
 ) -> Float32[np.ndarray, "T K"]:
     """Features of a recording's frames.
 
-    A window is centered on its frame and shifted inside where it would cross the recording's ends; a recording that is
-    shorter is one window. C must be a multiple of 3: the axes of each sensor.
+    A window is centered on its frame, or shifted to stay within the recording; a shorter recording is one window.
+
+    Args:
+        signal_NxC: C is a multiple of 3: the axes of each sensor.
+        frames: T.
+        settings: how frames are cut.
+        seconds: length of a window.
     """
     signal_CxN = _signals_with_magnitudes(signal_NxC)
     samples = signal_CxN.shape[1]
@@ -96,7 +106,7 @@ def _signals_with_magnitudes(signal_NxC: np.ndarray) -> np.ndarray:
 def _features(x_TxCxW: Float32[np.ndarray, "T C W"], rate_hz: float) -> Float32[np.ndarray, "T K"]:
     frames, channels, window = x_TxCxW.shape
     ordered = np.sort(x_TxCxW, axis=-1)
-    quartiles = [_quantile(ordered, share) for share in (0.25, 0.5, 0.75)]
+    quartiles = [_quantile(ordered, fraction) for fraction in (0.25, 0.5, 0.75)]
     mean = x_TxCxW.mean(-1)
     centered = x_TxCxW - mean[..., None]
     variance = np.square(centered).mean(-1)
@@ -127,22 +137,19 @@ def _spectral(centered_TxCxW: np.ndarray, rate_hz: float) -> list[np.ndarray]:
     frequency = np.arange(1, power.shape[-1] + 1) * rate_hz / window
     peak = power.argmax(-1)
     total = power.sum(-1)
-    share = power / np.maximum(total, 1e-12)[..., None]
-    entropy = -(share * np.log(np.maximum(share, 1e-12))).sum(-1) / np.log(max(2, power.shape[-1]))
+    fraction = power / np.maximum(total, 1e-12)[..., None]
+    entropy = -(fraction * np.log(np.maximum(fraction, 1e-12))).sum(-1) / np.log(max(2, power.shape[-1]))
     edges: list[float] = [*BANDS_HZ, np.inf]
     bands = [power[..., (frequency >= low) & (frequency < high)].sum(-1) for low, high in pairwise(edges)]
     return [frequency[peak].astype(np.float32), power.max(-1), entropy, *bands]
 
 
-def _quantile(ordered: np.ndarray, share: float) -> np.ndarray:
-    """Of values in order, linear between neighbors (as numpy.quantile, which would sort again)."""
-    place = share * (ordered.shape[-1] - 1)
-    below, rest = int(place), np.float32(place % 1)
+def _quantile(ordered: np.ndarray, fraction: float) -> np.ndarray:
+    """Of sorted values, linear between neighbors: as numpy.quantile, which would sort again."""
+    position = fraction * (ordered.shape[-1] - 1)
+    below, rest = int(position), np.float32(position % 1)
     above = min(below + 1, ordered.shape[-1] - 1)
     return ordered[..., below] * (1 - rest) + ordered[..., above] * rest
-
-
-# A random forest on hand-made features.
 
 
 def fit_predict_forest(
@@ -151,20 +158,27 @@ def fit_predict_forest(
     settings: BaselineSettings,
     seed: int,
     rows_mask_R: Bool[np.ndarray, " R"] | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> BaselinePrediction:
     """Train a forest on a fold and predict its test subjects.
 
-    It reads the features of every window length that is given, or (`lengths="best"`) of the one with the best macro-F1
-    on held-out training subjects, and is then trained again on all training subjects.
-    Features are computed once for a corpus and window length.
+    It uses the features of every window length in the settings, or (`lengths="best"`) of the one with the best macro-F1
+    on held-out training subjects, and is then trained again on all training subjects. Features are computed once for
+    each corpus and window length.
+
+    Args:
+        corpus: the data set.
+        fold: test and training subjects.
+        settings: of the forest and of validation.
+        seed: of the forest and of the inner split.
+        rows_mask_R: rows whose labels may be used; all if None.
+        progress: called with a line for each window length that is validated.
 
     Raises:
-        DataError: fewer than two classes to train on, or windows shorter than a frame.
+        DataError: fewer than two classes to train on, or a window is shorter than a frame.
     """
     forest = settings.forest
-    rows = training_rows(corpus, fold, settings.validation_share, seed, rows_mask_R)
-    say = progress or (lambda line: None)
+    rows = split_training_rows(corpus, fold, settings.validation_share, seed, rows_mask_R)
     description: dict[str, Any] = {"trees": forest.trees}
     seconds = forest.seconds
     if forest.lengths == "best" and len(seconds) > 1:
@@ -173,8 +187,9 @@ def fit_predict_forest(
             scores = {}
             for length in forest.seconds:
                 probabilities = _fit_predict(corpus, rows.fit_R, rows.validation_R, (length,), settings, seed)
-                scores[length] = macro_f1(corpus.label_R[rows.validation_R], probabilities.argmax(1))
-                say(f"{fold.name}: windows of {length:g} s, validation macro-F1 {scores[length]:.3f}")
+                scores[length] = present_macro_f1(corpus.label_R[rows.validation_R], probabilities.argmax(1))
+                if progress is not None:
+                    progress(f"{fold.name}: windows of {length:g} s, validation macro-F1 {scores[length]:.3f}")
             seconds = (max(scores, key=lambda length: scores[length]),)
             description["validation_macro_f1"] = {f"{length:g}": score for length, score in scores.items()}
         description["validation"] = rows.split
@@ -191,9 +206,9 @@ def _fit_predict(
     settings: BaselineSettings,
     seed: int,
 ) -> Float32[np.ndarray, "R Y"]:
-    features = [handmade_features(corpus, length) for length in seconds]
+    features = [handcrafted_features(corpus, length) for length in seconds]
     frames_R = frame_of_rows(corpus)
-    # Overlapping windows tell a frame several times.
+    # Overlapping windows have a row each for the same frame.
     frames, rows = np.unique(frames_R[fit_R], return_index=True)
     labels = corpus.label_R[fit_R][rows]
     forest = RandomForestClassifier(
@@ -204,8 +219,8 @@ def _fit_predict(
         n_jobs=settings.forest.jobs,
         random_state=seed,
     ).fit(np.concatenate([features_FxK[frames] for features_FxK in features], axis=1), labels)
-    wanted, back = np.unique(frames_R[predict_R], return_inverse=True)
-    out_FxY = np.zeros((len(wanted), len(corpus.classes)), np.float32)
-    given = np.concatenate([features_FxK[wanted] for features_FxK in features], axis=1)
-    out_FxY[:, forest.classes_] = forest.predict_proba(given)
-    return out_FxY[back]
+    predicted, inverse = np.unique(frames_R[predict_R], return_inverse=True)
+    out_FxY = np.zeros((len(predicted), len(corpus.classes)), np.float32)
+    inputs = np.concatenate([features_FxK[predicted] for features_FxK in features], axis=1)
+    out_FxY[:, forest.classes_] = forest.predict_proba(inputs)
+    return out_FxY[inverse]

@@ -1,64 +1,69 @@
-"""A network as compiled functions of flat parameters, made once for each architecture in a process."""
+"""The one trainer of the networks: compiled steps of AdamW, stopping by inner validation, and prediction."""
 
 import functools
 import math
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Float32, Int, Int32
+from jaxtyping import Array, Bool, Float, Float32, Int, Key
 
 from selfpab_jax.model.functional import Parameters
 from selfpab_jax.model.rng import sample_keys
-from selfpab_jax.probe.baselines.config import BaselinePrediction, BaselineSettings, Progress, TrainingSettings
-from selfpab_jax.probe.baselines.rows import (
-    Reads,
-    Series,
-    class_weights,
-    first_frames,
-    frame_of_rows,
-    macro_f1,
-    rows_of,
-    series_of,
-    training_rows,
+from selfpab_jax.probe.baselines.batches import (
+    InputKind,
+    InputSpec,
+    NetworkInputs,
+    WindowBatch,
+    network_inputs,
+    prediction_batches,
+    training_batches,
 )
+from selfpab_jax.probe.baselines.config import BaselinePrediction, BaselineSettings, TrainingSettings
+from selfpab_jax.probe.baselines.rows import present_macro_f1, rows_of, split_training_rows
 from selfpab_jax.probe.dataset import Corpus
 from selfpab_jax.probe.splits import Fold
-
-# A network as compiled functions of flat parameters, made once for each architecture in a process.
 
 BETAS = (0.9, 0.98)  # the original's, upstream and downstream
 
 
-class Architecture(Protocol):
-    """A network's kind and sizes: hashable, so that what is compiled for it is found again."""
+@runtime_checkable
+@runtime_checkable
+class Network(Protocol):
+    """A module that classifies frames."""
 
-    @property
-    def reads(self) -> Reads:
-        """Spectrogram frames or raw signals."""
+    def __call__(self, x_BxNxX: Float[Array, "B N X"], keys_B: Key[Array, " B"] | None) -> Float[Array, "B T Y"]:
+        """Logits of each frame; with keys, dropout is on."""
         ...
 
-    @property
-    def learning_rate(self) -> float:
-        """Its own peak rate."""
-        ...
+
+@dataclass(frozen=True)
+class NetworkConfig(ABC):
+    """A network's kind and sizes; hashable, as compiled functions are cached by it.
+
+    Args:
+        learning_rate: the network's own peak rate.
+    """
+
+    learning_rate: float = 1e-3
 
     @property
     def trained(self) -> tuple[str, ...]:
-        """First names of the parameters that are trained; all where empty."""
-        ...
+        """First names of the parameters that are trained; empty for all."""
+        return ()
 
-    def build(self, rngs: nnx.Rngs) -> Any:
-        """The module: called with values (B, N, X) and dropout keys (B,) or None, it gives logits (B, T, Y)."""
-        ...
+    @abstractmethod
+    def build(self, inputs: InputSpec, rngs: nnx.Rngs) -> Network:
+        """The module, an `nnx.Module` that has `nnx.Param` as its only variables."""
 
 
-class TrainingState(NamedTuple):
+class NetworkState(NamedTuple):
     """Parameters by dotted names, their moving average, and Adam's moments by the parameters' first names."""
 
     parameters: Parameters
@@ -66,8 +71,8 @@ class TrainingState(NamedTuple):
     moments: dict[str, Any]
 
 
-class Rates(NamedTuple):
-    """Numbers of the optimizer; arguments of the compiled step."""
+class StepRates(NamedTuple):
+    """The optimizer's hyper-parameters at a step; arguments of the compiled step."""
 
     learning_rate: Float[Array, ""]
     weight_decay: Float[Array, ""]
@@ -76,20 +81,24 @@ class Rates(NamedTuple):
 
 
 class CompiledNetwork:
-    """Initialization, training step and prediction of an architecture; each is compiled once a shape."""
+    """A network as compiled functions of flat parameters.
 
-    def __init__(self, architecture: Architecture):
-        abstract = nnx.eval_shape(lambda: architecture.build(nnx.Rngs(params=0)))
+    Args:
+        config: kind and sizes.
+        inputs: sizes that the data set gives.
+    """
+
+    def __init__(self, config: NetworkConfig, inputs: InputSpec):
+        abstract = nnx.eval_shape(lambda: config.build(inputs, nnx.Rngs(params=0)))
         graph, state = nnx.split(abstract, nnx.Param)
         shapes, tree = jax.tree.flatten(state)
         self.names = [".".join(str(part) for part in path) for path, _ in nnx.to_flat_state(state)]
         self.parameter_count = sum(shape.size for shape in shapes)
         self._adam = optax.scale_by_adam(*BETAS)
-        groups = sorted({name.split(".")[0] for name in self.names})
-        self._trained = architecture.trained or tuple(groups)
+        self._trained = config.trained or tuple(sorted({name.split(".")[0] for name in self.names}))
 
-        def initialize(seed: Array) -> TrainingState:
-            state = nnx.state(architecture.build(nnx.Rngs(params=jax.random.key(seed))), nnx.Param)
+        def initialize(seed: Array) -> NetworkState:
+            state = nnx.state(config.build(inputs, nnx.Rngs(params=jax.random.key(seed))), nnx.Param)
             return self.start(dict(zip(self.names, jax.tree.leaves(state), strict=True)))
 
         def logits(parameters: Parameters, x_BxNxX: Array, keys_B: Array | None) -> Array:
@@ -101,24 +110,24 @@ class CompiledNetwork:
         self.predict = jax.jit(lambda parameters, x_BxNxX: jax.nn.softmax(logits(parameters, x_BxNxX, None)))
         self.step = jax.jit(self._step, donate_argnums=0)
 
-    def start(self, parameters: Parameters) -> TrainingState:
-        """A state that begins from these parameters."""
+    def start(self, parameters: Parameters) -> NetworkState:
+        """A state that begins with these parameters."""
         groups = {name.split(".")[0] for name in parameters}
-        moments = {group: self._adam.init(_of(parameters, (group,))) for group in sorted(groups)}
-        # Copies, as the step takes its state over and must not be given one array twice.
-        return TrainingState(parameters, jax.tree.map(jnp.copy, parameters), moments)
+        moments = {group: self._adam.init(_of_groups(parameters, (group,))) for group in sorted(groups)}
+        # Copies, as the step donates its state and must not be given the same array twice.
+        return NetworkState(parameters, jax.tree.map(jnp.copy, parameters), moments)
 
     def _step(
         self,
-        state: TrainingState,
+        state: NetworkState,
         x_BxNxX: Float[Array, "B N X"],
         labels_BxT: Int[Array, "B T"],
         weights_BxT: Float[Array, "B T"],
-        rates: Rates,
+        rates: StepRates,
         seed: Int[Array, ""],
         number: Int[Array, ""],
-    ) -> tuple[TrainingState, Float[Array, ""]]:
-        """One step of AdamW on the mean cross-entropy over weighted rows; takes over the state."""
+    ) -> tuple[NetworkState, Float[Array, ""]]:
+        """One step of AdamW on the mean cross-entropy over weighted rows; donates the state."""
         keys_B = sample_keys(jax.random.key(seed), number, jnp.arange(len(x_BxNxX)))
 
         def loss_of(trained: Parameters) -> Array:
@@ -126,178 +135,80 @@ class CompiledNetwork:
             errors_BxT = optax.softmax_cross_entropy_with_integer_labels(logits_BxTxY, labels_BxT)
             return jnp.sum(errors_BxT * weights_BxT) / jnp.maximum(weights_BxT.sum(), 1e-6)
 
-        trained = _of(state.parameters, self._trained)
+        trained = _of_groups(state.parameters, self._trained)
         loss, gradient = jax.value_and_grad(loss_of)(trained)
         scale = jnp.minimum(1.0, rates.clip_norm / jnp.maximum(optax.tree.norm(gradient), 1e-12))
         gradient = jax.tree.map(lambda g: g * scale, gradient)
         moments, parameters = dict(state.moments), dict(state.parameters)
         for group in self._trained:
-            # optax raises floats to whole powers, which strict dtype promotion, our tests' setting, refuses.
+            # optax raises floats to integer powers, which strict dtype promotion, our tests' setting, refuses.
             with jax.numpy_dtype_promotion("standard"):
-                change, moments[group] = self._adam.update(_of(gradient, (group,)), state.moments[group])
+                change, moments[group] = self._adam.update(_of_groups(gradient, (group,)), state.moments[group])
             for name, direction in cast(Parameters, change).items():
                 old = parameters[name]
                 parameters[name] = old - rates.learning_rate * (direction + rates.weight_decay * old)
-        # Early on the average forgets faster, so that it does not carry the initial parameters along.
+        # Early on the average forgets faster, so that it does not retain the initial parameters.
         seen = number.astype(jnp.float32)
         keep = jnp.minimum(rates.averaging, (1 + seen) / (10 + seen))
         average = jax.tree.map(lambda a, p: keep * a + (1 - keep) * p, state.average, parameters)
-        return TrainingState(parameters, average, moments), loss
+        return NetworkState(parameters, average, moments), loss
 
 
 @functools.cache
-def compiled(architecture: Architecture) -> CompiledNetwork:
-    """The network's functions; the same object for the same architecture."""
-    return CompiledNetwork(architecture)
+def compiled(config: NetworkConfig, inputs: InputSpec) -> CompiledNetwork:
+    """The network's functions; the same object for the same sizes, so that they are compiled once in a process."""
+    return CompiledNetwork(config, inputs)
 
 
-def _of(parameters: Parameters, groups: tuple[str, ...]) -> Parameters:
+def _of_groups(parameters: Parameters, groups: tuple[str, ...]) -> Parameters:
     return {name: value for name, value in parameters.items() if name.split(".")[0] in groups}
 
 
-# Windows of a corpus in batches of one length: endless and shuffled for training, in order for prediction.
-
-
-class Batch(NamedTuple):
-    """Standardized windows with the label and the weight of each frame; weight 0 where a frame is not trained on."""
-
-    x_BxNxX: Float32[np.ndarray, "B N X"]
-    labels_BxT: Int32[np.ndarray, "B T"]
-    weights_BxT: Float32[np.ndarray, "B T"]
-
-
-@dataclass(frozen=True)
-class Standardized:
-    """A series with the mean and deviation that a fold goes by."""
-
-    series: Series
-    mean_X: Float32[np.ndarray, " X"]
-    std_X: Float32[np.ndarray, " X"]
-
-    def windows(
-        self, recording_B: Int[np.ndarray, " B"], first_B: Int[np.ndarray, " B"], frames: int
-    ) -> Float32[np.ndarray, "B N X"]:
-        """Windows of so many frames, 0 beyond the recording's end."""
-        return self.series.windows(recording_B, first_B, frames, self.mean_X, self.std_X)
-
-
-def training_batches(
-    corpus: Corpus,
-    inputs: Standardized,
-    rows_R: Bool[np.ndarray, " R"],
+def training_steps(
+    network: Callable[[int], CompiledNetwork],
+    state: NetworkState,
+    batches: Iterable[WindowBatch],
+    rates: Callable[[int], StepRates],
     *,
-    batch_size: int,
+    steps: int,
     seed: int,
-    random_starts: bool,
-    balanced: bool,
-) -> Iterator[Batch]:
-    """Shuffled batches without end, each window as often as any other; a batch holds windows of one length.
+) -> Iterator[tuple[int, NetworkState, Float[Array, ""]]]:
+    """The training loop of baselines and fine-tuning.
 
     Args:
-        corpus: the data set.
-        inputs: what the network reads.
-        rows_R: rows that are trained on; windows without one are left out.
-        batch_size: windows; where there are fewer, they come more than once.
-        seed: of order and starts.
-        random_starts: move each window by up to half its length, within its recording.
-        balanced: weigh classes inversely to their rows.
+        network: whose step is run, by the number of steps taken.
+        state: to begin with; donated.
+        batches: at least as many as steps.
+        rates: of the optimizer, by the number of steps taken.
+        steps: to run.
+        seed: of dropout.
+
+    Yields:
+        Number of steps taken, state and loss; a state is gone once the next one is asked for.
     """
-    random = np.random.default_rng(seed)
-    frames = frame_of_rows(corpus)[rows_R]
-    labels_F = np.zeros(corpus.frame_counts.sum(), np.int32)
-    weights_F = np.zeros(len(labels_F), np.float32)
-    labels_F[frames] = corpus.label_R[rows_R]
-    weights_F[frames] = class_weights(corpus.label_R[rows_R], len(corpus.classes), balanced)[labels_F[frames]]
-    windows = np.unique(corpus.window_R[rows_R])
-    lengths = corpus.windows.length_W[windows]
-    groups = {int(length): _cycle(windows[lengths == length], random) for length in np.unique(lengths)}
-    shares = [np.mean(lengths == length) for length in groups]
-    while True:
-        length = int(random.choice(list(groups), p=shares))
-        chosen = np.array([next(groups[length]) for _ in range(batch_size)])
-        recording_B, first_B = corpus.windows.recording_W[chosen], corpus.windows.first_W[chosen].astype(np.int64)
-        count_B = corpus.frame_counts[recording_B]
-        if random_starts:
-            # A window that hangs over the end may stay there: at the test some do.
-            latest_B = np.maximum(first_B, count_B - length)
-            shift_B = random.integers(-(length // 2), length // 2 + 1, batch_size)
-            first_B = np.clip(first_B + shift_B, 0, latest_B)
-        place_BxT = first_B[:, None] + np.arange(length)
-        within_BxT = place_BxT < count_B[:, None]
-        flat_BxT = np.where(within_BxT, place_BxT + first_frames(corpus)[recording_B][:, None], 0)
-        yield Batch(inputs.windows(recording_B, first_B, length), labels_F[flat_BxT], weights_F[flat_BxT] * within_BxT)
-
-
-def prediction_batches(
-    corpus: Corpus, inputs: Standardized, windows_W: Int[np.ndarray, " W"], batch_size: int
-) -> Iterator[tuple[Int[np.ndarray, " b"], Float32[np.ndarray, "B N X"]]]:
-    """Every window once, by length, and its values; the last batch of a length is filled up with its last window."""
-    lengths = corpus.windows.length_W[windows_W]
-    for length in np.unique(lengths):
-        group = windows_W[lengths == length]
-        for start in range(0, len(group), batch_size):
-            part = group[start : start + batch_size]
-            filled = np.concatenate([part, np.repeat(part[-1:], batch_size - len(part))])
-            first_B = corpus.windows.first_W[filled].astype(np.int64)
-            yield part, inputs.windows(corpus.windows.recording_W[filled], first_B, int(length))
-
-
-def _cycle(items: Int[np.ndarray, " n"], random: np.random.Generator) -> Iterator[int]:
-    while True:
-        yield from random.permutation(items)
-
-
-# The one training loop of the networks: stop by inner validation, train again on everything, predict.
-
-
-def fit_predict_network(
-    corpus: Corpus,
-    fold: Fold,
-    settings: BaselineSettings,
-    seed: int,
-    rows_mask_R: Bool[np.ndarray, " R"] | None,
-    progress: Progress | None,
-    architecture: Architecture,
-) -> BaselinePrediction:
-    """Train a network from scratch on a fold and predict its test subjects.
-
-    Inputs are standardized over all recordings of the training subjects, labeled or not. Training stops where the
-    macro-F1 of held-out training subjects stops improving; with `refit` the network is then trained once more, on all
-    training subjects, for as many steps as were best. With too few labels to validate, the number of steps is fixed.
-
-    Raises:
-        DataError: fewer than two classes to train on.
-    """
-    training = settings.training
-    rows = training_rows(corpus, fold, settings.validation_share, seed, rows_mask_R)
-    series = series_of(corpus, architecture.reads)
-    own = [i for i, recording in enumerate(corpus.recordings) if recording.subject in fold.train]
-    inputs = Standardized(series, *series.standardization(own))
-    trainer = _Trainer(corpus, inputs, compiled(architecture), architecture.learning_rate, settings, seed, fold.name)
-    say = progress or (lambda line: None)
-    description: dict[str, Any] = {"parameters": trainer.network.parameter_count, "validation": rows.split}
-    if rows.fit_R is None or rows.validation_R is None:
-        steps = training.steps if rows_mask_R is None else min(training.few_label_steps, training.steps)
-        parameters = trainer.train(rows.all_R, steps, say)
-        description |= {"steps": steps, "stopping": "fixed number of steps"}
-    else:
-        parameters, steps, score = trainer.train_until_best(rows.fit_R, rows.validation_R, say)
-        description |= {"steps": steps, "stopping": "inner validation", "validation_macro_f1": score}
-        if training.refit:
-            parameters = trainer.train(rows.all_R, steps, say)
-    windows = np.unique(corpus.window_R[rows_of(corpus, fold.test)])
-    return BaselinePrediction(trainer.predict(parameters, windows), description)
+    for number, batch in zip(range(steps), batches, strict=False):
+        state, loss = network(number).step(state, *batch, rates(number), seed, number)
+        yield number + 1, state, loss
 
 
 def predict_windows(
     corpus: Corpus,
-    inputs: Standardized,
+    inputs: NetworkInputs,
     network: CompiledNetwork,
     parameters: Parameters,
     windows_W: Int[np.ndarray, " W"],
     batch_size: int,
 ) -> Float32[np.ndarray, "R Y"]:
-    """Probabilities of the rows of these windows (ascending), in the corpus' order."""
+    """Probabilities of the rows of some windows, in the corpus' order.
+
+    Args:
+        corpus: the data set.
+        inputs: what the network reads.
+        network: compiled.
+        parameters: of the network.
+        windows_W: indices of windows, ascending.
+        batch_size: windows of a batch.
+    """
     rows_W = corpus.rows_of_windows[windows_W]
     first_W = np.cumsum(rows_W) - rows_W
     out_RxY = np.empty((rows_W.sum(), len(corpus.classes)), np.float32)
@@ -308,66 +219,105 @@ def predict_windows(
     return out_RxY
 
 
-def rates(training: TrainingSettings, own_rate: float, number: int) -> Rates:
-    """The optimizer's numbers at a step: a linear warm-up, then constant, as the moving average does the annealing."""
+def fit_predict_network(
+    config: NetworkConfig,
+    kind: InputKind,
+    corpus: Corpus,
+    fold: Fold,
+    settings: BaselineSettings,
+    seed: int,
+    rows_mask_R: Bool[np.ndarray, " R"] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> BaselinePrediction:
+    """Train a network from scratch on a fold and predict its test subjects.
+
+    Inputs are standardized over all recordings of the training subjects, labeled or not. Training stops when the
+    macro-F1 of held-out training subjects stops improving; with `refit` the network is then trained again on all
+    training subjects, for the best number of steps. With too few labels to validate, the number of steps is fixed.
+
+    Args:
+        config: of the network.
+        kind: what it reads.
+        corpus: the data set.
+        fold: test and training subjects.
+        settings: of training and validation.
+        seed: of initial parameters, dropout, order of windows, and inner split.
+        rows_mask_R: rows whose labels may be used; all if None.
+        progress: called with a line at every validation.
+
+    Raises:
+        DataError: fewer than two classes to train on.
+    """
+    training = settings.training
+    rows = split_training_rows(corpus, fold, settings.validation_share, seed, rows_mask_R)
+    train_recordings = [i for i, recording in enumerate(corpus.recordings) if recording.subject in fold.train]
+    inputs = network_inputs(corpus, kind).standardized(train_recordings)
+    network = compiled(config, inputs.spec(len(corpus.classes)))
+    trainer = _FoldTrainer(corpus, inputs, network, config.learning_rate, settings, seed, fold.name, progress)
+    description: dict[str, Any] = {"parameters": network.parameter_count, "validation": rows.split}
+    if rows.fit_R is None or rows.validation_R is None:
+        steps = training.steps if rows_mask_R is None else min(training.few_label_steps, training.steps)
+        parameters = trainer.train(rows.all_R, steps)
+        description |= {"steps": steps, "stopping": "fixed number of steps"}
+    else:
+        parameters, steps, score = trainer.train_until_best(rows.fit_R, rows.validation_R)
+        description |= {"steps": steps, "stopping": "inner validation", "validation_macro_f1": score}
+        if training.refit:
+            parameters = trainer.train(rows.all_R, steps)
+    windows_W = np.unique(corpus.window_R[rows_of(corpus, fold.test)])
+    return BaselinePrediction(trainer.predict(parameters, windows_W), description)
+
+
+def step_rates(training: TrainingSettings, own_rate: float, number: int) -> StepRates:
+    """The optimizer's hyper-parameters at a step: a linear warm-up, then constant, as the average does the annealing.
+
+    Args:
+        training: settings.
+        own_rate: the network's peak learning rate, used if the settings have none.
+        number: steps taken.
+    """
     peak = training.learning_rate or own_rate
     rate = peak * min(1.0, (number + 1) / max(1, training.warmup_steps))
     clip = math.inf if training.clip_norm is None else training.clip_norm
-    return Rates(*(jnp.float32(value) for value in (rate, training.weight_decay, clip, training.averaging)))
+    return StepRates(*(jnp.float32(value) for value in (rate, training.weight_decay, clip, training.averaging)))
 
 
 @dataclass(frozen=True)
-class _Trainer:
-    """Training runs of one network on one fold."""
+class _FoldTrainer:
+    """Training of one network on one fold."""
 
     corpus: Corpus
-    inputs: Standardized
+    inputs: NetworkInputs
     network: CompiledNetwork
     own_rate: float
     settings: BaselineSettings
     seed: int
     fold: str
+    progress: Callable[[str], None] | None
 
-    def states(self, rows_R: Bool[np.ndarray, " R"], steps: int) -> Iterator[tuple[int, TrainingState, Any]]:
-        """Number of steps, state and loss after each; a state is gone once the next one is asked for."""
-        training = self.settings.training
-        batches = training_batches(
-            self.corpus,
-            self.inputs,
-            rows_R,
-            batch_size=training.batch_size,
-            seed=self.seed,
-            random_starts=training.random_starts,
-            balanced=self.settings.class_weight == "balanced",
-        )
-        state = self.network.initialize(self.seed)
-        for number, batch in zip(range(steps), batches, strict=False):
-            state, loss = self.network.step(state, *batch, rates(training, self.own_rate, number), self.seed, number)
-            yield number + 1, state, loss
-
-    def train(self, rows_R: Bool[np.ndarray, " R"], steps: int, say: Progress) -> Parameters:
+    def train(self, rows_R: Bool[np.ndarray, " R"], steps: int) -> Parameters:
         """Parameters after so many steps."""
         parameters = {}
-        for number, state, loss in self.states(rows_R, steps):
+        for number, state, loss in self._steps(rows_R, steps):
             parameters = state.average
             if number % self.settings.training.check_every == 0 or number == steps:
-                say(f"{self.fold}: step {number} of {steps}, loss {float(loss):.3f}")
+                self._report(f"step {number} of {steps}, loss {float(loss):.3f}")
         return parameters
 
     def train_until_best(
-        self, fit_R: Bool[np.ndarray, " R"], validation_R: Bool[np.ndarray, " R"], say: Progress
+        self, fit_R: Bool[np.ndarray, " R"], validation_R: Bool[np.ndarray, " R"]
     ) -> tuple[Parameters, int, float]:
-        """Parameters of the best macro-F1 on the validation rows, the steps that led to them, and the score."""
+        """Parameters with the best macro-F1 on the validation rows, the number of steps, and the score."""
         training, corpus = self.settings.training, self.corpus
-        windows = np.unique(corpus.window_R[validation_R])
-        scored = validation_R[np.isin(corpus.window_R, windows)]
+        windows_W = np.unique(corpus.window_R[validation_R])
+        scored = validation_R[np.isin(corpus.window_R, windows_W)]
         best: tuple[Parameters, int, float] = ({}, 0, -1.0)
-        for number, state, loss in self.states(fit_R, training.steps):
+        for number, state, loss in self._steps(fit_R, training.steps):
             if number % training.check_every and number != training.steps:
                 continue
-            predicted = self.predict(state.average, windows)[scored].argmax(1)
-            score = macro_f1(corpus.label_R[validation_R], predicted)
-            say(f"{self.fold}: step {number}, loss {float(loss):.3f}, validation macro-F1 {score:.3f}")
+            predicted = self.predict(state.average, windows_W)[scored].argmax(1)
+            score = present_macro_f1(corpus.label_R[validation_R], predicted)
+            self._report(f"step {number}, loss {float(loss):.3f}, validation macro-F1 {score:.3f}")
             if score > best[2]:
                 best = ({name: jnp.copy(value) for name, value in state.average.items()}, number, score)
             elif number - best[1] >= training.patience * training.check_every:
@@ -378,3 +328,29 @@ class _Trainer:
         """Probabilities of the rows of these windows."""
         size = self.settings.training.batch_size
         return predict_windows(self.corpus, self.inputs, self.network, parameters, windows_W, size)
+
+    def _steps(
+        self, rows_R: Bool[np.ndarray, " R"], steps: int
+    ) -> Iterator[tuple[int, NetworkState, Float[Array, ""]]]:
+        training = self.settings.training
+        batches = training_batches(
+            self.corpus,
+            self.inputs,
+            rows_R,
+            batch_size=training.batch_size,
+            seed=self.seed,
+            random_starts=training.random_starts,
+            balanced=self.settings.class_weight == "balanced",
+        )
+        return training_steps(
+            lambda number: self.network,
+            self.network.initialize(self.seed),
+            batches,
+            lambda number: step_rates(training, self.own_rate, number),
+            steps=steps,
+            seed=self.seed,
+        )
+
+    def _report(self, line: str) -> None:
+        if self.progress is not None:
+            self.progress(f"{self.fold}: {line}")

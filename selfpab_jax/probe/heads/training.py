@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
-from typing import Any, NamedTuple, Protocol, runtime_checkable, Self, cast
+from typing import Any, NamedTuple, Protocol, Self, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -164,6 +164,7 @@ class HeadOptimizer(NamedTuple):
 
 
 @runtime_checkable
+@runtime_checkable
 class Step(Protocol):
     """One training step; takes over (donates) parameters and optimizer state."""
 
@@ -181,6 +182,7 @@ class Step(Protocol):
         ...
 
 
+@runtime_checkable
 @runtime_checkable
 class Validate(Protocol):
     """Validation on one batch."""
@@ -202,8 +204,8 @@ def compiled_functions(settings: HeadOptimizer, mapped: bool) -> tuple[Step, Val
         weight_B = counted_B.astype(jnp.float32) * batch.weight_B * arrays.class_weight_Y[batch.label_B]
 
         def loss(head: Head) -> Float[Array, ""]:
-            logits_BxY = head_logits(head, arrays.mean_E, arrays.std_E, batch.x_BxE)
-            return cross_entropy(logits_BxY, batch.label_B, weight_B)
+            logits_BxY = head_logits(head, arrays.mean_E, arrays.std_E, jnp.asarray(batch.x_BxE))
+            return cross_entropy(logits_BxY, jnp.asarray(batch.label_B), weight_B)
 
         gradient = jax.grad(loss)(head)
         decay = {name: arrays.weight_decay * float(name in ("weight_DxH", "out_HxY")) for name in head}
@@ -218,7 +220,7 @@ def compiled_functions(settings: HeadOptimizer, mapped: bool) -> tuple[Step, Val
         return {name: jnp.where(active, head[name] - rate * update[name], head[name]) for name in head}, state
 
     def validate(head: Head, arrays: HeadArrays, batch: RowBatch) -> Float[Array, "Y Y"]:
-        logits_BxY = head_logits(head, arrays.mean_E, arrays.std_E, batch.x_BxE)
+        logits_BxY = head_logits(head, arrays.mean_E, arrays.std_E, jnp.asarray(batch.x_BxE))
         finite = jnp.isfinite(logits_BxY).all()
         counted_B = arrays.validation_S[batch.subject_B] & batch.budget_rows_GxB[arrays.budget] & finite
         weight_B = counted_B.astype(jnp.float32) * batch.weight_B

@@ -84,7 +84,7 @@ def _layer_bytes(model: ModelSettings, frames: int, tensor: int) -> tuple[float,
         weights, at_once = frames * per_query, frames * per_query
     match model.rematerialize:
         case "layers":
-            return frames * width * 4, plain + at_once
+            return frames * width * 4.0, plain + at_once
         case "attention":
             return plain, at_once
         case _:

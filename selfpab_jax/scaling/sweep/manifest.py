@@ -237,9 +237,8 @@ def edits(sweep: Sweep, line: PlannedRun) -> list[str]:
         return [f"{SETTINGS_FILE} is not a mapping"]
     found = differences(comparable(line.settings), comparable(stored))
     try:  # one of them may have the names of an earlier version
-        return found and differences(
-            *(comparable(as_json(parse_settings(PretrainSettings, each))) for each in (line.settings, stored))
-        )
+        planned, started = (as_json(parse_settings(PretrainSettings, each)) for each in (line.settings, stored))
+        return found and differences(comparable(planned), comparable(started))
     except ConfigError:
         return found
 

@@ -64,8 +64,9 @@ def read_result(run: Path) -> RunResult | None:
 
 def is_complete(line: PlannedRun, result: RunResult | None) -> bool:
     """Whether the run is trained and measured, and probed if the sweep has a probe."""
-    is_measured = result is not None and result.hash == line.hash
-    return is_measured and (line.probe is None or macro_f1_of(line, result) is not None)
+    if result is None or result.hash != line.hash:
+        return False
+    return line.probe is None or macro_f1_of(line, result) is not None
 
 
 def macro_f1_of(line: PlannedRun, result: RunResult) -> float | None:
@@ -88,13 +89,13 @@ def measure(run: Path, line: PlannedRun, data: Path, ending: str) -> RunResult:
     """
     from selfpab_jax.data.records.dataset import open_records
     from selfpab_jax.data.subsets import evenly
-    from selfpab_jax.train.evaluate import evaluate
+    from selfpab_jax.train.evaluate import evaluate_model
     from selfpab_jax.train.export import read_checkpoint
 
     records = open_records(data)
     objective, parameters, metadata = read_checkpoint(run, "best")
     final = line.final
-    scores, _ = evaluate(
+    scores, _ = evaluate_model(
         objective,
         parameters,
         records,

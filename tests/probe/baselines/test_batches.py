@@ -5,50 +5,46 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from selfpab_jax.probe.baselines.rows import series_of
-from selfpab_jax.probe.baselines.training import Standardized, prediction_batches, training_batches
+from selfpab_jax.probe.baselines.batches import network_inputs, prediction_batches, training_batches
+from selfpab_jax.probe.budgets import choose_windows
 from selfpab_jax.probe.dataset import Corpus
-from selfpab_jax.probe.splits import choose_windows
 from selfpab_jax.signal.stft import spectrogram
 
 
-def plain(corpus: Corpus, reads) -> Standardized:
-    series = series_of(corpus, reads)
-    width = series.values_NxX.shape[1]
-    return Standardized(series, np.zeros(width, np.float32), np.ones(width, np.float32))
-
-
-def test_series_hold_samples_or_frames_of_the_padded_signal_and_zeros_beyond(corpus: Corpus):
+def test_inputs_are_samples_or_frames_of_the_padded_signal_and_zeros_beyond(corpus: Corpus):
     recording, count = corpus.recordings[1], int(corpus.frame_counts[1])
     signal_NxC = recording.signal_NxC
     padded = np.pad(signal_NxC, ((0, (count + 1) * 25 - len(signal_NxC)), (0, 0)))
     frames_TxX = spectrogram(padded, corpus.spectrogram)
     assert len(frames_TxX) == count
     first, at = np.array([count - 10]), np.array([1])
-    frames = plain(corpus, "frames").windows(at, first, 20)
+    frames = network_inputs(corpus, "frames").windows(at, first, 20)
     np.testing.assert_array_equal(frames[0, :10], frames_TxX[-10:])
     assert frames.shape == (1, 20, 156)
     assert (frames[0, 10:] == 0).all()
-    samples = plain(corpus, "signal").windows(at, first, 20)
+    samples = network_inputs(corpus, "signal").windows(at, first, 20)
     assert samples.shape == (1, 19 * 25 + 50, 6)
     rest = signal_NxC[(count - 10) * 25 :]
     np.testing.assert_array_equal(samples[0, : len(rest)], rest)
     assert (samples[0, len(rest) :] == 0).all()
 
 
-@pytest.mark.parametrize("reads", ["frames", "signal"])
-def test_standardization_is_that_of_the_chosen_recordings(corpus: Corpus, reads):
-    series = series_of(corpus, reads)
-    mean_X, std_X = series.standardization([0, 2])
+@pytest.mark.parametrize("kind", ["frames", "signal"])
+def test_standardization_is_that_of_the_chosen_recordings(corpus: Corpus, kind):
+    inputs = network_inputs(corpus, kind)
+    standardized = inputs.standardized([0, 2])
     part = np.concatenate(
-        [series.values_NxX[f : f + n] for f, n in zip(series.firsts, series.counts, strict=True)][::2]
+        [inputs.values_NxX[f : f + n] for f, n in zip(inputs.firsts, inputs.counts, strict=True)][::2]
     )
-    np.testing.assert_allclose(mean_X, part.mean(0), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(std_X, part.std(0), rtol=1e-3)
+    np.testing.assert_allclose(standardized.mean_X, part.mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(standardized.std_X, part.std(0), rtol=1e-3)
+    first = np.array([0]), np.array([5])
+    expected = (inputs.windows(*first, 10) - standardized.mean_X) / standardized.std_X
+    np.testing.assert_array_equal(standardized.windows(*first, 10), expected)
 
 
 def test_each_window_comes_as_often_and_only_chosen_rows_have_weight(corpus: Corpus):
-    inputs = plain(corpus, "frames")
+    inputs = network_inputs(corpus, "frames")
     mask_R, _ = choose_windows(corpus, corpus.subjects, 2, None, 0)
     batches = training_batches(corpus, inputs, mask_R, batch_size=4, seed=0, random_starts=False, balanced=False)
     chosen = np.unique(corpus.window_R[mask_R])
@@ -73,12 +69,12 @@ def test_each_window_comes_as_often_and_only_chosen_rows_have_weight(corpus: Cor
 
 
 def test_random_starts_move_windows_within_their_recordings_and_keep_labels_at_their_frames(corpus: Corpus):
-    inputs = plain(corpus, "frames")
+    inputs = network_inputs(corpus, "frames")
     rows_R = corpus.label_R >= 0
     batches = training_batches(corpus, inputs, rows_R, batch_size=8, seed=1, random_starts=True, balanced=False)
     label_of = {
         frame.tobytes(): label
-        for frame, label in zip(inputs.series.values_NxX, np.concatenate(corpus.frame_labels), strict=True)
+        for frame, label in zip(inputs.values_NxX, np.concatenate(corpus.frame_labels), strict=True)
     }
     starts = set()
     for batch in islice(batches, 5):
@@ -96,6 +92,6 @@ def test_random_starts_move_windows_within_their_recordings_and_keep_labels_at_t
 
 def test_prediction_takes_every_window_once_in_full_batches(corpus: Corpus):
     windows_W = np.arange(3, 10)
-    parts = list(prediction_batches(corpus, plain(corpus, "frames"), windows_W, 4))
+    parts = list(prediction_batches(corpus, network_inputs(corpus, "frames"), windows_W, 4))
     assert [len(x) for _, x in parts] == [4, 4]
     np.testing.assert_array_equal(np.concatenate([part for part, _ in parts]), windows_W)

@@ -1,4 +1,4 @@
-"""Fine-tuning: what is frozen stays, what is not is trained, and the encoder that was given is left alone."""
+"""Fine-tuning: what is frozen stays, what is not is trained, and the given encoder is not modified."""
 
 from dataclasses import replace
 
@@ -8,14 +8,16 @@ import pytest
 
 from selfpab_jax.errors import ConfigError, DataError, ModelError
 from selfpab_jax.features.encoder import PretrainedEncoder
-from selfpab_jax.features.sensors import Branch, branches_of
+from selfpab_jax.features.sensors import SensorEncoder, sensor_encoders
 from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.functional import make_functional
 from selfpab_jax.model_dir import ModelConfig
-from selfpab_jax.probe.baselines.rows import macro_f1, rows_of, series_of
+from selfpab_jax.probe.baselines.batches import network_inputs
+from selfpab_jax.probe.baselines.rows import present_macro_f1, rows_of
+from selfpab_jax.probe.budgets import choose_windows
 from selfpab_jax.probe.dataset import Corpus
 from selfpab_jax.probe.finetune import FinetunedEncoder, FinetuneSettings, finetune, fit_predict_finetuned
-from selfpab_jax.probe.splits import Fold, choose_windows
+from selfpab_jax.probe.splits import Fold
 from selfpab_jax.signal.normalization import Statistics
 from selfpab_jax.signal.stft import SpectrogramSettings
 
@@ -36,91 +38,93 @@ def encoder_for(corpus: Corpus, family: str) -> PretrainedEncoder:
         spectrogram=SpectrogramSettings(),
         frames=20,
     )
-    values = series_of(corpus, "frames").values_NxX
+    values = network_inputs(corpus, "frames").values_NxX
     statistics = Statistics(values.mean(0), values.std(0), "plain")
     parameters = jax.jit(make_functional(config.model, features, features).initialize)(jax.random.key(7))
     return PretrainedEncoder(config, parameters, statistics, None if family == "selfpab" else "back")
 
 
 @pytest.fixture(scope="module")
-def branches(corpus: Corpus) -> tuple[Branch, ...]:
-    return branches_of(encoder_for(corpus, "selfpab"), corpus.channels)
+def encoders(corpus: Corpus) -> tuple[SensorEncoder, ...]:
+    return sensor_encoders(encoder_for(corpus, "selfpab"), corpus.channels)
 
 
-def same(trained: FinetunedEncoder, branch: Branch) -> list[bool]:
-    pairs = {f"encoder.0.{name[8:]}": value for name, value in branch.encoder.parameters.items() if "encoder" in name}
+def same(trained: FinetunedEncoder, given: SensorEncoder) -> list[bool]:
+    pairs = {f"encoder.0.{name[8:]}": value for name, value in given.encoder.parameters.items() if "encoder" in name}
     assert set(pairs) == {name for name in trained.parameters if name.startswith("encoder.")}
     return [np.array_equal(trained.parameters[name], value) for name, value in pairs.items()]
 
 
-def test_encoder_and_head_learn_activities_and_predict_every_row_of_the_test_subject(corpus: Corpus, branches):
+def test_encoder_and_head_learn_activities_and_predict_every_row_of_the_test_subject(corpus: Corpus, encoders):
     settings = FinetuneSettings(steps=80, batch_size=4, learning_rate=5e-3, hidden=12, random_starts=True)
     lines: list[str] = []
-    answer = fit_predict_finetuned(corpus, FOLD, branches, settings, 0, progress=lines.append)
+    answer = fit_predict_finetuned(corpus, FOLD, encoders, settings, 0, progress=lines.append)
     test_R = rows_of(corpus, FOLD.test)
     assert answer.probabilities_RxY.shape == (test_R.sum(), 4)
-    assert macro_f1(corpus.label_R[test_R], answer.probabilities_RxY.argmax(1)) > 0.8
+    assert present_macro_f1(corpus.label_R[test_R], answer.probabilities_RxY.argmax(1)) > 0.8
     assert answer.description["unfrozen_from_step"] == 60
     assert "(head)" in lines[0]
     assert "(encoder and head)" in lines[-1]
 
 
-def test_a_frozen_encoder_stays_as_it_was_and_its_features_are_what_the_head_reads(corpus: Corpus, branches):
-    trained = finetune(corpus, FOLD, branches, replace(FEW, frozen_share=1.0), 0)
-    assert all(same(trained, branches[0]))
+def test_a_frozen_encoder_stays_as_it_was_and_its_features_are_what_the_head_reads(corpus: Corpus, encoders):
+    trained = finetune(corpus, FOLD, encoders, replace(FEW, frozen_share=1.0), 0)
+    assert all(same(trained, encoders[0]))
     x_BxTxX = trained.inputs.windows(np.array([0]), np.array([20]), 20)
-    h = branches[0].encoder.encode(x_BxTxX, normalized=True)
+    h = encoders[0].encoder.encode(x_BxTxX, normalized=True)
     p = {name: np.asarray(value) for name, value in trained.parameters.items()}
     hidden = np.maximum(h @ p["head.expand.kernel"] + p["head.expand.bias"], 0)
     logits = hidden @ p["head.classify.kernel"] + p["head.classify.bias"]
     expected = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
-    np.testing.assert_allclose(trained.evaluate(("s0",))[20:40], expected[0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(trained.predict(("s0",))[20:40], expected[0], rtol=1e-4, atol=1e-6)
 
 
-def test_once_unfrozen_the_encoder_is_trained_and_the_given_one_can_be_used_again(corpus: Corpus, branches):
-    trained = finetune(corpus, FOLD, branches, replace(FEW, frozen_share=0.5), 0)
-    assert not any(same(trained, branches[0]))
-    again = finetune(corpus, FOLD, branches, replace(FEW, frozen_share=0.5), 0)
+def test_once_unfrozen_the_encoder_is_trained_and_the_given_one_can_be_used_again(corpus: Corpus, encoders):
+    trained = finetune(corpus, FOLD, encoders, replace(FEW, frozen_share=0.5), 0)
+    assert not any(same(trained, encoders[0]))
+    again = finetune(corpus, FOLD, encoders, replace(FEW, frozen_share=0.5), 0)
     for name, value in trained.parameters.items():
         np.testing.assert_array_equal(value, again.parameters[name])
-    other = finetune(corpus, FOLD, branches, replace(FEW, frozen_share=0.5), 1)
-    assert not np.array_equal(trained.evaluate(("s0",)), other.evaluate(("s0",)))
+    other = finetune(corpus, FOLD, encoders, replace(FEW, frozen_share=0.5), 1)
+    assert not np.array_equal(trained.predict(("s0",)), other.predict(("s0",)))
 
 
-def test_random_weights_are_drawn_by_the_seed(corpus: Corpus, branches):
+def test_random_weights_are_drawn_by_the_seed(corpus: Corpus, encoders):
     frozen = replace(FEW, frozen_share=1.0, random_weights=True)
-    trained = finetune(corpus, FOLD, branches, frozen, 0)
+    trained = finetune(corpus, FOLD, encoders, frozen, 0)
     kernel = trained.parameters["encoder.0.embed.kernel"]
-    assert not np.array_equal(kernel, branches[0].encoder.parameters["encoder.embed.kernel"])
-    drawn = [finetune(corpus, FOLD, branches, replace(frozen, steps=1), seed) for seed in (0, 1)]
+    assert not np.array_equal(kernel, encoders[0].encoder.parameters["encoder.embed.kernel"])
+    drawn = [finetune(corpus, FOLD, encoders, replace(frozen, steps=1), seed) for seed in (0, 1)]
     np.testing.assert_array_equal(kernel, drawn[0].parameters["encoder.0.embed.kernel"])
     assert not np.array_equal(kernel, drawn[1].parameters["encoder.0.embed.kernel"])
 
 
 def test_an_encoder_for_each_sensor_is_merged(corpus: Corpus):
-    branches = branches_of(encoder_for(corpus, "monoselfpab"), corpus.channels)
-    with pytest.raises(ConfigError, match="merge is together, but each sensor"):
-        finetune(corpus, FOLD, branches, FEW, 0)
-    trained = finetune(corpus, FOLD, branches, replace(FEW, merge="concatenate", frozen_share=1.0), 0)
+    encoders = sensor_encoders(encoder_for(corpus, "monoselfpab"), corpus.channels)
+    with pytest.raises(ConfigError, match="merge"):
+        finetune(corpus, FOLD, encoders, FEW, 0)
+    trained = finetune(corpus, FOLD, encoders, replace(FEW, merge="concatenate", frozen_share=1.0), 0)
     assert trained.parameters["head.expand.kernel"].shape == (32, 12)
-    assert trained.evaluate(("s0",)).shape == (300, 4)
+    assert trained.predict(("s0",)).shape == (300, 4)
     assert {f"encoder.{i}.embed.kernel" for i in (0, 1)} < set(trained.parameters)
 
 
-def test_steps_follow_from_epochs_and_the_rate_falls_as_the_originals(corpus: Corpus, branches, golden):
+def test_steps_follow_from_epochs_and_the_rate_falls_as_the_originals(corpus: Corpus, encoders, golden):
     expected = np.load(golden / "learning_rates.npz")["ExponentialTFDecay"]
     peak = float(expected[0])
     rates = [float(FinetuneSettings(learning_rate=peak).rates(n).learning_rate) for n in range(len(expected))]
     np.testing.assert_allclose(rates, expected, rtol=1e-5)
     mask_R, _ = choose_windows(corpus, FOLD.train, 1, None, 0)
-    told = finetune(corpus, FOLD, branches, replace(FEW, steps=None, epochs=2, batch_size=100), 0, mask_R).description
-    assert (told["batch_size"], told["steps"], told["unfrozen_from_step"]) == (4, 2, 2)
+    description = finetune(
+        corpus, FOLD, encoders, replace(FEW, steps=None, epochs=2, batch_size=100), 0, mask_R
+    ).description
+    assert (description["batch_size"], description["steps"], description["unfrozen_from_step"]) == (4, 2, 2)
 
 
-def test_what_does_not_fit_is_refused(corpus: Corpus, branches):
-    with pytest.raises(ConfigError, match=r"finetune.frozen_share is 2; it must lie in \[0, 1\]"):
+def test_what_does_not_fit_is_refused(corpus: Corpus, encoders):
+    with pytest.raises(ConfigError, match="frozen_share"):
         FinetuneSettings(frozen_share=2)
     with pytest.raises(ModelError, match="this encoder needs"):
-        finetune(replace(corpus, spectrogram=SpectrogramSettings(fft_hop=10)), FOLD, branches, FEW, 0)
+        finetune(replace(corpus, spectrogram=SpectrogramSettings(fft_hop=10)), FOLD, encoders, FEW, 0)
     with pytest.raises(DataError, match="fewer than two classes"):
-        finetune(corpus, FOLD, branches, FEW, 0, corpus.label_R == 1)
+        finetune(corpus, FOLD, encoders, FEW, 0, corpus.label_R == 1)

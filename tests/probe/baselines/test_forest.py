@@ -1,4 +1,4 @@
-"""Hand-made features against plain arithmetic, and the forest on them."""
+"""Hand-crafted features against plain arithmetic, and the forest on them."""
 
 from dataclasses import replace
 
@@ -7,10 +7,11 @@ import pytest
 
 from selfpab_jax.errors import DataError
 from selfpab_jax.probe.baselines import BASELINES, BaselineSettings, ForestSettings, forest
-from selfpab_jax.probe.baselines.forest import feature_names
-from selfpab_jax.probe.baselines.rows import macro_f1, rows_of
+from selfpab_jax.probe.baselines.forest import feature_names, features_of_frames, handcrafted_features
+from selfpab_jax.probe.baselines.rows import present_macro_f1, rows_of
+from selfpab_jax.probe.budgets import choose_windows
 from selfpab_jax.probe.dataset import Corpus
-from selfpab_jax.probe.splits import Fold, choose_windows, leave_one_subject_out
+from selfpab_jax.probe.splits import Fold, leave_one_subject_out
 from selfpab_jax.signal.stft import SpectrogramSettings
 
 CHANNELS = ("thigh_x", "thigh_y", "thigh_z")
@@ -83,11 +84,11 @@ def test_memory_is_bounded_by_chunks_that_change_nothing(noise_NxC, monkeypatch:
 
 
 def test_features_of_a_corpus_are_computed_once(corpus: Corpus):
-    assert handmade_features(corpus, 5.0) is handmade_features(corpus, 5.0)
-    assert handmade_features(replace(corpus), 5.0) is not handmade_features(corpus, 5.0)
-    assert len(handmade_features(corpus, 5.0)) == corpus.frame_counts.sum()
-    with pytest.raises(DataError, match="a frame alone lasts 1 s"):
-        handmade_features(corpus, 0.5)
+    assert handcrafted_features(corpus, 5.0) is handcrafted_features(corpus, 5.0)
+    assert handcrafted_features(replace(corpus), 5.0) is not handcrafted_features(corpus, 5.0)
+    assert len(handcrafted_features(corpus, 5.0)) == corpus.frame_counts.sum()
+    with pytest.raises(DataError, match="lasts 1 s"):
+        handcrafted_features(corpus, 0.5)
 
 
 def test_forest_learns_activities_and_predicts_every_row_of_the_test_subject(corpus: Corpus):
@@ -96,7 +97,7 @@ def test_forest_learns_activities_and_predicts_every_row_of_the_test_subject(cor
         test_R = rows_of(corpus, fold.test)
         assert answer.probabilities_RxY.shape == (test_R.sum(), 4)
         np.testing.assert_allclose(answer.probabilities_RxY.sum(1), 1, rtol=1e-5)
-        assert macro_f1(corpus.label_R[test_R], answer.probabilities_RxY.argmax(1)) > 0.9
+        assert present_macro_f1(corpus.label_R[test_R], answer.probabilities_RxY.argmax(1)) > 0.9
         assert answer.description["seconds"] == [5.0, 20.0]
         again = BASELINES["forest"](corpus, fold, FOREST, seed=0)
         np.testing.assert_array_equal(answer.probabilities_RxY, again.probabilities_RxY)

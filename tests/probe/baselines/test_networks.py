@@ -13,17 +13,26 @@ from flax import nnx
 from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.encoder import Dense
 from selfpab_jax.probe.baselines import BASELINES, BaselineSettings, TrainingSettings
+from selfpab_jax.probe.baselines.batches import InputKind, InputSpec
 from selfpab_jax.probe.baselines.networks import (
-    LSTM,
-    CNNArchitecture,
-    DeepConvLSTMArchitecture,
-    LSTMArchitecture,
-    TransformerArchitecture,
+    CNNConfig,
+    DeepConvLSTMConfig,
+    LSTMConfig,
+    TransformerConfig,
+    lstm,
+    run_lstm,
 )
-from selfpab_jax.probe.baselines.rows import Reads, class_weights, macro_f1, rows_of
-from selfpab_jax.probe.baselines.training import CompiledNetwork, Rates, compiled, fit_predict_network
+from selfpab_jax.probe.baselines.rows import class_weights, present_macro_f1, rows_of
+from selfpab_jax.probe.baselines.training import (
+    CompiledNetwork,
+    NetworkConfig,
+    StepRates,
+    compiled,
+    fit_predict_network,
+)
+from selfpab_jax.probe.budgets import choose_windows
 from selfpab_jax.probe.dataset import Corpus
-from selfpab_jax.probe.splits import Fold, choose_windows, leave_one_subject_out
+from selfpab_jax.probe.splits import Fold, leave_one_subject_out
 
 TINY = ModelSettings(width=24, heads=2, feedforward=32, layers=1, dropout=0.1, compute="float32")
 SETTINGS = BaselineSettings(
@@ -34,12 +43,13 @@ SETTINGS = BaselineSettings(
     hidden=None,
 )
 SHORT = replace(SETTINGS, training=replace(SETTINGS.training, steps=4, check_every=2, learning_rate=1e-2))
-NETWORKS: dict[str, Any] = {
-    "transformer": TransformerArchitecture((156,), 4, TINY, None),
-    "lstm": LSTMArchitecture(6, 4, 50, 25, "signal", units=16, layers=1),
-    "cnn": CNNArchitecture(6, 4, 50, 25, filters=8, dilations=(1, 3)),
-    "deepconvlstm": DeepConvLSTMArchitecture(6, 4, 50, 25, filters=4, units=12, dropout=0.1),
+NETWORKS: dict[str, tuple[NetworkConfig, InputKind]] = {
+    "transformer": (TransformerConfig(model=TINY, hidden=None), "frames"),
+    "lstm": (LSTMConfig(units=16, layers=1), "signal"),
+    "cnn": (CNNConfig(filters=8, dilations=(1, 3)), "signal"),
+    "deepconvlstm": (DeepConvLSTMConfig(filters=4, units=12, dropout=0.1), "signal"),
 }
+SIGNAL, FRAMES = InputSpec(6, 4, 50, 25), InputSpec(156, 4, 1, 1)
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +60,11 @@ def fold(corpus: Corpus) -> Fold:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_network_learns_activities_and_predicts_every_row_of_the_test_subject(name: str, corpus: Corpus, fold: Fold):
     lines: list[str] = []
-    answer = fit_predict_network(corpus, fold, SETTINGS, 0, None, lines.append, NETWORKS[name])
+    answer = fit_predict_network(*NETWORKS[name], corpus, fold, SETTINGS, 0, None, lines.append)
     test_R = rows_of(corpus, fold.test)
     assert answer.probabilities_RxY.shape == (test_R.sum(), 4)
     np.testing.assert_allclose(answer.probabilities_RxY.sum(1), 1, rtol=1e-5)
-    assert macro_f1(corpus.label_R[test_R], answer.probabilities_RxY.argmax(1)) > 0.8
+    assert present_macro_f1(corpus.label_R[test_R], answer.probabilities_RxY.argmax(1)) > 0.8
     assert answer.description["stopping"] == "inner validation"
     assert answer.description["steps"] in (25, 50, 75, 100)
     assert 0 < answer.description["validation_macro_f1"] <= 1
@@ -66,13 +76,13 @@ def test_every_baseline_is_found_by_its_name():
 
 
 def test_the_step_is_compiled_once_for_folds_seeds_and_budgets(corpus: Corpus):
-    architecture = replace(NETWORKS["lstm"], classes=4)
-    network: Any = compiled(architecture)
-    assert compiled(NETWORKS["lstm"]) is network
+    config, kind = NETWORKS["lstm"]
+    network: Any = compiled(config, SIGNAL)
+    assert compiled(replace(config), InputSpec(*SIGNAL)) is network
     folds = leave_one_subject_out(corpus.subjects).folds
     for seed, fold in enumerate(folds[:2]):
         mask_R = choose_windows(corpus, fold.train, 2, None, seed)[0] if seed else None
-        fit_predict_network(corpus, fold, SHORT, seed, mask_R, None, architecture)
+        fit_predict_network(config, kind, corpus, fold, SHORT, seed, mask_R)
     assert network.step._cache_size() == network.predict._cache_size() == 1
 
 
@@ -106,25 +116,25 @@ def test_inputs_are_standardized_without_the_test_subjects(corpus: Corpus):
     assert not np.allclose(first[~of_s3], second[~of_s3])
 
 
-def test_too_few_labels_to_validate_train_a_fixed_number_of_steps_and_say_so(corpus: Corpus, fold: Fold):
+def test_too_few_labels_to_validate_train_a_fixed_number_of_steps_and_report_it(corpus: Corpus, fold: Fold):
     mask_R, _ = choose_windows(corpus, fold.train, 1, None, 0)
     settings = replace(SHORT, training=replace(SHORT.training, few_label_steps=3))
-    told = BASELINES["transformer"](corpus, fold, settings, 0, mask_R).description
-    assert told["stopping"] == "fixed number of steps"
-    assert told["steps"] == 3
-    assert told["validation"] == "none: too few labels"
+    description = BASELINES["transformer"](corpus, fold, settings, 0, mask_R).description
+    assert description["stopping"] == "fixed number of steps"
+    assert description["steps"] == 3
+    assert description["validation"] == "none: too few labels"
     one = Fold("one", ("s0",), ("s1",))
-    told = BASELINES["transformer"](corpus, one, SHORT, 0).description
-    assert told["steps"] == 4
-    assert told["validation"] == "none: one training subject"
+    description = BASELINES["transformer"](corpus, one, SHORT, 0).description
+    assert description["steps"] == 4
+    assert description["validation"] == "none: one training subject"
 
 
 def test_training_stops_when_validation_no_longer_improves(corpus: Corpus, fold: Fold):
     still = replace(SETTINGS.training, steps=1000, check_every=5, patience=2, learning_rate=1e-12, refit=False)
     lines: list[str] = []
     network = NETWORKS["transformer"]
-    told = fit_predict_network(corpus, fold, replace(SETTINGS, training=still), 0, None, lines.append, network)
-    assert told.description["steps"] == 5
+    result = fit_predict_network(*network, corpus, fold, replace(SETTINGS, training=still), 0, None, lines.append)
+    assert result.description["steps"] == 5
     assert len(lines) == 3
 
 
@@ -137,23 +147,19 @@ def test_windows_of_several_lengths_give_every_row_what_its_window_alone_gives(c
     assert len(second) == rows_of(mixed, fold.test).sum() < len(first)
     before = int(corpus.rows_of_windows[:last].sum())
     np.testing.assert_allclose(second[:before], first[:before], rtol=1e-5)
-    network: Any = compiled(NETWORKS["transformer"])
+    network: Any = compiled(NETWORKS["transformer"][0], FRAMES)
     assert second[before:].shape == (8, 4)
     assert network.predict._cache_size() == 2
 
 
 @dataclass(frozen=True)
-class Linear:
-    """A layer a frame: cheap to compile."""
+class Linear(NetworkConfig):
+    """One dense layer: cheap to compile."""
 
-    reads: Reads = "frames"
-    learning_rate: float = 1e-2
-    trained: tuple[str, ...] = ()
-
-    def build(self, rngs: nnx.Rngs) -> nnx.Module:
+    def build(self, inputs: InputSpec, rngs: nnx.Rngs) -> Any:
         class Model(nnx.Module):
             def __init__(self):
-                self.classify = Dense(5, 3, (None, None), "float32", rngs)
+                self.classify = Dense(inputs.features, inputs.classes, (None, None), "float32", rngs)
 
             def __call__(self, x, keys_B):
                 return self.classify(x)
@@ -165,7 +171,7 @@ def test_the_step_is_adamw_on_the_mean_cross_entropy_of_weighted_rows():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(4, 6, 5)).astype(np.float32)
     labels, weights = rng.integers(0, 3, (4, 6)), rng.integers(0, 2, (4, 6)).astype(np.float32)
-    network = CompiledNetwork(Linear())
+    network = CompiledNetwork(Linear(), InputSpec(5, 3, 1, 1))
     state = network.initialize(3)
     kernel, bias = state.parameters["classify.kernel"], state.parameters["classify.bias"]
     expected: Any = {"kernel": jnp.copy(kernel), "bias": jnp.copy(bias)}
@@ -177,7 +183,7 @@ def test_the_step_is_adamw_on_the_mean_cross_entropy_of_weighted_rows():
 
     reference = optax.adamw(1e-2, 0.9, 0.98, weight_decay=0.1)
     moments = reference.init(expected)
-    rates = Rates(*(jnp.float32(value) for value in (1e-2, 0.1, jnp.inf, 0.0)))
+    rates = StepRates(*(jnp.float32(value) for value in (1e-2, 0.1, jnp.inf, 0.0)))
     for number in range(3):
         state, loss = network.step(state, x, labels, weights, rates, 0, number)
         with jax.numpy_dtype_promotion("standard"):
@@ -192,18 +198,18 @@ def test_the_step_is_adamw_on_the_mean_cross_entropy_of_weighted_rows():
 
 def test_lstm_is_torchs():
     torch = pytest.importorskip("torch", reason="the extra `convert` is not installed")
-    layer = LSTM(7, 5, nnx.Rngs(params=0))
+    forward, backward = lstm(7, 5, nnx.Rngs(params=0)), lstm(7, 5, nnx.Rngs(params=0), reverse=True)
     other = torch.nn.LSTM(7, 5, batch_first=True)
-    order = np.r_[0:5, 5:10, 15:20, 10:15]  # torch has the candidate before the output gate
     with torch.no_grad():
-        other.weight_ih_l0.copy_(torch.tensor(np.array(layer.project.kernel[...].T[order])))
-        other.weight_hh_l0.copy_(torch.tensor(np.array(layer.kernel[...].T[order])))
-        other.bias_ih_l0.copy_(torch.tensor(np.array(layer.project.bias[...][order])))
+        other.weight_ih_l0.copy_(torch.tensor(np.array(forward.cell.dense_i.kernel[...].T)))
+        other.weight_hh_l0.copy_(torch.tensor(np.array(forward.cell.dense_h.kernel[...].T)))
+        other.bias_ih_l0.copy_(torch.tensor(np.array(forward.cell.dense_h.bias[...])))
         other.bias_hh_l0.zero_()
+    np.testing.assert_array_equal(forward.cell.dense_h.bias[...], np.repeat([0, 1, 0, 0], 5))  # forget gates
     x = np.random.default_rng(0).normal(size=(2, 9, 7)).astype(np.float32)
     expected = other(torch.tensor(x))[0].detach().numpy()
-    np.testing.assert_allclose(layer(jnp.asarray(x)), expected, atol=1e-5)
-    np.testing.assert_allclose(layer(jnp.asarray(x[:, ::-1]), reverse=True), expected[:, ::-1], atol=1e-5)
+    np.testing.assert_allclose(run_lstm(forward, jnp.asarray(x)), expected, atol=1e-5)
+    np.testing.assert_allclose(run_lstm(backward, jnp.asarray(x[:, ::-1])), expected[:, ::-1], atol=1e-5)
 
 
 def test_balanced_class_weights_give_every_class_the_same_sum():

@@ -18,7 +18,7 @@ from selfpab_jax.data.records.dataset import open_records
 from selfpab_jax.model.functional import make_functional
 from selfpab_jax.scaling.sweep.collect import load_points
 from selfpab_jax.scaling.sweep.lease import leases_of
-from selfpab_jax.train.evaluate import evaluate
+from selfpab_jax.train.evaluate import evaluate_model
 from selfpab_jax.train.export import read_checkpoint
 
 SWEEP = {
@@ -70,7 +70,7 @@ def test_two_runs_from_plan_to_points(tiny_records: Path, tmp_path: Path, capsys
     for point, run in zip(load_points(sweep), (first, sweep / "runs" / "h0.3-tiny-s5"), strict=True):
         objective, parameters, _ = read_checkpoint(run, "best")
         rows = np.array([0, 1, 3, 5, 7, 9, 11, 13, 15, 16, 18, 20, 22, 24, 26, 28])  # 16 of 30, evenly
-        scores, _ = evaluate(objective, parameters, records, split="validation", seed=0, rows=rows, examples=0)
+        scores, _ = evaluate_model(objective, parameters, records, split="validation", seed=0, rows=rows, examples=0)
         assert point.loss == pytest.approx(scores.model, rel=1e-5)
         assert point.parameters == make_functional(objective.functional.settings, 156, 156).parameter_count
         assert point.tokens == 24 * 8 * records.info.frames
