@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, no_type_check
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -46,6 +46,7 @@ class SelfPABFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             model directory has changed.
     """
 
+    @no_type_check  # scikit-learn sets any value here; `fit` validates
     def __init__(
         self,
         model: str | Path,

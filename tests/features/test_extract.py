@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from jaxtyping import TypeCheckError
 
 from selfpab_jax.errors import ConfigError, ModelError
 from selfpab_jax.features.encoder import PretrainedEncoder
@@ -120,5 +121,5 @@ def test_what_does_not_fit_is_refused(overlapping: Corpus, encoder: PretrainedEn
     with pytest.raises(ModelError, match="--statistics"):
         open_sensor_encoders(bare_directory, overlapping.channels)
     for wrong in ({"merge": "sum"}, {"dtype": "float64"}, {"batch_size": 0}):
-        with pytest.raises(ConfigError, match=next(iter(wrong))):
+        with pytest.raises((ConfigError, TypeCheckError), match=next(iter(wrong))):
             ExtractionSettings(**wrong)

@@ -2,6 +2,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from jaxtyping import TypeCheckError
 
 from selfpab_jax.errors import ConfigError
 from selfpab_jax.features.windows import bucket_lengths, make_windows
@@ -57,8 +58,8 @@ def test_recordings_without_frames_have_no_windows():
 
 @pytest.mark.parametrize(
     ("frames", "shift", "short", "message"),
-    [(0, 1, "pad", "frames is 0"), (4, 0, "pad", "shift is 0"), (4, 5, "fit", "shift is 5"), (4, 2, "cut", "short is")],
+    [(0, 1, "pad", "frames is 0"), (4, 0, "pad", "shift is 0"), (4, 5, "fit", "shift is 5"), (4, 2, "cut", "short")],
 )
 def test_what_cannot_be_is_refused(frames, shift, short, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises((ConfigError, TypeCheckError), match=message):
         make_windows([10], frames, shift, short)
