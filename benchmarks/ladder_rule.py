@@ -1,11 +1,11 @@
-"""Where the best learning rate lies at small widths, beside the ladder's rule (inversely to the width).
+"""The best learning rate at small widths, compared with the rule of the ladder (inversely proportional to the width).
 
     python benchmarks/ladder_rule.py [--steps 300] [--out FOLDER]
 
-Three widths (heads of 64, feed-forward of four widths, two layers) by five rates, from a quarter of the rule's to four
-times it, each trained from the same seed on a synthetic cohort. Prints the held-out loss at the end of each, the best
-rate of each width (the lowest point of a parabola through the lowest loss and its neighbors, in the logarithm of the
-rate), and the power of the width that the best rates follow; the rule says -1. About ten minutes on 2 CPU cores.
+Three widths (heads of 64, feed-forward of four widths, two layers) by five rates, from a quarter to four times that of
+the rule, each trained from the same seed on a synthetic cohort. Prints the final held-out loss of each, the best rate
+of each width (the minimum of a parabola through the lowest loss and its neighbors, in the logarithm of the rate), and
+the power of the width that the best rates follow; by the rule it is -1. About ten minutes on 2 CPU cores.
 """
 
 import argparse
@@ -33,7 +33,7 @@ MULTIPLES = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 def records_of_cohort(folder: Path) -> Path:
-    """Windows of 20 seconds of 16 people of the synthetic cohort."""
+    """Windows of 20 seconds from 16 subjects of the synthetic cohort."""
     records = folder / "records"
     cohort = ["cohort", str(folder / "cohort"), "--subjects", "16", "--hours", "2"]
     build = ["records", "build", "--source", "hunt4", str(folder / "cohort"), "--out", str(records)]
@@ -45,7 +45,15 @@ def records_of_cohort(folder: Path) -> Path:
 
 
 def held_out(records: Path, run: Path, width: int, rate: float, steps: int) -> float:
-    """The held-out loss after the last step; infinite where training diverged."""
+    """The held-out loss after the last step; infinite where training diverged.
+
+    Args:
+        records: folder of the records.
+        run: folder of the run; a finished or stopped run is continued.
+        width: of the model.
+        rate: learning rate.
+        steps: of training.
+    """
     settings = PretrainSettings(
         seed=0,
         data=DataSettings(path=records),
@@ -66,7 +74,7 @@ def held_out(records: Path, run: Path, width: int, rate: float, steps: int) -> f
 
 
 def lowest(rates: list[float], losses: list[float]) -> float:
-    """The rate at the lowest point of a parabola through the lowest loss and its neighbors."""
+    """The rate at the minimum of a parabola through the lowest loss and its neighbors."""
     at = int(np.argmin(losses))
     around = slice(max(at - 1, 0), at + 2)
     x, y = np.log(rates[around]), np.array(losses[around])
@@ -80,13 +88,13 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--out", type=Path, help="keeps records and runs; a stopped benchmark goes on from there")
+    parser.add_argument("--out", type=Path, help="keeps records and runs, from which a stopped benchmark continues")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.out or Path(temporary)
         records = records_of_cohort(folder)
-        print(f"held-out loss after {options.steps} steps; x: the rule's rate, 1e-4 x 1500 / width")
-        print("width" + "".join(f"{f'{multiple:g} x':>10}" for multiple in MULTIPLES) + "   best rate  rule's rate")
+        print(f"held-out loss after {options.steps} steps; x: the rate by the rule, 1e-4 x 1500 / width")
+        print("width" + "".join(f"{f'{multiple:g} x':>10}" for multiple in MULTIPLES) + "   best rate    by rule")
         best = []
         for width in WIDTHS:
             rates = [learning_rate_of(width) * multiple for multiple in MULTIPLES]
@@ -95,12 +103,12 @@ def main() -> None:
                 for multiple, rate in zip(MULTIPLES, rates, strict=True)
             ]
             best.append(lowest(rates, losses))
-            told = "".join(f"{loss:>10.4f}" for loss in losses)
-            print(f"{width:>5}{told}   {best[-1]:>9.3g}  {learning_rate_of(width):>11.3g}", flush=True)
+            row = "".join(f"{loss:>10.4f}" for loss in losses)
+            print(f"{width:>5}{row}   {best[-1]:>9.3g}  {learning_rate_of(width):>11.3g}", flush=True)
             if losses.index(min(losses)) in (0, len(losses) - 1):
-                print(f"      the lowest loss of width {width} lies at the edge: its best rate is further out")
+                print(f"      the lowest loss of width {width} is at the edge: the best rate is beyond it")
     power = float(np.polyfit(np.log(WIDTHS), np.log(best), 1)[0])
-    print(f"best rates follow width^{power:.2f}; the rule says width^-1")
+    print(f"best rates follow width^{power:.2f}; by the rule, width^-1")
 
 
 if __name__ == "__main__":

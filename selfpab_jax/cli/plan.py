@@ -1,7 +1,6 @@
 """`selfpab-jax plan`."""
 
 import difflib
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,13 +12,14 @@ from jsonargparse import Namespace
 from selfpab_jax.cli.pretrain import PretrainParser
 from selfpab_jax.config import settings_from
 from selfpab_jax.distributed.hardware import CHIPS, Chip
-from selfpab_jax.errors import ConfigError
+from selfpab_jax.errors import ConfigError, ExitCode
+from selfpab_jax.io import write_json
 from selfpab_jax.train.config import PretrainSettings
 from selfpab_jax.train.state import MESH_AXES, MeshSettings
 
 
 class PlanParser(PretrainParser):
-    """Takes `--mesh data=32,fsdp=8` where other commands take `--mesh.data 32 --mesh.fsdp 8`."""
+    """Accepts `--mesh data=32,fsdp=8` in place of `--mesh.data 32 --mesh.fsdp 8`, several times."""
 
     def parse_args(self, args: Sequence[str], **options: Any) -> Namespace:
         """Parse the command line."""
@@ -30,19 +30,19 @@ class PlanParser(PretrainParser):
 
 
 def plan_parser() -> PlanParser:
-    """Every field of `PretrainSettings`, and what the run is to be on."""
+    """Every field of `PretrainSettings`, the meshes and the chips."""
     parser = PlanParser(
         "plan",
-        "Compile a run's training step for devices that are not there, and say what it needs: memory, traffic, time. "
-        "--mesh data=32,fsdp=8 may be given several times.",
+        "Compile the training step of a run for devices that this machine does not have, and print its memory, traffic "
+        "and time. --mesh data=32,fsdp=8 may be given several times.",
     )
     parser.add_argument("--config", action="config", help="YAML preset, e.g. configs/selfpab.yaml")
     parser.add_class_arguments(PretrainSettings)
     parser.add_argument(
-        "--meshes", action="append", type=str, help="devices on each axis, e.g. data=32,fsdp=8 (--mesh is short)"
+        "--meshes", action="append", type=str, help="devices along each axis, e.g. data=32,fsdp=8 (short: --mesh)"
     )
     parser.add_argument("--chip", type=str, default="h100", help=f"one or more of {','.join(CHIPS)}")
-    parser.add_argument("--hours", type=float, default=100_000.0, help="of recording in an epoch")
+    parser.add_argument("--hours", type=float, default=100_000.0, help="hours of recording in an epoch")
     parser.add_argument("--out", type=Path | None, default=None, help="JSON file for all figures")
     return parser
 
@@ -53,13 +53,13 @@ def run_plan(parsed: Namespace) -> int:
     chips = [_chip(name.strip()) for name in parsed.chip.split(",")]
     if not parsed.hours > 0:
         raise ConfigError(f"--hours is {parsed.hours}; it must be greater than 0")
-    meshes = [mesh_of(text) for text in parsed.meshes or []] or [_told(settings.mesh)]
+    meshes = [mesh_of(text) for text in parsed.meshes or []] or [_without_unknown(settings.mesh)]
     from selfpab_jax.planning.compile import host_devices, windows_of
     from selfpab_jax.planning.report import describe, table
     from selfpab_jax.planning.roofline import ChipPlan, devices_of, on_chip, plan_step
 
     windows = windows_of(settings.data.path)
-    host_devices(max(devices_of(mesh) for mesh in meshes))  # as many as the largest needs, before JAX starts
+    host_devices(max(devices_of(mesh) for mesh in meshes))  # as many as the largest mesh needs, before JAX starts
     plans: list[ChipPlan] = []
     for mesh in meshes:
         step = plan_step(replace(settings, mesh=mesh), windows)
@@ -69,17 +69,16 @@ def run_plan(parsed: Namespace) -> int:
     if len(plans) > 1:
         print(table(plans))
     if parsed.out is not None:
-        parsed.out.parent.mkdir(parents=True, exist_ok=True)
-        parsed.out.write_text(json.dumps([plan.as_json() for plan in plans], indent=1) + "\n", encoding="utf-8")
-        print(f"all figures in {parsed.out}")
-    return 0
+        write_json(parsed.out, [plan.as_json() for plan in plans])
+        print(f"all figures are in {parsed.out}")
+    return ExitCode.OK
 
 
 def mesh_of(text: str) -> MeshSettings:
-    """The mesh that `data=32,fsdp=8` names; an axis that is not named has one device.
+    """The mesh of `data=32,fsdp=8`; an axis that is not named has one device.
 
     Raises:
-        ConfigError: it is written otherwise.
+        ConfigError: the text is not of this form.
     """
     sizes: dict[str, int] = {}
     for part in text.split(","):
@@ -90,8 +89,8 @@ def mesh_of(text: str) -> MeshSettings:
     return MeshSettings(**{axis: sizes.get(axis, 1) for axis in MESH_AXES})
 
 
-def _told(mesh: MeshSettings) -> MeshSettings:
-    """The mesh of the settings, of which -1 is one device: nobody said that there are more."""
+def _without_unknown(mesh: MeshSettings) -> MeshSettings:
+    """The mesh of the settings with one device in place of -1, because the number of devices is unknown."""
     return MeshSettings(**{axis: max(size, 1) for axis, size in vars(mesh).items()})
 
 
@@ -99,5 +98,5 @@ def _chip(name: str) -> Chip:
     if name not in CHIPS:
         near = difflib.get_close_matches(name.lower(), CHIPS, 1, 0.5)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise ConfigError(f"--chip {name}: no such chip; {hint}There are {', '.join(CHIPS)}")
+        raise ConfigError(f"--chip {name}: unknown chip; {hint}Choose from {', '.join(CHIPS)}")
     return CHIPS[name]

@@ -1,4 +1,4 @@
-"""Which devices talk to one another in a collective, from XLA's three ways to write it."""
+"""Collectives of a partitioned program: what each moves, between which devices, and for what purpose."""
 
 import re
 from collections.abc import Sequence
@@ -9,20 +9,21 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int
 
-from selfpab_jax.planning.hlo import Instruction, Place, Program, Tensors
-
-# Which devices talk to one another in a collective, from XLA's three ways to write it.
+from selfpab_jax.planning.hlo import DataFlow, Instruction, Place, Program
 
 
 def groups_of(attributes: str, devices: int) -> Int[np.ndarray, "groups members"]:
-    """Device numbers (positions in the mesh), a row a group.
+    """The groups of devices of a collective, from any of the three notations of XLA.
 
     Args:
         attributes: of the instruction, with `replica_groups=` or, for a permutation, `source_target_pairs=`.
-        devices: of the program.
+        devices: number of devices of the program.
+
+    Returns:
+        Positions of the devices in the mesh, one row per group.
 
     Raises:
-        ValueError: groups written in a way that is not known here.
+        ValueError: the notation is unknown.
     """
     if found := re.search(r"(?:replica_groups|source_target_pairs)=\{(\{[\d,{}]*\})\}", attributes):
         return np.array([[int(word) for word in group.split(",")] for group in re.findall(r"\{([\d,]+)\}", found[1])])
@@ -43,11 +44,11 @@ def groups_of(attributes: str, devices: int) -> Int[np.ndarray, "groups members"
             return grid.reshape(-1, int(np.prod([axes[name] for name in chosen])))
     if re.search(r"replica_groups=\{\}", attributes):
         return np.arange(devices)[None]
-    raise ValueError(f"groups of devices cannot be read: {attributes[:160]}")
+    raise ValueError(f"groups of devices in an unknown notation: {attributes[:160]}")
 
 
 def axes_of(groups: Int[np.ndarray, "groups members"], mesh: Mesh) -> tuple[str, ...]:
-    """Axes of the mesh along which the members of a group differ."""
+    """The axes of the mesh along which the members of a group differ."""
     places = np.stack(np.unravel_index(groups, tuple(mesh.shape.values())))
     differ = (places != places[:, :, :1]).any((1, 2))
     return tuple(name for name, differs in zip(mesh.shape, differ, strict=True) if differs)
@@ -62,8 +63,6 @@ def _arranged(sizes: list[int], order: list[int]) -> np.ndarray:
     return grid.transpose(order) if order else grid
 
 
-# Collectives of a partitioned program: what each moves, between which devices, and what for.
-
 KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
 Role = Literal["parameters", "gradients", "activations", "masking", "scalars"]
 
@@ -74,14 +73,14 @@ class Collective:
 
     Args:
         kind: one of `KINDS`.
-        role: what for; `alteration` are random draws that every device sorts for the whole batch.
-        tensor: the parameter that is gathered or whose gradient is summed, otherwise where JAX made it.
+        role: what it moves; `masking` are random numbers that every device sorts for the whole batch.
+        tensor: the parameter that is gathered or whose gradient is summed, otherwise the JAX operation.
         dtype: of the entries.
-        bytes: of the whole tensor: after it is gathered, before it is scattered.
-        sent: bytes that a device sends, by a ring.
+        bytes: of the whole tensor, after gathering or before scattering.
+        sent: bytes that a device sends, with a ring algorithm.
         axes: of the mesh that it runs over.
-        groups: devices that talk to one another, a row each, as places in the mesh.
-        times: how often a step runs it.
+        groups: positions of the devices in the mesh, one row per group.
+        times: how often it runs in a step.
     """
 
     kind: str
@@ -91,22 +90,22 @@ class Collective:
     bytes: int
     sent: float
     axes: tuple[str, ...]
-    groups: np.ndarray
+    groups: Int[np.ndarray, "groups members"]
     times: int
 
 
 def collectives_of(program: Program, mesh: Mesh, outputs: Sequence[str]) -> list[Collective]:
-    """Read them off a program as the partitioner left it, with the dtypes that JAX asked for.
+    """The collectives of a program after partitioning, in the dtypes that JAX asked for.
 
-    A sum of which a device then keeps its own part alone counts as the reduce-scatter that the compilers for GPUs and
-    TPUs make of it.
+    An all-reduce of which each device keeps only its own part counts as a reduce-scatter, as the compilers for GPUs and
+    TPUs make it one.
 
     Args:
-        program: partitioned, before a compiler's own passes.
+        program: after partitioning, before the passes of a compiler for a device.
         mesh: that it was partitioned for.
         outputs: names of its results in order.
     """
-    tensors = Tensors(program, outputs)
+    flow = DataFlow(program, outputs)
     names = {id(computation): name for name, computation in program.computations.items()}
     found = []
     for instruction, computation, times in program.walk():
@@ -117,14 +116,14 @@ def collectives_of(program: Program, mesh: Mesh, outputs: Sequence[str]) -> list
         if groups.shape[1] == 1:
             continue
         place = (names[id(computation)], instruction.name)
-        if kind == "all-reduce" and _keeps_a_part(tensors, place):
+        if kind == "all-reduce" and _keeps_a_part(flow, place):
             kind = "reduce-scatter"
-        # The larger side: an all-gather's result, a reduce-scatter's operand.
+        # The larger side: the result of an all-gather, the operand of a reduce-scatter.
         size = max(
             sum(shape.bytes for shape in instruction.shapes),
             sum(shape.bytes for name in instruction.operands for shape in computation[name].shapes),
         )
-        role, tensor = _concern(instruction, tensors, place)
+        role, tensor = _purpose(instruction, flow, place)
         found.append(
             Collective(
                 kind=kind,
@@ -132,7 +131,7 @@ def collectives_of(program: Program, mesh: Mesh, outputs: Sequence[str]) -> list
                 tensor=tensor,
                 dtype=instruction.shapes[0].dtype,
                 bytes=size,
-                sent=size * share_sent(kind, groups.shape[1]),
+                sent=size * fraction_sent(kind, groups.shape[1]),
                 axes=axes_of(groups, mesh),
                 groups=groups,
                 times=times,
@@ -141,33 +140,33 @@ def collectives_of(program: Program, mesh: Mesh, outputs: Sequence[str]) -> list
     return found
 
 
-def share_sent(kind: str, members: int) -> float:
-    """Bytes that a device of a ring sends, over the bytes of the whole tensor."""
+def fraction_sent(kind: str, members: int) -> float:
+    """Bytes that each device of a ring sends, as a fraction of the bytes of the whole tensor."""
     if kind == "collective-permute":
         return 1.0
     return (2 if kind == "all-reduce" else 1) * (members - 1) / members
 
 
-def _keeps_a_part(tensors: Tensors, place: Place) -> bool:
-    waiting, cuts = tensors.users(place), 0
+def _keeps_a_part(flow: DataFlow, place: Place) -> bool:
+    waiting, slices = flow.users(place), 0
     while waiting:
         user, *waiting = waiting
         if user.opcode in ("reshape", "bitcast", "transpose", "copy", "convert"):
-            waiting = [*waiting, *tensors.users((place[0], user.name))]
+            waiting = [*waiting, *flow.users((place[0], user.name))]
         elif user.opcode != "dynamic-slice":
             return False
-        cuts += user.opcode == "dynamic-slice"
-    return cuts > 0
+        slices += user.opcode == "dynamic-slice"
+    return slices > 0
 
 
-def _concern(instruction: Instruction, tensors: Tensors, place: Place) -> tuple[Role, str]:
+def _purpose(instruction: Instruction, flow: DataFlow, place: Place) -> tuple[Role, str]:
     if all(shape.count == 1 for shape in instruction.shapes):
         return "scalars", instruction.source
     if instruction.opcode == "all-gather":
-        if name := tensors.parameter_behind(place):
+        if name := flow.parameter_behind(place):
             return "parameters", name
         if instruction.source.endswith("top_k"):
             return "masking", instruction.source
-    elif name := tensors.new_state_from(place):
+    elif name := flow.new_state_from(place):
         return "gradients", name
     return "activations", instruction.source

@@ -1,4 +1,4 @@
-"""What a run is trained on, as far as a step's shapes go."""
+"""The real training step, compiled for devices that this machine does not have; no parameter is allocated."""
 
 import tempfile
 from collections.abc import Sequence
@@ -29,19 +29,17 @@ from selfpab_jax.train.state import (
 )
 from selfpab_jax.train.step import Objective, jitted_train_step
 
-# What a run is trained on, as far as a step's shapes go.
-
 
 @dataclass(frozen=True)
-class Windows:
-    """Windows of spectrograms; the defaults are HUNT4's.
+class WindowShape:
+    """The windows that a step is compiled for; the defaults are those of HUNT4.
 
     Args:
-        frames: T of a window.
-        features: X of a frame.
-        seconds: of recording that a window adds.
-        sensors: their names.
-        channels: their names.
+        frames: per window.
+        features: per frame.
+        seconds: of recording that each window adds.
+        sensors: names.
+        channels: names.
     """
 
     frames: int = 599
@@ -51,39 +49,37 @@ class Windows:
     channels: tuple[str, ...] = ("back_x", "back_y", "back_z", "thigh_x", "thigh_y", "thigh_z")
 
 
-def windows_of(records: Path | None) -> Windows:
-    """The windows of records, or HUNT4's where there are none yet.
+def windows_of(records: Path | None) -> WindowShape:
+    """The windows of records, or those of HUNT4 where not given.
 
     Raises:
-        DataError: there are none at that place.
+        DataError: there are no records in that folder.
     """
     if records is None:
-        return Windows()
+        return WindowShape()
     info = read_info(records_folder(records))
-    return Windows(info.frames, info.features, info.new_seconds, info.sensors, info.channels)
+    return WindowShape(info.frames, info.features, info.new_seconds, info.sensors, info.channels)
 
-
-# The real training step, compiled for devices that are not there, without a single parameter in memory.
 
 MOST_DEVICES = 1024
-"""Host devices that a plan may ask for: each has its threads, and larger meshes repeat what smaller ones show."""
+"""Most host devices of a plan: each has threads of its own, and larger meshes repeat what smaller ones show."""
 
-# XLA's passes after which a program is what one device does, in the dtypes that JAX asked for.
+# The XLA passes after which a program is that of one device, still in the dtypes that JAX asked for.
 PARTITIONED, INLINED = "spmd-partitioning", "call-inliner"
 QUICK: dict[str, Any] = {
-    "xla_backend_optimization_level": 0
-}  # machine code that never runs; buffers and collectives stay as they are
+    "xla_backend_optimization_level": 0  # the code never runs; buffers and collectives are the same
+}
 
 
 @dataclass(frozen=True)
-class Ahead:
-    """A step before any device has seen it.
+class LoweredStep:
+    """A step before compilation.
 
     Args:
         objective: model and task.
-        mesh: of host devices that stand in for the real ones.
-        state: shapes and shardings of what the step takes over.
-        lowered: the step as JAX asks for it, for all devices together.
+        mesh: of host devices that represent the real ones.
+        state: shapes and shardings of the state of the run.
+        lowered: the step as JAX lowers it, for all devices together.
         outputs: names of its results in order.
     """
 
@@ -95,11 +91,11 @@ class Ahead:
 
 
 @dataclass(frozen=True)
-class Compiled:
-    """What the compiler made of it.
+class CompiledStep:
+    """A compiled step.
 
     Args:
-        program: what one device does, as the partitioner left it: the same for every kind of device.
+        program: of one device after partitioning; the same for every kind of device.
         memory: bytes of arguments, results and temporaries, as compiled for the host's CPU.
     """
 
@@ -108,10 +104,10 @@ class Compiled:
 
 
 def host_devices(count: int) -> Sequence[Any]:
-    """So many CPU devices; JAX makes them, if it has not started yet.
+    """CPU devices of this number; JAX creates them if it has not started yet.
 
     Raises:
-        ConfigError: too many, or JAX has started with fewer.
+        ConfigError: the number is too large, or JAX has started with fewer.
     """
     if not 1 <= count <= MOST_DEVICES:
         raise ConfigError(
@@ -119,7 +115,7 @@ def host_devices(count: int) -> Sequence[Any]:
             "the data axis repeat what fewer show"
         )
     try:
-        # Whatever this machine has, it is not what the plan is for.
+        # The plan is for other devices than those of this machine.
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", max(2, count))  # a lone CPU has a program of its own
     except RuntimeError:
@@ -128,23 +124,26 @@ def host_devices(count: int) -> Sequence[Any]:
     if len(devices) < count:
         raise ConfigError(
             f"--mesh asks for {count} devices, but JAX has started with {len(devices)} on the CPU; "
-            "plan in a process of its own"
+            "run the plan in a process of its own"
         )
     return devices[:count]
 
 
-def lower(settings: PretrainSettings, windows: Windows, devices: Sequence[Any]) -> Ahead:
-    """The step of a run as JAX asks XLA for it; takes seconds and allocates nothing.
+def lower(settings: PretrainSettings, windows: WindowShape, devices: Sequence[Any]) -> LoweredStep:
+    """Lower the step of a run; this takes seconds and allocates nothing.
+
+    Args:
+        settings: of the run.
+        windows: that it is trained on.
+        devices: of the mesh.
 
     Raises:
         ConfigError: mesh, batch and model do not fit each other.
     """
     if settings.model.temporal_positions:
-        raise ConfigError("model.temporal_positions: there is no training step with it to plan; leave it off")
+        raise ConfigError("model.temporal_positions: the training step does not support it; set it to false")
     if settings.model.attention == "cudnn":
-        raise ConfigError(
-            "model.attention cudnn compiles on a GPU alone; plan with auto, which takes it there by itself"
-        )
+        raise ConfigError("model.attention cudnn compiles only on a GPU; plan with auto, which uses it there")
     try:
         features = features_of(settings.task, windows.features, windows.sensors, windows.channels)
     except ValueError as error:
@@ -172,17 +171,17 @@ def lower(settings: PretrainSettings, windows: Windows, devices: Sequence[Any]) 
     with jax.set_mesh(mesh):
         lowered = step.lower(state, batch, stop)
     outputs = tuple(jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(lowered.out_info))
-    return Ahead(objective, mesh, state, lowered, outputs)
+    return LoweredStep(objective, mesh, state, lowered, outputs)
 
 
-def compile_step(ahead: Ahead) -> Compiled:
-    """Compile it, and keep what one device does before XLA's compiler for CPUs makes it into what no accelerator does.
+def compile_step(step: LoweredStep) -> CompiledStep:
+    """Compile a step, and keep the program of one device from before the passes that are specific to CPUs.
 
-    That compiler turns bf16 into float32 and merges collectives.
+    Those passes turn bf16 into float32 and merge collectives, which no accelerator does.
     """
-    last = PARTITIONED if ahead.mesh.size > 1 else INLINED
+    last = PARTITIONED if step.mesh.size > 1 else INLINED
     with tempfile.TemporaryDirectory(prefix="selfpab-plan-") as folder:
         dump = {"xla_dump_to": folder, "xla_dump_hlo_pass_re": f"^{last}$", "xla_dump_hlo_as_text": True}
-        compiled = ahead.lowered.compile(QUICK | dump)
+        compiled = step.lowered.compile(QUICK | dump)
         text = min(Path(folder).glob(f"*.after_{last}.*.txt"))
-        return Compiled(parse(text.read_text()), compiled.memory_analysis())
+        return CompiledStep(parse(text.read_text()), compiled.memory_analysis())

@@ -1,31 +1,32 @@
-"""XLA's text of a program, read as far as a plan needs it: instructions, shapes, and how often each one runs."""
+"""The text form of an XLA program (HLO), parsed as far as a plan needs it.
+
+Instructions with their shapes and how often each runs, which parameter a value comes from, and all matrix products.
+"""
 
 import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-# XLA's text of a program, read as far as a plan needs it: instructions, shapes, and how often each one runs.
-
 BITS = {"pred": 8, "bf16": 16, "token": 0, "opaque": 0}
-"""Of an entry, where the number in a dtype's name does not say so."""
+"""Bits per entry of dtypes whose name does not contain them."""
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Dtype and sizes of an array."""
+class ArrayShape:
+    """Dtype and dimensions of an array."""
 
     dtype: str
     sizes: tuple[int, ...]
 
     @property
     def count(self) -> int:
-        """Entries."""
+        """Number of entries."""
         return math.prod(self.sizes)
 
     @property
     def bytes(self) -> int:
-        """Bytes without padding."""
+        """Size in bytes, without padding."""
         bits = BITS.get(self.dtype)
         number = re.search(r"\d+", self.dtype)
         return self.count * (bits if bits is not None else int(number[0]) if number else 8) // 8
@@ -37,7 +38,7 @@ class Instruction:
 
     name: str
     opcode: str
-    shapes: tuple[Shape, ...]
+    shapes: tuple[ArrayShape, ...]
     operands: tuple[str, ...]
     attributes: str
     is_root: bool
@@ -45,17 +46,17 @@ class Instruction:
 
     @property
     def source(self) -> str:
-        """Where JAX made it, such as `jit(step)/jvp(bti,io->bto)/dot_general`."""
+        """The JAX operation that it comes from, e.g. `jit(step)/jvp(bti,io->bto)/dot_general`."""
         found = re.search(r'op_name="((?:[^"\\]|\\.)*)"', self.attributes)
         return found[1].replace("\\'", "'") if found else ""
 
     def called(self, attribute: str) -> str:
-        """The computation that an attribute names."""
+        """The name of the computation that an attribute refers to."""
         found = re.search(rf"\b{attribute}=%?([\w.\-]+)", self.attributes)
         return found[1] if found else ""
 
     def numbers(self, attribute: str) -> tuple[int, ...]:
-        """The entries of an attribute such as `lhs_contracting_dims={2,3}`."""
+        """The numbers of an attribute such as `lhs_contracting_dims={2,3}`."""
         found = re.search(rf"\b{attribute}=\{{([\d,]*)\}}", self.attributes)
         return tuple(int(word) for word in found[1].split(",") if word) if found else ()
 
@@ -65,28 +66,33 @@ Computation = dict[str, Instruction]
 
 @dataclass(frozen=True)
 class Program:
-    """Computations by name; `entry` names the first."""
+    """A program: computations by name, of which `entry` is executed."""
 
     computations: dict[str, Computation] = field(default_factory=dict)
     entry: str = ""
 
     def walk(self, name: str = "", times: int = 1) -> Iterator[tuple[Instruction, Computation, int]]:
-        """Every instruction that runs, the computation it stands in, and how often a call of the program runs it."""
+        """Every instruction that runs, its computation, and how often it runs in one call of the program.
+
+        Args:
+            name: of the computation to start from; the entry where not given.
+            times: how often that computation runs.
+        """
         computation = self.computations[name or self.entry]
         for instruction in computation.values():
             yield instruction, computation, times
             if instruction.opcode == "while":
-                yield from self.walk(instruction.called("body"), times * self.turns(instruction))
+                yield from self.walk(instruction.called("body"), times * self.trip_count(instruction))
             elif instruction.opcode in ("call", "async-start"):
                 yield from self.walk(instruction.called("to_apply") or instruction.called("calls"), times)
             elif instruction.opcode == "fusion":
                 yield from self.walk(instruction.called("calls"), times)
 
-    def turns(self, loop: Instruction) -> int:
-        """How often a loop runs, from the constant that its counter is compared with.
+    def trip_count(self, loop: Instruction) -> int:
+        """Number of iterations of a loop, from the constant that its counter is compared with.
 
         Raises:
-            ValueError: it is no loop that counts up from 0 to a constant, as JAX's scans and maps do.
+            ValueError: the loop does not count from 0 to a constant, as the scans and maps of JAX do.
         """
         condition = self.computations[loop.called("condition")]
         for instruction in condition.values():
@@ -98,7 +104,7 @@ class Program:
 
 
 def parse(text: str) -> Program:
-    """Read a module as XLA prints it."""
+    """Parse a module as XLA prints it."""
     computations: dict[str, Computation] = {}
     entry, current = "", None
     for raw in text.splitlines():
@@ -127,7 +133,7 @@ def _instruction(line: str) -> Instruction:
         name=name.removeprefix("ROOT ").lstrip("%"),
         opcode=opcode,
         shapes=tuple(
-            Shape(dtype, tuple(int(size) for size in sizes.split(",") if size))
+            ArrayShape(dtype, tuple(int(size) for size in sizes.split(",") if size))
             for dtype, sizes in re.findall(r"\b([a-z]\w*)\[([\d,]*)\]", kind)
         ),
         operands=tuple(re.findall(r"%([\w.\-]+)", inner)) if opcode not in ("constant", "parameter") else (),
@@ -138,7 +144,7 @@ def _instruction(line: str) -> Instruction:
 
 
 def _closing(text: str) -> int:
-    """Where the parenthesis closes that the text begins with."""
+    """Index of the parenthesis that closes the one at the start of the text."""
     depth = 0
     for at, letter in enumerate(text):
         depth += (letter == "(") - (letter == ")")
@@ -147,20 +153,20 @@ def _closing(text: str) -> int:
     raise ValueError(f"unbalanced: {text[:80]}")
 
 
-# Which parameter a value in a program comes from or goes into, followed through loops.
+# Data flow: which parameter a value comes from or goes into, followed through loops.
 
 BARRIERS = {"dot", "reduce-window", "custom-call", "sort", "scatter", "gather"}
-"""Where a tensor ceases to be that parameter or its gradient and becomes a part of something else."""
+"""Operations after which a tensor is no longer the parameter or its gradient."""
 
 Place = tuple[str, str]
-"""Computation and instruction."""
+"""Names of a computation and of an instruction in it."""
 
 
-class Tensors:
+class DataFlow:
     """Follows values through a program.
 
     Args:
-        program: whose entry has the step's arguments.
+        program: a training step; its entry has the arguments of the step.
         outputs: names of its results in order.
     """
 
@@ -176,11 +182,11 @@ class Tensors:
                     self._loops[instruction.called("body")] = (name, instruction.name)
 
     def users(self, place: Place) -> list[Instruction]:
-        """What reads a value, within its computation."""
+        """The instructions that read a value, within its computation."""
         return self._users.get(place, [])
 
     def parameter_behind(self, place: Place) -> str:
-        """The one parameter that a value is made of, with nothing but constants beside it; or nothing."""
+        """The name of the only parameter that a value is computed from; empty if there is none or several."""
         found, waiting, seen = set(), [place], {place}
         while waiting:
             at = waiting.pop()
@@ -196,7 +202,7 @@ class Tensors:
         return found.pop() if len(found) == 1 else ""
 
     def new_state_from(self, place: Place) -> str:
-        """The parameter whose new value or moments are the nearest that a value goes into, or nothing."""
+        """The parameter whose new value or moments a value goes into most directly; empty if there is none."""
         layer, seen = [place], {place}
         while layer:
             after = [each for at in layer for each in self._after(at)]
@@ -214,12 +220,12 @@ class Tensors:
     def _changes(self, at: Place) -> bool:
         computation = self._program.computations[at[0]]
         instruction = computation[at[1]]
-        if instruction.opcode == "reduce":  # over an axis of one entry it is none
+        if instruction.opcode == "reduce":  # over an axis with one entry it changes nothing
             return computation[instruction.operands[0]].shapes[0].count != instruction.shapes[0].count
         return instruction.opcode in BARRIERS
 
     def before(self, at: Place) -> list[Place]:
-        """What a value is made of; an element of a loop's state leads to what enters the loop."""
+        """The operands of a value; for an element of the state of a loop, the value that enters the loop."""
         computation = self._program.computations[at[0]]
         instruction = computation[at[1]]
         if instruction.opcode != "get-tuple-element":
@@ -229,7 +235,7 @@ class Tensors:
         if behind.opcode == "parameter" and where in self._loops:
             where, loop = self._loops[where]
             behind = self._program.computations[where][self._program.computations[where][loop].operands[0]]
-        elif behind.opcode == "opt-barrier":  # around what is computed again
+        elif behind.opcode == "opt-barrier":  # around rematerialized operations
             behind = computation[behind.operands[0]]
         return [(where, behind.operands[_index(instruction)])] if behind.opcode == "tuple" else []
 
@@ -252,7 +258,7 @@ class Tensors:
 
 
 def parameter_named(source: str, within: str = "") -> str:
-    """`a.b` of `state.parameters['a.b']`; nothing where there is no such part."""
+    """`a.b` of `state.parameters['a.b']`; empty if there is no such part."""
     found = re.search(r"\['([^']+)'\]", source) if within in source else None
     return found[1] if found else ""
 
@@ -263,7 +269,7 @@ def _index(instruction: Instruction) -> int:
     return int(found[1])
 
 
-# Matrix products of a program: their floating-point operations and the bytes they read and write.
+# Matrix products.
 
 
 @dataclass(frozen=True)
@@ -271,9 +277,9 @@ class Products:
     """All matrix products of a step on one device.
 
     Args:
-        flops: by the dtype of their operands; a multiply-add is two.
-        bytes: of operands and results, each product's counted for itself.
-        count: how many run.
+        flops: by the dtype of the operands; a multiply-add counts as two.
+        bytes: of all operands and results.
+        count: number of products that run.
     """
 
     flops: dict[str, int]
@@ -282,12 +288,12 @@ class Products:
 
     @property
     def total_flops(self) -> int:
-        """Of all dtypes."""
+        """FLOPs in all dtypes."""
         return sum(self.flops.values())
 
 
 def products_of(program: Program) -> Products:
-    """Count a program's matrix products, loops as often as they run."""
+    """Count the matrix products of a program, those in loops as often as they run."""
     flops: dict[str, int] = {}
     moved = count = 0
     for instruction, computation, times in program.walk():

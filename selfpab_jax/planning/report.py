@@ -1,4 +1,4 @@
-"""What to change where a step does not fit into a chip's memory."""
+"""The text of a plan: memory, traffic and times, and what to change if a step does not fit."""
 
 import math
 from collections.abc import Sequence
@@ -8,46 +8,44 @@ from selfpab_jax.planning.collectives import Collective
 from selfpab_jax.planning.roofline import ChipPlan, StepPlan
 from selfpab_jax.progress import duration
 
-# What to change where a step does not fit into a chip's memory.
-
 
 def advice(plan: ChipPlan) -> str:
-    """The first remedy, by what fills the memory: the state, or what the step needs beside it."""
+    """What to change if the step does not fit, depending on whether the state or the activations fill the memory."""
     step, memory = plan.step, plan.step.memory
-    settings, room = step.settings, plan.chip.memory
+    settings, available = step.settings, plan.chip.memory
     mesh = settings.mesh
-    if memory.state + memory.gradients > room:
+    if memory.state + memory.gradients > available:
         whole = (memory.state + memory.gradients) * mesh.fsdp
         least = next(
             (
-                parts
-                for parts in range(mesh.fsdp + 1, 4097)
-                if settings.model.width % parts == 0 and whole / parts < room / 2
+                shards
+                for shards in range(mesh.fsdp + 1, 4097)
+                if settings.model.width % shards == 0 and whole / shards < available / 2
             ),
             None,
         )
         if least is None:
             return "parameters, moments and gradients alone are too large: use a chip with more memory"
         return (
-            f"parameters, moments and gradients alone are {(memory.state + memory.gradients) / 1e9:,.3g} GB: cut them "
-            f"over more devices, --mesh fsdp={least} (it must divide width {settings.model.width})"
+            f"parameters, moments and gradients alone are {(memory.state + memory.gradients) / 1e9:,.3g} GB: "
+            f"shard them over more devices, --mesh fsdp={least} (it must divide width {settings.model.width})"
         )
     again, remedies = "", []
     if settings.model.rematerialize != "layers":
-        again = "--model.rematerialize layers (a third more arithmetic"
-        # XLA's CPU compiler does not wait with what is computed again, so its upper bound stays where it is.
-        again += ", and the upper bound will not show it)" if plan.fits is None else ")"
+        again = "--model.rematerialize layers (a third more computation"
+        # XLA's CPU compiler rematerializes too early, so its upper bound does not change.
+        again += ", which the upper bound does not show)" if plan.fits is None else ")"
         if plan.fits is False:
             remedies.append(again)
     per_device = settings.optimizer.batch_size // (mesh.data * mesh.fsdp)
     micro = per_device // settings.optimizer.accumulate
     if micro > 1:
-        beside = memory.temporaries if plan.fits is None else memory.kept
-        spare = room - memory.state - memory.gradients
-        parts = next((parts for parts in range(2, micro + 1) if micro % parts == 0 and beside / parts <= spare), micro)
+        needed = memory.temporaries if plan.fits is None else memory.kept
+        spare = available - memory.state - memory.gradients
+        parts = next((parts for parts in range(2, micro + 1) if micro % parts == 0 and needed / parts <= spare), micro)
         remedies.append(
             f"--optimizer.accumulate {settings.optimizer.accumulate * parts} "
-            f"(micro-batches of {micro // parts} a device)"
+            f"(micro-batches of {micro // parts} per device)"
         )
         remedies.append(
             f"a batch of {max(1, math.floor(settings.optimizer.batch_size / parts))}, or more devices for this one"
@@ -59,21 +57,26 @@ def advice(plan: ChipPlan) -> str:
     return "; or ".join(remedies)
 
 
-# A plan as people read it.
-
 NOTES = (
-    "What carries over from this compilation to a chip, and what does not:",
-    "  Shapes, shardings, FLOPs, parameters, optimizer and batch are exact. Collectives are as XLA's partitioner left",
-    "  them, the same for all chips, in JAX's dtypes, sums that are cut afterwards as reduce-scatters; a chip's",
-    "  compiler merges and overlaps them, and may gather a parameter again instead of keeping it.",
-    "  Temporaries are an upper bound: XLA for CPUs fuses less and makes bf16 products in float32. The lower bound has",
-    "  only what products of the reverse pass read. Times are at the chip's stated rates, which no step reaches; fused",
-    "  attention would move less than the memory time counts.",
+    "What this compilation shows about a real chip, and what it does not:",
+    "  Shapes, shardings, FLOPs, parameters, optimizer and batch are exact.",
+    "  Collectives are those of XLA's partitioner, the same for all chips, in the dtypes of JAX; an all-reduce that",
+    "  is sliced afterwards counts as a reduce-scatter. The compiler of a chip merges and overlaps collectives, and",
+    "  may gather a parameter again instead of keeping it.",
+    "  Temporaries are an upper bound: XLA for CPUs fuses less and computes bf16 products in float32. The lower bound",
+    "  includes only what products of the backward pass read.",
+    "  Times are at the stated rates of the chip, which no step reaches; fused attention would move less data than the",
+    "  memory time counts.",
 )
 
 
 def describe(step: StepPlan, plans: Sequence[ChipPlan]) -> str:
-    """A mesh: memory, traffic, arithmetic, and each chip's times."""
+    """The plan of one mesh: memory, traffic, FLOPs, and the times on each chip.
+
+    Args:
+        step: that was compiled.
+        plans: of the step, one per chip.
+    """
     settings = step.settings
     mesh = " x ".join(f"{axis} {getattr(settings.mesh, axis)}" for axis in ("data", "fsdp", "tensor"))
     micro = f" in {settings.optimizer.accumulate} micro-batches" if settings.optimizer.accumulate > 1 else ""
@@ -93,10 +96,10 @@ def describe(step: StepPlan, plans: Sequence[ChipPlan]) -> str:
 
 
 def table(plans: Sequence[ChipPlan]) -> str:
-    """Many plans beside one another, in Markdown."""
+    """A Markdown table with one row per plan."""
     head = (
-        "| chips | mesh | batch | memory of one, GB | fits | step at the bound | limit | MFU bound | nothing hidden |"
-        " epoch | device-hours | loader a host |"
+        "| chips | mesh | batch | memory per device, GB | fits | step at the bound | limit | MFU bound | no overlap |"
+        " epoch | device-hours | loader per host |"
     )
     rows = [head, "|" + " --- |" * (head.count("|") - 1)]
     for plan in plans:
@@ -107,11 +110,11 @@ def table(plans: Sequence[ChipPlan]) -> str:
             mesh or "one device",
             str(step.settings.optimizer.batch_size),
             f"{step.memory.least / 1e9:.3g} to {step.memory.most / 1e9:.3g} of {plan.chip.memory / 1e9:.0f}",
-            {True: "yes", False: "no", None: "perhaps"}[plan.fits],
+            {True: "yes", False: "no", None: "maybe"}[plan.fits],
             _ms(roof.bound),
             roof.limit,
             f"{plan.mfu_bound:.0%}",
-            _ms(roof.unhidden),
+            _ms(roof.without_overlap),
             duration(plan.epoch_seconds),
             _amount(plan.device_hours),
             f"{plan.loader_bytes / 1e6:,.0f} MB/s",
@@ -123,21 +126,21 @@ def table(plans: Sequence[ChipPlan]) -> str:
 def _memory(step: StepPlan) -> list[str]:
     memory = step.memory
     return [
-        "memory of one device                              MB",
+        "memory per device                                 MB",
         f"  parameters (float32)                  {memory.parameters / 1e6:12,.1f}",
         f"  optimizer (two moments)               {memory.optimizer / 1e6:12,.1f}",
         f"  batch (float16)                       {memory.batch / 1e6:12,.1f}",
-        f"  gradients (float32, while they last)  {memory.gradients / 1e6:12,.1f}",
+        f"  gradients (float32, temporary)        {memory.gradients / 1e6:12,.1f}",
         f"  kept activations, at least            {memory.kept / 1e6:12,.1f}",
         f"  temporaries, at most                  {memory.temporaries / 1e6:12,.1f}",
-        f"  together                              {memory.least / 1e6:12,.1f} to {memory.most / 1e6:,.1f}",
+        f"  total                                 {memory.least / 1e6:12,.1f} to {memory.most / 1e6:,.1f}",
     ]
 
 
 def _traffic(collectives: Sequence[Collective]) -> list[str]:
     if not collectives:
         return ["traffic: none"]
-    lines = ["traffic a step                                           over           times   MB sent by a device"]
+    lines = ["traffic per step                                         over           times   MB sent per device"]
     groups: dict[tuple, list[Collective]] = {}
     for each in collectives:
         groups.setdefault((each.kind, each.role, each.dtype, each.axes), []).append(each)
@@ -150,7 +153,7 @@ def _traffic(collectives: Sequence[Collective]) -> list[str]:
     if gathered:
         largest = max(gathered, key=lambda each: each.bytes)
         lines.append(
-            f"  largest gathered parameter: {largest.tensor}, {largest.bytes / 1e6:,.1f} MB whole in {largest.dtype}"
+            f"  largest gathered parameter: {largest.tensor}, {largest.bytes / 1e6:,.1f} MB in {largest.dtype}"
         )
     return lines
 
@@ -159,8 +162,8 @@ def _arithmetic(step: StepPlan) -> list[str]:
     by_dtype = ", ".join(f"{count / 1e9:,.1f} in {dtype}" for dtype, count in sorted(step.products.flops.items()))
     model = step.model_flops / step.devices
     return [
-        f"GFLOP of a device and step: {step.products.total_flops / 1e9:,.1f} in {step.products.count:,} matrix "
-        f"products ({by_dtype}); by hand {model / 1e9:,.1f} ({step.products.total_flops / model - 1:+.2%})",
+        f"GFLOP per device and step: {step.products.total_flops / 1e9:,.1f} in {step.products.count:,} matrix "
+        f"products ({by_dtype}); by formula {model / 1e9:,.1f} ({step.products.total_flops / model - 1:+.2%})",
     ]
 
 
@@ -168,7 +171,7 @@ def _chip(plan: ChipPlan) -> list[str]:
     roof, chip = plan.roofline, plan.chip
     verdict = {
         True: "fits",
-        None: "may fit: the bounds lie on both sides",
+        None: "may fit: it is between the bounds",
         False: "does not fit",
     }[plan.fits]
     steps = plan.epoch_seconds / roof.bound
@@ -178,11 +181,11 @@ def _chip(plan: ChipPlan) -> list[str]:
         f"network {chip.network_bandwidth / 1e9:.3g} GB/s)",
         f"  memory      {verdict}",
         f"  step        compute {_ms(roof.compute)}, memory {_ms(roof.memory)}, interconnect {_ms(roof.interconnect)}: "
-        f"at least {_ms(roof.bound)} (the largest), {_ms(roof.unhidden)} with nothing hidden (the sum)",
+        f"at least {_ms(roof.bound)} (the largest), {_ms(roof.without_overlap)} without overlap (the sum)",
         f"  MFU         at most {plan.mfu_bound:.1%}",
         f"  epoch       {plan.hours:,.0f} h of recording in {steps:,.0f} steps: {duration(plan.epoch_seconds)} "
         f"({plan.epoch_seconds / 86400:.3g} days), {_amount(plan.device_hours)} device-hours at the bound",
-        f"  loader      {plan.loader_bytes / 1e6:,.0f} MB/s of spectrograms a host "
+        f"  loader      {plan.loader_bytes / 1e6:,.0f} MB/s of spectrograms per host "
         f"({_devices(min(chip.a_host, plan.step.devices))}) at the bound",
     ]
     if plan.fits is not True:
@@ -194,10 +197,10 @@ def _remarks(step: StepPlan) -> list[str]:
     settings, remarks = step.settings, []
     model = settings.model
     if model.compute == "float32":
-        remarks.append("Products are float32 here; the times are for bf16, which chips compute many times as fast.")
+        remarks.append("Products are float32 here; the times are for bf16, which chips compute many times faster.")
     elif wide := sum(count for dtype, count in step.products.flops.items() if dtype != "bf16"):
         remarks.append(
-            f"{wide / step.products.total_flops:.1%} of the FLOPs are not bf16, and slower than the bound takes them."
+            f"{wide / step.products.total_flops:.1%} of the FLOPs are not bf16, and slower than the bound assumes."
         )
     if (
         model.attention == "auto"
@@ -205,11 +208,11 @@ def _remarks(step: StepPlan) -> list[str]:
         and not (model.dropout)
     ):
         remarks.append(
-            "A GPU may take cuDNN's attention here, which keeps no attention weights: less memory than said."
+            "A GPU may use cuDNN's attention here, which keeps no attention weights and needs less memory than this."
         )
     if model.rematerialize != "nothing":
         remarks.append(
-            "The upper bound knows nothing of model.rematerialize: the CPU's compiler computes again too early."
+            "The upper bound does not include model.rematerialize: the CPU's compiler rematerializes too early."
         )
     return [*remarks, ""] if remarks else []
 

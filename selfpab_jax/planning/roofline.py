@@ -1,4 +1,4 @@
-"""How long a step takes at least on a chip: its arithmetic, its memory and its links, each at the chip's best."""
+"""The least time of a step on a chip, from its peak rates, and plans of runs on chips by it."""
 
 import math
 from collections.abc import Iterable
@@ -11,26 +11,25 @@ from jaxtyping import Int
 from selfpab_jax.distributed.hardware import Chip
 from selfpab_jax.model.flops import training_flops
 from selfpab_jax.planning.collectives import Collective, collectives_of
-from selfpab_jax.planning.compile import Windows, compile_step, host_devices, lower
+from selfpab_jax.planning.compile import WindowShape, compile_step, host_devices, lower
 from selfpab_jax.planning.hlo import Products, products_of
 from selfpab_jax.planning.memory import Memory, memory_of
 from selfpab_jax.train.config import PretrainSettings
 from selfpab_jax.train.state import MeshSettings
 
-# How long a step takes at least on a chip: its arithmetic, its memory and its links, each at the chip's best.
-
-OPTIMIZER_PASSES = 7  # AdamW reads gradient, parameter and two moments, and writes the last three: float32 each
+OPTIMIZER_PASSES = 7
+"""AdamW reads the gradient, the parameter and two moments, and writes the last three, all in float32."""
 
 
 @dataclass(frozen=True)
 class Roofline:
-    """Seconds of a step at the chip's stated rates.
+    """Seconds of a step at the rates that the vendor of the chip states.
 
     Args:
         compute: matrix products at the bf16 peak.
-        memory: operands and results of matrix products, each read or written once, and the optimizer's passes; what
-            lies between products counts as fused into them.
-        interconnect: collectives by rings, one after the other, each over the slowest link on its way.
+        memory: operands and results of matrix products, each read or written once, and the passes of the optimizer;
+            everything between the products counts as fused into them.
+        interconnect: collectives by ring algorithms, one after another, each over its slowest link.
     """
 
     compute: float
@@ -39,12 +38,12 @@ class Roofline:
 
     @property
     def bound(self) -> float:
-        """The largest of the three: all else hidden behind it."""
+        """The largest of the three: the others overlap with it completely."""
         return max(self.compute, self.memory, self.interconnect)
 
     @property
-    def unhidden(self) -> float:
-        """Their sum: nothing hidden."""
+    def without_overlap(self) -> float:
+        """Their sum: nothing overlaps."""
         return self.compute + self.memory + self.interconnect
 
     @property
@@ -54,7 +53,14 @@ class Roofline:
 
 
 def roofline_of(products: Products, memory: Memory, collectives: Iterable[Collective], chip: Chip) -> Roofline:
-    """The bounds of a step on a chip."""
+    """The bounds of a step on a chip.
+
+    Args:
+        products: matrix products of one device.
+        memory: of one device.
+        collectives: of one device.
+        chip: that the step runs on.
+    """
     return Roofline(
         compute=products.total_flops / chip.peak_flops,
         memory=(products.bytes + OPTIMIZER_PASSES * memory.parameters) / chip.memory_bandwidth,
@@ -63,10 +69,10 @@ def roofline_of(products: Products, memory: Memory, collectives: Iterable[Collec
 
 
 def bandwidth(chip: Chip, groups: Int[np.ndarray, "groups members"]) -> float:
-    """Bytes a second that a device of a ring sends: by links within a domain, else by its group's share of the network.
+    """Bytes per second that each device of a ring can send, over links in a domain or over the network between domains.
 
-    Of a group that leaves its domain, the members within one share the network cards there; other groups use the rest.
-    Devices fill domains in the order of the mesh, whose last axis lies closest together.
+    The members of a group in one domain use their network cards together; other groups use the others. Devices fill the
+    domains in the order of the mesh, so devices along its last axis are closest together.
     """
     together = min(int((row // chip.domain == row[0] // chip.domain).sum()) for row in groups)
     if together == groups.shape[1]:
@@ -74,23 +80,20 @@ def bandwidth(chip: Chip, groups: Int[np.ndarray, "groups members"]) -> float:
     return min(chip.link_bandwidth, together * chip.network_bandwidth)
 
 
-# A run on chips that are not there: what its step needs, and how long an epoch takes.
-
-
 @dataclass(frozen=True)
 class StepPlan:
-    """A compiled step, whatever chip it is for.
+    """A compiled step, which is the same for every kind of chip.
 
     Args:
         settings: of the run.
         windows: that it is trained on.
         parameters: of the model.
-        model_flops: of a step on all devices, by hand count: three forward passes, nothing computed twice.
+        model_flops: of a step on all devices by formula: three forward passes without rematerialization.
         memory, products, collectives: of one device.
     """
 
     settings: PretrainSettings
-    windows: Windows
+    windows: WindowShape
     parameters: int
     model_flops: int
     memory: Memory
@@ -99,7 +102,7 @@ class StepPlan:
 
     @property
     def devices(self) -> int:
-        """Of the mesh."""
+        """Number of devices of the mesh."""
         return devices_of(self.settings.mesh)
 
 
@@ -109,8 +112,8 @@ class ChipPlan:
 
     Args:
         step: that was compiled.
-        chip: that it is for.
-        roofline: seconds a step.
+        chip: that it runs on.
+        roofline: times of the step.
         hours: of recording in an epoch.
     """
 
@@ -121,38 +124,38 @@ class ChipPlan:
 
     @property
     def mfu_bound(self) -> float:
-        """Model FLOP/s over the peak, if the step took no longer than its bound."""
-        # The count by hand has the gradient of the input, a thousandth, which no step computes: never above 1.
+        """Model FLOP/s over the peak, if the step took exactly its bound."""
+        # The formula includes the gradient of the input, about 0.1%, which no step computes; so this is capped at 1.
         return min(1.0, self.step.model_flops / (self.roofline.bound * self.step.devices * self.chip.peak_flops))
 
     @property
     def epoch_seconds(self) -> float:
-        """At the bound."""
+        """Seconds of an epoch at the bound."""
         windows = self.hours * 3600 / self.step.windows.seconds
         return math.ceil(windows / self.step.settings.optimizer.batch_size) * self.roofline.bound
 
     @property
     def device_hours(self) -> float:
-        """Of an epoch, at the bound."""
+        """Device-hours of an epoch at the bound."""
         return self.epoch_seconds * self.step.devices / 3600
 
     @property
     def loader_bytes(self) -> float:
-        """Bytes of float16 spectrograms that a host must deliver in a second, at the bound."""
+        """Bytes per second of float16 spectrograms that each host must load, at the bound."""
         mesh, windows = self.step.settings.mesh, self.step.windows
-        share = self.step.settings.optimizer.batch_size / (mesh.data * mesh.fsdp)  # windows of a device in a step
-        at_host = max(1, min(self.chip.a_host, self.step.devices) // mesh.tensor)  # devices with windows of their own
-        return share * at_host * windows.frames * windows.features * 2 / self.roofline.bound
+        per_device = self.step.settings.optimizer.batch_size / (mesh.data * mesh.fsdp)  # windows per step
+        at_host = max(1, min(self.chip.a_host, self.step.devices) // mesh.tensor)  # devices with different windows
+        return per_device * at_host * windows.frames * windows.features * 2 / self.roofline.bound
 
     @property
     def fits(self) -> bool | None:
-        """Whether the step fits into the chip's memory; None between the bounds, where only the chip can tell."""
+        """Whether the step fits into the memory of the chip; None if that is between the bounds."""
         if self.step.memory.most <= self.chip.memory:
             return True
         return None if self.step.memory.least <= self.chip.memory else False
 
     def as_json(self) -> dict[str, Any]:
-        """The figures, for programs."""
+        """All figures as plain values."""
         step = self.step
         return {
             "chip": self.chip.kind,
@@ -167,7 +170,8 @@ class ChipPlan:
                 | {"members": each.groups.shape[1]}
                 for each in step.collectives
             ],
-            "seconds": asdict(self.roofline) | {"bound": self.roofline.bound, "unhidden": self.roofline.unhidden},
+            "seconds": asdict(self.roofline)
+            | {"bound": self.roofline.bound, "unhidden": self.roofline.without_overlap},
             "mfu_bound": self.mfu_bound,
             "epoch_hours_of_recording": self.hours,
             "epoch_seconds": self.epoch_seconds,
@@ -177,32 +181,38 @@ class ChipPlan:
         }
 
 
-def plan_step(settings: PretrainSettings, windows: Windows) -> StepPlan:
-    """Compile a run's step for its mesh and read off what it needs; hardly slower for many devices than for one.
+def plan_step(settings: PretrainSettings, windows: WindowShape) -> StepPlan:
+    """Compile the step of a run for its mesh and analyze it; this takes little longer for many devices than for one.
 
     Raises:
         ConfigError: mesh, batch and model do not fit each other.
     """
-    ahead = lower(settings, windows, host_devices(devices_of(settings.mesh)))
-    compiled = compile_step(ahead)
-    functional = ahead.objective.functional
+    lowered = lower(settings, windows, host_devices(devices_of(settings.mesh)))
+    compiled = compile_step(lowered)
+    functional = lowered.objective.functional
     flops = training_flops(settings.model, functional.features, functional.outputs, windows.frames)
     return StepPlan(
         settings=settings,
         windows=windows,
         parameters=functional.parameter_count,
         model_flops=flops * settings.optimizer.batch_size,
-        memory=memory_of(ahead, compiled),
+        memory=memory_of(lowered, compiled),
         products=products_of(compiled.program),
-        collectives=tuple(collectives_of(compiled.program, ahead.mesh, ahead.outputs)),
+        collectives=tuple(collectives_of(compiled.program, lowered.mesh, lowered.outputs)),
     )
 
 
 def on_chip(step: StepPlan, chip: Chip, hours: float) -> ChipPlan:
-    """The step on a chip, for epochs of so many hours of recording."""
+    """The plan of a step on a chip.
+
+    Args:
+        step: that was compiled.
+        chip: that it runs on.
+        hours: of recording in an epoch.
+    """
     return ChipPlan(step, chip, roofline_of(step.products, step.memory, step.collectives, chip), hours)
 
 
 def devices_of(mesh: MeshSettings) -> int:
-    """Devices of a mesh whose sizes are all told."""
+    """Number of devices of a mesh without -1."""
     return mesh.data * mesh.fsdp * mesh.tensor

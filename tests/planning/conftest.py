@@ -1,4 +1,4 @@
-"""JAX has started, with the eight devices of every test, before a plan could ask for others."""
+"""Starts JAX with the eight devices of every test before a plan can ask for others."""
 
 import jax
 import pytest

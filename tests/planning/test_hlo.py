@@ -1,4 +1,4 @@
-"""XLA's text is read: shapes, loops, products, groups of devices."""
+"""Parsing of XLA programs: shapes, loops, products, groups of devices."""
 
 import jax
 import jax.numpy as jnp
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from selfpab_jax.planning.collectives import axes_of, groups_of, share_sent
-from selfpab_jax.planning.hlo import Shape, parse, products_of
+from selfpab_jax.planning.collectives import axes_of, fraction_sent, groups_of
+from selfpab_jax.planning.hlo import ArrayShape, parse, products_of
 
 LOOP = """HloModule m, entry_computation_layout={()->f32[]}
 
@@ -58,8 +58,8 @@ def test_products_of_a_real_program() -> None:
 
 @pytest.mark.parametrize(("dtype", "size"), [("bf16", 2), ("f32", 4), ("pred", 1), ("u8", 1), ("f8e4m3fn", 1)])
 def test_bytes_of_dtypes(dtype: str, size: int) -> None:
-    assert Shape(dtype, (3, 4)).bytes == 12 * size
-    assert Shape(dtype, ()).bytes == size
+    assert ArrayShape(dtype, (3, 4)).bytes == 12 * size
+    assert ArrayShape(dtype, ()).bytes == size
 
 
 @pytest.mark.parametrize(
@@ -85,12 +85,12 @@ def test_groups_of_devices(written: str, groups: list, axes: tuple[str, ...]) ->
     assert axes_of(found, mesh) == axes
 
 
-def test_groups_written_otherwise_are_refused() -> None:
-    with pytest.raises(ValueError, match="cannot be read"):
+def test_unknown_notations_are_refused() -> None:
+    with pytest.raises(ValueError, match="unknown notation"):
         groups_of("replica_groups=mesh['a'=8] {'a':(1)2}", 8)
 
 
 def test_rings() -> None:
-    assert share_sent("all-gather", 4) == share_sent("reduce-scatter", 4) == 0.75
-    assert share_sent("all-reduce", 4) == 1.5
-    assert share_sent("collective-permute", 4) == 1
+    assert fraction_sent("all-gather", 4) == fraction_sent("reduce-scatter", 4) == 0.75
+    assert fraction_sent("all-reduce", 4) == 1.5
+    assert fraction_sent("collective-permute", 4) == 1

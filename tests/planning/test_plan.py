@@ -1,4 +1,4 @@
-"""A plan against real steps, against counts by hand, and against people's mistakes."""
+"""A plan compared with real steps and with counts by hand, and mistakes of users."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from selfpab_jax.cli.plan import mesh_of
 from selfpab_jax.distributed.hardware import CHIPS, peak_flops
 from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.flops import forward_flops, training_flops
-from selfpab_jax.planning.compile import Windows
+from selfpab_jax.planning.compile import WindowShape
 from selfpab_jax.planning.hlo import Products
 from selfpab_jax.planning.memory import Memory
 from selfpab_jax.planning.report import advice
@@ -31,7 +31,7 @@ SETTINGS = PretrainSettings(model=MODEL, optimizer=OptimizerSettings(batch_size=
 
 @pytest.fixture(scope="module")
 def planned() -> StepPlan:
-    return plan_step(SETTINGS, Windows(frames=FRAMES))
+    return plan_step(SETTINGS, WindowShape(frames=FRAMES))
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def measured() -> dict:
         | {
             "JAX_PLATFORMS": "cpu",
             "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-            "MALLOC_MMAP_THRESHOLD_": str(2**16),  # what is freed goes back to the kernel at once, and is seen to
+            "MALLOC_MMAP_THRESHOLD_": str(2**16),  # freed memory is returned to the kernel at once
         },
         capture_output=True,
         text=True,
@@ -60,7 +60,7 @@ def test_parameters_and_optimizer_are_those_of_a_real_run_to_the_byte(planned: S
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from Linux's /proc")
 def test_temporaries_are_what_a_real_step_allocates(planned: StepPlan, measured: dict) -> None:
-    # The first step also loads code; devices that do not run in step need less now and then, never more.
+    # The first step also loads code; devices that drift apart may need less, never more.
     peak = max(measured["growth"][1:])
     assert 8 * planned.memory.temporaries == pytest.approx(peak, rel=0.1)
 
@@ -78,7 +78,9 @@ def test_traffic_is_what_fsdp_and_data_parallel_ask_for(planned: StepPlan) -> No
     for each in planned.collectives:
         key = (each.kind, each.role, each.axes)
         sent[key] = sent.get(key, 0) + each.sent * each.times
-    cut = 1 + MODEL.layers  # biases of the embedding and of each layer's contraction lie as their kernels do
+    cut = (
+        1 + MODEL.layers
+    )  # biases of the embedding and of the contraction of each layer are sharded like their kernels
     assert sent["all-gather", "parameters", ("fsdp",)] == (matrices + cut * d) * 2 * 3 / 4
     gathered = [each.tensor for each in planned.collectives if each.kind == "all-gather" and each.role == "parameters"]
     assert len(gathered) == len(set(gathered))
@@ -87,13 +89,13 @@ def test_traffic_is_what_fsdp_and_data_parallel_ask_for(planned: StepPlan) -> No
     assert not any(each.role == "activations" for each in planned.collectives)
 
 
-def test_bounds_lie_in_order(planned: StepPlan) -> None:
+def test_bounds_are_in_order(planned: StepPlan) -> None:
     memory = planned.memory
     assert memory.state < memory.least < memory.most
-    # Inputs of every product of two layers, weights of attention included, in bf16: two windows a device.
+    # Inputs of every product of two layers, including the attention weights, in bf16: two windows per device.
     d, m, t = MODEL.width, MODEL.feedforward, FRAMES
-    a_layer = 2 * (t * (d + 3 * d + d + d + m) + MODEL.heads * t * t)
-    assert memory.kept == pytest.approx(2 * (MODEL.layers * a_layer + 2 * t * (156 + d)), rel=0.1)
+    per_layer = 2 * (t * (d + 3 * d + d + d + m) + MODEL.heads * t * t)
+    assert memory.kept == pytest.approx(2 * (MODEL.layers * per_layer + 2 * t * (156 + d)), rel=0.1)
 
 
 def test_links_are_those_that_a_group_runs_over() -> None:
@@ -110,7 +112,7 @@ def test_links_are_those_that_a_group_runs_over() -> None:
 def test_an_epoch_at_the_bound(planned: StepPlan) -> None:
     chip = replace(CHIPS["h100"], memory=planned.memory.most)
     plan = ChipPlan(planned, chip, Roofline(compute=0.25, memory=0.5, interconnect=0.125), hours=100_000)
-    assert (plan.roofline.bound, plan.roofline.unhidden, plan.roofline.limit) == (0.5, 0.875, "memory")
+    assert (plan.roofline.bound, plan.roofline.without_overlap, plan.roofline.limit) == (0.5, 0.875, "memory")
     assert plan.epoch_seconds == 1_200_000 / BATCH * 0.5
     assert plan.device_hours == pytest.approx(8 * 75_000 * 0.5 / 3600)
     assert plan.loader_bytes == BATCH * FRAMES * 156 * 2 / 0.5
@@ -127,12 +129,12 @@ def test_an_epoch_at_the_bound(planned: StepPlan) -> None:
     ("memory", "words"),
     [
         (Memory(40, 80, 1, 40, 1, 10), r"--mesh fsdp=16 \(it must divide width 128\)"),
-        (Memory(10, 20, 1, 10, 200, 300), r"rematerialize layers .*; or --optimizer.accumulate 4 .* of 1 a device"),
+        (Memory(10, 20, 1, 10, 200, 300), r"rematerialize layers .*; or --optimizer.accumulate 4 .* of 1 per device"),
     ],
 )
 def test_advice(memory: Memory, words: str) -> None:
     settings = replace(SETTINGS, mesh=mesh_of("fsdp=4"))
-    step = StepPlan(settings, Windows(), 1, 1, memory, Products({"bf16": 1}, 1, 1), ())
+    step = StepPlan(settings, WindowShape(), 1, 1, memory, Products({"bf16": 1}, 1, 1), ())
     plan = on_chip(step, replace(CHIPS["h100"], memory=100), 1.0)
     assert plan.fits is False
     assert re.search(words, advice(plan))
@@ -159,7 +161,7 @@ def test_the_command(tiny_records: Path, tmp_path: Path, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--mesh", "data=3"], "multiple of 3"),
         (["--mesh", "fsdp=8"], r"mesh.fsdp 8 does not divide the 1500 width"),
@@ -167,16 +169,16 @@ def test_the_command(tiny_records: Path, tmp_path: Path, capsys: pytest.CaptureF
         (["--mesh=rows=8"], "write it as data=32,fsdp=8"),
         (["--mesh", "data=-1"], "write it as"),
         (["--mesh", "data=4096"], "1 to 1024"),
-        (["--mesh", "data=64"], "plan in a process of its own"),
+        (["--mesh", "data=64"], "process of its own"),
         (["--chip", "h1000"], "did you mean h100"),
         (["--hours", "0"], "greater than 0"),
         (["--model.attention", "cudnn", "--model.dropout", "0"], "plan with auto"),
-        (["--model.temporal_positions", "true"], "leave it off"),
-        (["--data.path", "nowhere"], "no records here"),
+        (["--model.temporal_positions", "true"], "temporal_positions"),
+        (["--data.path", "nowhere"], "nowhere"),
     ],
 )
-def test_mistakes_get_a_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_reported_in_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", *words]) in (1, 2)
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1
-    assert re.search(said, error)
+    assert re.search(message, error)

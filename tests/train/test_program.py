@@ -12,7 +12,7 @@ from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.flops import forward_flops
 from selfpab_jax.model.masking import MaskingSettings, TaskSettings
 from selfpab_jax.planning.collectives import collectives_of
-from selfpab_jax.planning.compile import Ahead, Windows, compile_step, lower
+from selfpab_jax.planning.compile import LoweredStep, WindowShape, compile_step, lower
 from selfpab_jax.planning.hlo import products_of
 from selfpab_jax.planning.memory import memory_of
 from selfpab_jax.train.config import PretrainSettings
@@ -24,13 +24,15 @@ MODEL = ModelSettings(width=24, heads=2, feedforward=40, layers=2)
 UNALTERED = TaskSettings(masking=MaskingSettings(time_share=0, frequency_share=0))  # half the time to compile
 
 
-def lowered(model: ModelSettings, *, batch: int = 8, frames: int = FRAMES, mesh: MeshSettings | None = None) -> Ahead:
+def lowered(
+    model: ModelSettings, *, batch: int = 8, frames: int = FRAMES, mesh: MeshSettings | None = None
+) -> LoweredStep:
     mesh = mesh or MeshSettings(1, 1, 1)
     settings = PretrainSettings(model=model, task=UNALTERED, optimizer=OptimizerSettings(batch_size=batch), mesh=mesh)
-    return lower(settings, Windows(frames=frames), jax.devices()[: mesh.data * mesh.fsdp * mesh.tensor])
+    return lower(settings, WindowShape(frames=frames), jax.devices()[: mesh.data * mesh.fsdp * mesh.tensor])
 
 
-def products(ahead: Ahead) -> list[tuple[list[str], list[list[int]], int]]:
+def products(ahead: LoweredStep) -> list[tuple[list[str], list[list[int]], int]]:
     """Dtypes and sizes of operands, and FLOPs, of each matrix product in the step as JAX lowered it."""
     found = []
     for line in ahead.lowered.as_text().splitlines():
