@@ -176,6 +176,7 @@ def test_device_time_is_from_a_peak_or_a_measured_rate(plan: Planner) -> None:
     grids = [{"model": "a", "seed": 0}]
     (line,) = plan(grids=grids, devices={"kind": "NVIDIA H100", "utilization": 0.5})
     assert line.device_seconds == line.flops / (989e12 * 0.5)
+    assert plan(grids=grids, devices={"kind": "NVIDIA H100", "utilisation": 0.5}) == [line], "of version 0.1"
     (line,) = plan(grids=grids, rate={"gflops": 2, "start_seconds": 30})
     assert line.device_seconds == line.flops / 2e9 + 30
     (line,) = plan(grids=grids)

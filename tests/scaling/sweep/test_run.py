@@ -1,5 +1,6 @@
 """Runs of a sweep: each is done once, failures are reported, edits are detected, and no finished run is lost."""
 
+import copy
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from selfpab_jax.errors import DataError, LockedError, RunError
 from selfpab_jax.io import write_json
 from selfpab_jax.scaling.sweep.collect import collect
 from selfpab_jax.scaling.sweep.lease import LeaseHeldError, hold_lease, leases_of
-from selfpab_jax.scaling.sweep.manifest import PlannedRun, Sweep, open_sweep
+from selfpab_jax.scaling.sweep.manifest import PlannedRun, Sweep, hash_of, open_sweep, write_lines
 from selfpab_jax.scaling.sweep.result import (
     RESULT_FILE,
     RunResult,
@@ -27,6 +28,7 @@ from selfpab_jax.scaling.sweep.result import (
 )
 from selfpab_jax.scaling.sweep.run import run_all, run_line
 from selfpab_jax.scaling.sweep.status import status_of, status_table
+from selfpab_jax.train.config import as_json
 
 GRIDS = [{"hours": [0.1, 0.2], "seed": [0, 1]}]
 
@@ -116,6 +118,7 @@ def test_a_failure_is_stored_in_one_line_until_it_is_retried(folder: Path) -> No
     assert not leases_of(sweep.leases, sweep.lines[2].name)[-1].is_live()
 
 
+@pytest.mark.slow
 def test_the_run_of_another_worker_is_skipped(folder: Path, capsys: pytest.CaptureFixture) -> None:
     sweep = open_sweep(folder)
     line = sweep.lines[0]
@@ -344,3 +347,28 @@ def test_status_as_json_and_wrong_calls(folder: Path, capsys: pytest.CaptureFixt
     first, second = capsys.readouterr().err.splitlines()
     assert "give either --index" in first
     assert "--index is 4; " in second
+
+
+def test_a_sweep_of_version_0_1(folder: Path, plan_again: Callable[..., int], capsys: pytest.CaptureFixture) -> None:
+    lines = [with_old_names(line) for line in open_sweep(folder).lines]
+    write_lines(lines, folder / "plan.jsonl")
+    (folder / "claims").mkdir()
+    sweep = open_sweep(folder)
+    assert sweep.leases == folder / "claims"
+    assert run_line(sweep, sweep.lines[0], work=trained) == "done"  # its settings.json has the old names
+    assert plan_again(overrides={"optimizer": {"batch_size": 32}}) == 0
+    assert "4 runs stay as planned, 0 are new" in capsys.readouterr().out
+    again = open_sweep(folder)
+    assert [line.hash for line in again.lines] == [line.hash for line in lines]
+    write_json(again.run(again.lines[0]) / "settings.json", as_json(again.lines[0].pretrain_settings()))  # resumed
+    assert [state.state for state in status_of(again)] == ["done", "waiting", "waiting", "waiting"]
+    assert plan_again(length={"steps": 20}) == 1
+    assert "h0.1-s0: optimizer.steps was 10, is 20" in capsys.readouterr().err
+
+
+def with_old_names(line: PlannedRun) -> PlannedRun:
+    settings = copy.deepcopy(line.settings)
+    settings["optimiser"] = settings.pop("optimizer")
+    settings["model"]["rematerialise"] = settings["model"].pop("rematerialize")
+    settings["task"]["alteration"] = settings["task"].pop("masking")
+    return replace(line, settings=settings, hash=hash_of(settings, line.final, line.records))
