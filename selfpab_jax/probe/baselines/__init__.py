@@ -22,7 +22,6 @@ __all__ = ["BASELINES", "BaselinePrediction", "BaselineSettings", "ForestSetting
 
 
 @runtime_checkable
-@runtime_checkable
 class FitPredict(Protocol):
     """Trains on a fold's training subjects and predicts all rows of its test subjects."""
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
 from selfpab_jax.features.extract import Merge
@@ -107,7 +108,7 @@ def lstm(inputs: int, units: int, rngs: nnx.Rngs, *, reverse: bool = False) -> n
         reverse: run backward in time; the outputs keep the order of the frames.
     """
 
-    def bias(key: Array, shape: tuple[int, ...], dtype: np.dtype) -> Array:
+    def bias(key: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         return jnp.zeros(shape, dtype).at[units : 2 * units].set(1)  # gates: input, forget, candidate, output
 
     cell = nnx.OptimizedLSTMCell(inputs, units, bias_init=bias, rngs=rngs)

@@ -34,7 +34,6 @@ BETAS = (0.9, 0.98)  # the original's, upstream and downstream
 
 
 @runtime_checkable
-@runtime_checkable
 class Network(Protocol):
     """A module that classifies frames."""
 

@@ -5,7 +5,6 @@ J counts heads, S subjects, R rows, G label budgets, Y classes; E = L * D are th
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +78,7 @@ class HeadBatch:
     def __len__(self) -> int:
         return len(self.seed_J)
 
-    def take(self, heads_K: Int[np.ndarray, " K"]) -> Self:
+    def take(self, heads_K: Int[np.ndarray, " K"]) -> "HeadBatch":
         """Only these heads, in this order."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return type(self)(**{name: a if name == "budget_rows_GxR" else a[heads_K] for name, a in values.items()})

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
-from typing import Any, NamedTuple, Protocol, Self, cast, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -154,7 +154,7 @@ class HeadOptimizer(NamedTuple):
     decay_steps: int
 
     @classmethod
-    def of(cls, settings: HeadSettings) -> Self:
+    def of(cls, settings: HeadSettings) -> "HeadOptimizer":
         """Of the settings of a head."""
         return cls(*(getattr(settings, name) for name in cls._fields))
 
@@ -163,7 +163,6 @@ class HeadOptimizer(NamedTuple):
         return optax.scale_by_adam(self.beta1, self.beta2)
 
 
-@runtime_checkable
 @runtime_checkable
 class Step(Protocol):
     """One training step; takes over (donates) parameters and optimizer state."""
@@ -182,7 +181,6 @@ class Step(Protocol):
         ...
 
 
-@runtime_checkable
 @runtime_checkable
 class Validate(Protocol):
     """Validation on one batch."""
