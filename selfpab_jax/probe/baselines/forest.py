@@ -205,7 +205,7 @@ def _fit_predict(
     seconds: tuple[float, ...],
     settings: BaselineSettings,
     seed: int,
-) -> Float32[np.ndarray, "R Y"]:
+) -> Float32[np.ndarray, "P Y"]:
     features = [handcrafted_features(corpus, length) for length in seconds]
     frames_R = frame_of_rows(corpus)
     # Overlapping windows have a row each for the same frame.
