@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Int64
 
-from selfpab_jax.errors import DataError
 from selfpab_jax.prefetch import Prefetcher
 
 CHUNK_ROWS = 2048
@@ -28,21 +27,11 @@ class LabeledFeatures:
         features_RxLxD: float16 or float32, an array or a memory map; L layers of width D.
         label_R: class index, -1 where the row is used neither for training nor for validation.
         subject_R: index of the row's subject.
-
-    Raises:
-        DataError: the arrays have different numbers of rows.
     """
 
     features_RxLxD: Float[np.ndarray, "R L D"]
     label_R: Int[np.ndarray, " R"]
     subject_R: Int[np.ndarray, " R"]
-
-    def __post_init__(self) -> None:
-        if self.features_RxLxD.ndim != 3 or len({len(self.features_RxLxD), len(self.label_R), len(self.subject_R)}) > 1:
-            raise DataError(
-                f"features {self.features_RxLxD.shape}, {len(self.label_R)} labels and {len(self.subject_R)} subjects "
-                "do not fit each other: the features must be (rows, layers, width) of the same corpus"
-            )
 
     @property
     def features_RxE(self) -> Float[np.ndarray, "R E"]:
@@ -206,8 +195,8 @@ def standardization(
     first_U, unique_J = np.unique(keys, axis=0, return_index=True, return_inverse=True)[1:]
     train_UxS, budget_U = heads.train_JxS[first_U], heads.budget_J[first_U]
     features_RxE = data.features_RxE
-    sums_UxE = np.zeros((len(first_U), features_RxE.shape[1]))
-    squares_UxE, count_U = np.zeros_like(sums_UxE), np.zeros((len(first_U), 1))
+    sums_UxE = np.zeros((len(first_U), features_RxE.shape[1]), np.float32)
+    squares_UxE, count_U = np.zeros_like(sums_UxE), np.zeros((len(first_U), 1), np.float32)
 
     def read() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for first in range(0, len(rows_N), CHUNK_ROWS):
@@ -219,13 +208,13 @@ def standardization(
     for mask_UxN, x_NxE in Prefetcher(read()):
         chunk_sums_UxE, chunk_squares_UxE = _sums(mask_UxN, x_NxE, center_E)
         count_U += mask_UxN.sum(1, keepdims=True)
-        sums_UxE += chunk_sums_UxE
-        squares_UxE += chunk_squares_UxE
+        sums_UxE += np.asarray(chunk_sums_UxE)
+        squares_UxE += np.asarray(chunk_squares_UxE)
     mean_UxE = sums_UxE / count_U
-    std_UxE = np.sqrt(np.maximum(squares_UxE / count_U - mean_UxE**2, 0.0))
+    std_UxE = np.sqrt(np.maximum(squares_UxE / count_U - mean_UxE**2, 0))
     std_UxE[std_UxE <= MIN_STD] = 1.0
     unique_J = unique_J.reshape(-1)
-    return mean_UxE.astype(np.float32)[unique_J], std_UxE.astype(np.float32)[unique_J]
+    return mean_UxE[unique_J], std_UxE[unique_J]
 
 
 @jax.jit

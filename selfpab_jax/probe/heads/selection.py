@@ -142,6 +142,11 @@ def probe_heads(
     """
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError(f"seeds are {list(seeds)}; give one or more, each once")
+    if len(table.features_RxLxD) != len(corpus.label_R):
+        raise DataError(
+            f"there are features of {len(table.features_RxLxD)} rows, but the corpus has {len(corpus.label_R)}; "
+            "compute the features of this corpus"
+        )
     label_R = np.where(corpus.whole_R, corpus.label_R, -1)
     data = LabeledFeatures(table.features_RxLxD, label_R, corpus.subject_R)
     pairs, notes = pair_folds_and_seeds(folds.folds, seeds, corpus.subjects, data, row_masks)

@@ -51,8 +51,11 @@ def test_cross_entropy_is_the_mean_over_the_rows_that_count():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"kind": "tree"}, {"optimizer": "sgd"}, {"epochs": 0}, {"beta2": 1.0}, {"decay": 0.0}, {"memory_gib": 0}]
+    ("name", "value"),
+    [("kind", "tree"), ("optimizer", "sgd"), ("epochs", 0), ("beta2", 1.0), ("decay", 0.0), ("memory_gib", 0)],
 )
-def test_settings_that_cannot_be_are_refused(wrong):
-    with pytest.raises(ConfigError, match=next(iter(wrong))):
-        HeadSettings(**wrong)
+def test_impossible_settings_are_refused(name, value):
+    settings = HeadSettings()
+    object.__setattr__(settings, name, value)  # past the type check of the test run, which knows the choices
+    with pytest.raises(ConfigError, match=name):
+        settings.__post_init__()

@@ -183,11 +183,9 @@ def test_a_diverged_head_counts_nothing_and_harms_no_other():
     np.testing.assert_allclose(some.validation_JxPxYxY[others], fine.validation_JxPxYxY[others], atol=2)
 
 
-def test_heads_without_rows_and_features_of_other_rows_are_refused():
+def test_heads_without_rows_are_refused():
     rows = cluster_rows()
     train = leave_one_out(SUBJECTS)
     train[2] = False
     with pytest.raises(DataError, match="head 2"):
         train_heads(rows, make_head_batch(train, rows), SETTINGS, CLASSES)
-    with pytest.raises(DataError, match="do not fit"):
-        LabeledFeatures(rows.features_RxLxD[1:], rows.label_R, rows.subject_R)
