@@ -24,6 +24,11 @@ Settings = TypeVar("Settings")
 RENAMED = {
     # name in version 0.1 -> name now, both from the root of the settings; read until version 0.3
     "optimiser": "optimizer",
+    "linear.optimiser": "linear.optimizer",
+    "mlp.optimiser": "mlp.optimizer",
+    "linear.standardise": "linear.standardize",
+    "mlp.standardise": "mlp.standardize",
+    "baseline.transformer.rematerialise": "baseline.transformer.rematerialize",
     "model.rematerialise": "model.rematerialize",
     "task.alteration": "task.masking",
     "features.surroundings_seconds": "features.context_seconds",

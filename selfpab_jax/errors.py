@@ -1,4 +1,4 @@
-"""Errors that a person can mend, and the exit codes of the command line.
+"""Errors that a user can mend, and the exit codes of the command line.
 
 The command line prints these errors in a line or two, without a traceback.
 """

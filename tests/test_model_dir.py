@@ -68,7 +68,7 @@ def test_what_is_written_is_read(arrays: dict[str, np.ndarray], tmp_path: Path) 
 def test_a_failure_leaves_the_old_model(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
     write_model(tmp_path / "m", CONFIG, arrays, None)
     half = {name: array.astype(np.float64) for name, array in arrays.items()}
-    with pytest.raises((ValueError, TypeError), match="float64|f64"):
+    with pytest.raises((ValueError, TypeError), match=r"float64|f64"):
         write_model(tmp_path / "m", CONFIG, half, None, overwrite=True)
     with pytest.raises(StorageError, match="exists"):
         write_model(tmp_path / "m", CONFIG, arrays, None)

@@ -44,7 +44,7 @@ case $action in
     fi
     # Overlaps the sum of gradients between slices with computation (MaxText sets both; not measured by this project).
     flags="--xla_tpu_enable_data_parallel_all_reduce_opt=true --xla_tpu_data_parallel_opt_different_sized_ops=true"
-    on_all "export PATH=~/selfpab/bin:\$PATH LIBTPU_INIT_ARGS='$flags'; exec $(printf '%q ' "$@")"
+    on_all "export PATH=~/selfpab/bin:\$PATH LIBTPU_INIT_ARGS=\"$flags \${LIBTPU_INIT_ARGS:-}\"; exec $(printf '%q ' "$@")"
     ;;
   stop)
     on_all "pkill -TERM -f '[s]elfpab-jax'" # the brackets keep pkill from matching itself
