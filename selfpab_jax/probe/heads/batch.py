@@ -195,8 +195,8 @@ def standardization(
     first_U, unique_J = np.unique(keys, axis=0, return_index=True, return_inverse=True)[1:]
     train_UxS, budget_U = heads.train_JxS[first_U], heads.budget_J[first_U]
     features_RxE = data.features_RxE
-    sums_UxE = jnp.zeros((len(first_U), features_RxE.shape[1]), jnp.float32)
-    squares_UxE, count_U = jnp.zeros_like(sums_UxE), np.zeros((len(first_U), 1))
+    sums_UxE = np.zeros((len(first_U), features_RxE.shape[1]), np.float32)
+    squares_UxE, count_U = np.zeros_like(sums_UxE), np.zeros((len(first_U), 1), np.float32)
 
     def read() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for first in range(0, len(rows_N), CHUNK_ROWS):
@@ -208,14 +208,13 @@ def standardization(
     for mask_UxN, x_NxE in Prefetcher(read()):
         chunk_sums_UxE, chunk_squares_UxE = _sums(mask_UxN, x_NxE, center_E)
         count_U += mask_UxN.sum(1, keepdims=True)
-        sums_UxE += chunk_sums_UxE
-        squares_UxE += chunk_squares_UxE
-    mean_UxE = sums_UxE / count_U.astype(np.float32)
-    variance_UxE = squares_UxE / count_U.astype(np.float32) - mean_UxE**2
-    std_UxE = np.sqrt(np.maximum(np.asarray(variance_UxE), 0))
+        sums_UxE += np.asarray(chunk_sums_UxE)
+        squares_UxE += np.asarray(chunk_squares_UxE)
+    mean_UxE = sums_UxE / count_U
+    std_UxE = np.sqrt(np.maximum(squares_UxE / count_U - mean_UxE**2, 0))
     std_UxE[std_UxE <= MIN_STD] = 1.0
     unique_J = unique_J.reshape(-1)
-    return np.asarray(mean_UxE)[unique_J], std_UxE[unique_J]
+    return mean_UxE[unique_J], std_UxE[unique_J]
 
 
 @jax.jit
