@@ -55,6 +55,7 @@ def same(trained: FinetunedEncoder, given: SensorEncoder) -> list[bool]:
     return [np.array_equal(trained.parameters[name], value) for name, value in pairs.items()]
 
 
+@pytest.mark.slow
 def test_encoder_and_head_learn_activities_and_predict_every_row_of_the_test_subject(corpus: Corpus, encoders):
     settings = FinetuneSettings(steps=80, batch_size=4, learning_rate=5e-3, hidden=12, random_starts=True)
     lines: list[str] = []
@@ -99,6 +100,7 @@ def test_random_weights_are_drawn_by_the_seed(corpus: Corpus, encoders):
     assert not np.array_equal(kernel, drawn[1].parameters["encoder.0.embed.kernel"])
 
 
+@pytest.mark.slow
 def test_an_encoder_for_each_sensor_is_merged(corpus: Corpus):
     encoders = sensor_encoders(encoder_for(corpus, "monoselfpab"), corpus.channels)
     with pytest.raises(ConfigError, match="merge"):

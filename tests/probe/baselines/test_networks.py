@@ -57,7 +57,15 @@ def fold(corpus: Corpus) -> Fold:
     return leave_one_subject_out(corpus.subjects).folds[0]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("transformer", marks=pytest.mark.slow),
+        pytest.param("cnn", marks=pytest.mark.slow),
+        "lstm",
+        "deepconvlstm",
+    ],
+)
 def test_network_learns_activities_and_predicts_every_row_of_the_test_subject(name: str, corpus: Corpus, fold: Fold):
     lines: list[str] = []
     answer = fit_predict_network(*NETWORKS[name], corpus, fold, SETTINGS, 0, None, lines.append)
