@@ -11,7 +11,7 @@ PyTorch with CUDA where it is to be compared.
 - `large`: the same at 1.01 billion parameters.
 - `torch`: the same network in PyTorch, as released (float32, TF32 off) and at its best.
 - `embed`: hours of recording a second through the frozen encoder. 100,000 hours in 5 minutes are 333.
-- `curve`: losses of 200 steps in bf16 against float32: same batches, alteration, dropout.
+- `curve`: losses of 200 steps in bf16 against float32: same batches, masking and dropout.
 Medians of `--repeats` blocks. A process for each library, one after the other; a job that fails says why, and the
 others go on. What is done is in `--out` at once. About 15 minutes on an H100, most of it compilation; the parts may
 be run one by one, and figures of one run are compared with the product rate of that run.

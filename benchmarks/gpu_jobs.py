@@ -24,7 +24,7 @@ class Job:
         part: which part of the benchmark it belongs to.
         side: `jax` or `torch`.
         does: the function of `jax_side` or `torch_side`.
-        label: for people.
+        label: as printed in the table.
         settings: changes to the published size.
         batch: windows.
         options: further arguments of the function.

@@ -131,7 +131,7 @@ def embed(settings: ModelSettings, batch: int, way: str) -> Turns:
 
 
 def curve(settings: ModelSettings, batch: int, steps: int, windows: int) -> list[float]:
-    """The losses of so many steps on a synthetic cohort; the same batches, alteration and dropout for any dtype."""
+    """The losses of so many steps on a synthetic cohort; the same batches, masking and dropout for any dtype."""
     take, made = make_step(settings, batch, statistics := _statistics(cohort := _cohort(windows)))
     assert statistics.mean.shape == (FEATURES,)
     state = create_state(made["objective"].functional, made["optimizer"], made["mesh"], jax.random.key(0))
@@ -149,10 +149,10 @@ def _cohort(windows: int) -> np.ndarray:
 
 
 def _signals(windows: int) -> Iterator[np.ndarray]:
-    each = 8  # files of a person
-    for person in range(-(-windows // each)):
-        for place, (_, signal) in enumerate(recordings(person, each, 0)):
-            if person * each + place < windows:
+    each = 8  # files of a subject
+    for subject in range(-(-windows // each)):
+        for place, (_, signal) in enumerate(recordings(subject, each, 0)):
+            if subject * each + place < windows:
                 yield signal
 
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# What features pre-trained on real recordings are worth: an encoder pre-trained without labels on selfBACK's training people,
-# probed on selfBACK's other people and, with one sensor, on USC-HAD; beside it the same encoder with random weights,
+# What features pre-trained on real recordings are worth: an encoder pre-trained without labels on selfBACK's training subjects,
+# probed on selfBACK's other subjects and, with one sensor, on USC-HAD; beside it the same encoder with random weights,
 # hand-made features with a random forest, and a transformer from scratch; with all labels and 1, 5, 20 windows per activity.
 #
 #   benchmarks/real_probes.sh SELFBACK_FOLDER USCHAD_FOLDER OUT_FOLDER [selfpab-jax]
 #
-# About an hour and a half on 2 CPU cores; goes on where it was when it is started again.
+# About an hour and a half on 2 CPU cores; continues where it was when it is started again.
 set -euo pipefail
 selfback=$1 uschad=$2 out=$3 run=${4:-selfpab-jax}
 mkdir -p "$out"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Pre-training on real recordings with whole people held out: selfBACK (wrist and thigh) and USC-HAD (hip).
+# Pre-training on real recordings with whole subjects held out: selfBACK (wrist and thigh) and USC-HAD (hip).
 #
 #   benchmarks/real_runs.sh SELFBACK_FOLDER USCHAD_FOLDER OUT
 #

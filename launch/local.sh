@@ -65,7 +65,11 @@ start() {
     (
       # Read by --distributed.coordinator auto.
       export JAX_COORDINATOR_ADDRESS=127.0.0.1:$port JAX_NUM_PROCESSES=$processes JAX_PROCESS_ID=$i
-      [[ $one_gpu ]] && export CUDA_VISIBLE_DEVICES=${gpus[i]}
+      if [[ $one_gpu ]]; then
+        export CUDA_VISIBLE_DEVICES=${gpus[i]}
+        # XLA exits on a flag that it does not know: checked with JAX 0.10.
+        export XLA_FLAGS="--xla_gpu_enable_latency_hiding_scheduler=true ${XLA_FLAGS:-}"
+      fi
       exec "$@"
     ) &
     alive[$i]=$!

@@ -5,6 +5,7 @@ the options of the command line. Names that an earlier version used are still re
 """
 
 import difflib
+import itertools
 import json
 import re
 import sys
@@ -84,7 +85,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold fields with values (name: value)")
-    return update_names(content, str(path))
+    # JSON is what this program wrote itself: nobody needs to rename anything there.
+    return update_names(content, None if path.suffix == ".json" else str(path))
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -169,8 +171,8 @@ class Parser(jsonargparse.ArgumentParser):
 
     def parse_args(self, args: Sequence[str] | None = None, **options: Any) -> jsonargparse.Namespace:
         """Parse the words of a command line."""
-        words = with_config_files([self._current_name(word) for word in (sys.argv[1:] if args is None else args)])
-        return super().parse_args(words, **options)
+        words = [self._current_name(word) for word in (sys.argv[1:] if args is None else args)]
+        return super().parse_args(_with_current_groups(with_config_files(words)), **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Report what is wrong in one line, with the nearest name where a name is unknown."""
@@ -213,6 +215,25 @@ def with_config_files(words: Sequence[str]) -> list[str]:
         if word == "--config":
             expanded[place + 1] = json.dumps(read_yaml(find_preset(expanded[place + 1])), default=str)
     return expanded
+
+
+def _with_current_groups(words: Sequence[str]) -> list[str]:
+    """The words with old names brought up to date inside of values like `--model '{width: 64}'`."""
+    current = list(words)
+    for place, (option, value) in enumerate(itertools.pairwise(words)):
+        group = option.removeprefix("--")
+        if option.startswith("--") and value.startswith("{") and group != "config":
+            try:
+                content = yaml.safe_load(value)
+            except yaml.YAMLError:
+                continue  # jsonargparse reports it
+            for name in reversed(group.split(".")):
+                content = {name: content}
+            updated: Any = update_names(content, option)
+            for name in group.split("."):
+                updated = updated[name]
+            current[place + 1] = json.dumps(updated, default=str)
+    return current
 
 
 def settings_from(parser: Parser, parsed: jsonargparse.Namespace, of_class: type[Settings]) -> Settings:

@@ -10,6 +10,7 @@ from selfpab_jax.config import Parser
 from selfpab_jax.data.records.build import build_records
 from selfpab_jax.data.records.dataset import Records
 from selfpab_jax.data.records.settings import BuildSettings
+from selfpab_jax.errors import ConfigError
 
 FLAGS = {
     "skip_night": "hunt4 only. Leave out recordings that start in the hours 0 to 6.",
@@ -49,6 +50,8 @@ def build_parser() -> Parser:
 def run_build(namespace: Namespace) -> int:
     """Run `records build` on parsed arguments; the exit code."""
     options = namespace.as_dict()
+    if options["beam_options"] and not options["beam"]:
+        raise ConfigError("--beam_options needs --beam")
     values: dict[str, Any] = {field.name: options[field.name] for field in fields(BuildSettings)}
     settings = BuildSettings(**{**values, "paths": tuple(options["paths"])})
     records = build_records(

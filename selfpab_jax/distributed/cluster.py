@@ -124,7 +124,7 @@ def _incomplete() -> ProcessInfo | None:
 
 
 def visible_gpus(devices: Path = Path("/dev")) -> int:
-    """How many NVIDIA GPUs a process can see; 0 where JAX is told to use something else."""
+    """How many NVIDIA GPUs a process can see; 0 where JAX is set to use something else."""
     if not {"", "cuda", "gpu"} & set(os.environ.get("JAX_PLATFORMS", "").split(",")):
         return 0
     if "CUDA_VISIBLE_DEVICES" in os.environ:

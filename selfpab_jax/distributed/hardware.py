@@ -24,7 +24,7 @@ class Chip:
     """An accelerator as a plan sees it. All rates are of one device, one way, as the vendor states them.
 
     Args:
-        name: for people.
+        name: as printed.
         kind: its `jax.Device.device_kind`.
         memory: bytes.
         memory_bandwidth: bytes a second.

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import matplotlib
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from matplotlib.figure import Figure
 
 from selfpab_jax.data.loader import in_order
 from selfpab_jax.data.records.dataset import Records, open_records
@@ -20,10 +20,6 @@ from selfpab_jax.train.export import read_checkpoint
 from selfpab_jax.train.logging import read_log
 from selfpab_jax.train.state import MeshSettings, make_mesh, replicated
 from selfpab_jax.train.step import Objective, held_out_keys, to_devices
-
-matplotlib.use("agg")
-
-import matplotlib.pyplot as plt
 
 VALUE_SCALE = {"cmap": "viridis", "vmin": -1.5, "vmax": 3}
 ERROR_SCALE = {"cmap": "magma", "vmin": 0, "vmax": 2}
@@ -250,10 +246,8 @@ def draw_reconstructions(examples: list[Example], path: Path, records: dict[str,
     settings, bins = records["settings"], records["settings"]["fft_window"] // 2 + 1
     shown = examples[0].target.shape[1] // bins
     names = records["channels"] if shown == len(records["channels"]) else [f"channel {i + 1}" for i in range(shown)]
-    figure, axes = plt.subplots(
-        len(examples), 4, figsize=(17, 1.2 + 3.6 * len(examples)), squeeze=False, sharex=True, sharey=True,
-        layout="constrained",
-    )  # fmt: skip
+    figure = Figure(figsize=(17, 1.2 + 3.6 * len(examples)), layout="constrained")
+    axes = figure.subplots(len(examples), 4, squeeze=False, sharex=True, sharey=True)
     for row, example in zip(axes, examples, strict=True):
         extent = (0, len(example.target) * settings["fft_hop"] / settings["rate_hz"], 0, example.target.shape[1])
         for axis, (title, picture) in zip(row, _panels(example).items(), strict=True):
@@ -270,7 +264,6 @@ def draw_reconstructions(examples: list[Example], path: Path, records: dict[str,
         axis.set_xlabel("seconds")
     figure.suptitle("Held-out windows, in standard deviations from each feature's mean", fontsize=11)
     figure.savefig(path, dpi=100)
-    plt.close(figure)
 
 
 def _panels(example: Example) -> dict[str, np.ndarray]:
@@ -296,7 +289,8 @@ def draw_loss_curve(events: Iterable[dict[str, Any]], path: Path, baselines: dic
             train.append((event["step"], event["mean_loss"], event["hours_seen"]))
         elif event["event"] == "validation":
             held_out.append((event["step"], event["loss"]))
-    figure, axis = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axis = figure.subplots()
     if train:
         steps, losses, hours = np.array(train).T
         axis.plot(steps, losses, color="tab:blue", alpha=0.6, lw=1, label="training (with dropout)")
@@ -311,4 +305,3 @@ def draw_loss_curve(events: Iterable[dict[str, Any]], path: Path, baselines: dic
     axis.set_ylabel("masked loss")
     axis.legend(frameon=False)
     figure.savefig(path, dpi=100)
-    plt.close(figure)

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from jaxtyping import Array, Int
+from jaxtyping import Int
 
 from selfpab_jax.data.loader import batches, in_order, rows_of_batch
 from selfpab_jax.data.records.dataset import RecordSource, open_records
@@ -21,6 +21,7 @@ from selfpab_jax.distributed.init import join
 from selfpab_jax.errors import ConfigError, RunError
 from selfpab_jax.io import write_json
 from selfpab_jax.model.functional import Parameters
+from selfpab_jax.prefetch import run_ahead
 from selfpab_jax.progress import Progress
 from selfpab_jax.train.checkpoint import Checkpoints, checkpoint_metadata, statistics_of
 from selfpab_jax.train.config import PretrainSettings, as_json
@@ -38,8 +39,6 @@ from selfpab_jax.train.state import (
 from selfpab_jax.train.step import ErrorStep, StepMetrics, error_step, stop_flags, to_devices, train_step
 
 ADVICE = "the training diverged; start another --run with a lower optimizer.learning_rate or with optimizer.clip_norm"
-AHEAD = 2
-"""Batches that the device is given beyond the one that is waited for: each batch in the queue holds its memory."""
 
 Ending = Literal["finished", "stopped early", "interrupted"]
 
@@ -123,13 +122,10 @@ def held_out_loss(
         mesh: the devices.
     """
     index, count = batch_shard(mesh, batch_size)
-    losses: list[Array] = []
-    for batch in in_order(source, rows, batch_size=batch_size, process_index=index, process_count=count):
-        spectrogram, row = (to_devices(mesh, batch[name], batch_size) for name in ("spectrogram", "row"))
-        losses.append(errors(parameters, spectrogram, row))  # read at the end, so that the device is never idle
-        if len(losses) > AHEAD:
-            losses[-1 - AHEAD].block_until_ready()
-    return float(np.concatenate([np.asarray(loss) for loss in losses])[: len(rows)].astype(np.float64).mean())
+    held_out = in_order(source, rows, batch_size=batch_size, process_index=index, process_count=count)
+    on_devices = ([to_devices(mesh, batch[name], batch_size) for name in ("spectrogram", "row")] for batch in held_out)
+    losses = list(run_ahead((errors(parameters, *inputs) for inputs in on_devices), ahead=2))
+    return float(np.concatenate(losses)[: len(rows)].astype(np.float64).mean())
 
 
 @contextmanager

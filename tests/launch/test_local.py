@@ -32,7 +32,7 @@ def local(launch: Path) -> Callable[..., subprocess.Popen]:
 
 
 def process_id(launcher: subprocess.Popen, number: int) -> int:
-    """The process that was told that it is this number."""
+    """The process that was given this number."""
     children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
     [found] = [
         child for child in children if f"JAX_PROCESS_ID={number}\0" in Path(f"/proc/{child}/environ").read_text()

@@ -139,7 +139,7 @@ def test_stopped_jobs_go_back_into_the_queue(
     program = STOPS_ONCE.replace("READY", f"{tmp_path}/ready")
     process = sbatch(name, *words, program=program, **asked)
     wait_for(tmp_path, "ready*", 2 if "nodes" in asked else 1)
-    process.terminate()  # what --signal=B:TERM@120 does: the script alone is told
+    process.terminate()  # what --signal=B:TERM@120 does: the script alone gets the signal
     output = finish(process)
     assert process.returncode == 75, output
     assert "stopped with code 75; requeued" in output

@@ -34,14 +34,14 @@ def drawn() -> dict[str, np.ndarray]:
 
     @jax.jit
     def facts(key: jax.Array) -> dict[str, jax.Array]:
-        altered = mask_sample(frames, key, C, MaskingSettings())
-        bins = altered.mask.all(0).reshape(C, F)
-        # a frame altered in time is altered in every bin
-        times = altered.mask.all(1)
-        zero = altered.frames == 0
-        swapped = ((altered.frames != frames) & ~zero).any()
+        masked = mask_sample(frames, key, C, MaskingSettings())
+        bins = masked.mask.all(0).reshape(C, F)
+        # a frame masked in time is masked in every bin
+        times = masked.mask.all(1)
+        zero = masked.frames == 0
+        swapped = ((masked.frames != frames) & ~zero).any()
         return {
-            "mask": altered.mask.mean(),
+            "mask": masked.mask.mean(),
             "zero": zero.mean(),
             "times": times,
             "bins": bins.all(0),
@@ -93,7 +93,7 @@ def many_masks(frames: int, channels: int, bins: int, draws: int) -> np.ndarray:
 
 def test_bins_at_the_edges_are_the_originals(golden: Path) -> None:
     expected = json.loads((golden / "alteration_statistics.json").read_text())
-    hits = many_masks(frames=4, channels=1, bins=F, draws=200_000)[:, -1]  # the last frame: altered by bands alone
+    hits = many_masks(frames=4, channels=1, bins=F, draws=200_000)[:, -1]  # the last frame: masked by bands alone
     given_masked = hits[hits.any(1)]
     reference = round(REFERENCE_DRAWS * expected["freq_masked_probability"])
     for bin_hits, probability in zip(
@@ -111,7 +111,7 @@ def test_frames_at_the_edges_are_the_originals(drawn: dict[str, np.ndarray], gol
     first, last = expected["time_frame_altered_probability_first_last_5_given_altered"]
     for hits, probability in zip(np.c_[given_altered[:, :5], given_altered[:, -5:]].T, first + last, strict=True):
         share(hits, probability, reference)
-    assert not times[:, -1].any(), "the last frame is never altered"
+    assert not times[:, -1].any(), "the last frame is never masked"
     assert not drawn["times"][:, -1].any()
     assert drawn["same_bins"].all(), "a band covers the same bins in all channels"
 

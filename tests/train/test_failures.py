@@ -27,16 +27,16 @@ def test_full_disk_is_told_and_the_run_goes_on_once_there_is_room(start: Callabl
     process = start(run, *steps)
     output, _ = process.communicate(timeout=100)
     assert process.returncode == 1, output
-    told = [line for line in output.splitlines() if line.startswith("selfpab-jax:")]
-    assert len(told) == 1
-    assert "is complete" in told[0], "a checkpoint was written while there was space"
-    assert "no space left" in told[0]
+    messages = [line for line in output.splitlines() if line.startswith("selfpab-jax:")]
+    assert len(messages) == 1
+    assert "is complete" in messages[0], "a checkpoint was written while there was space"
+    assert "no space left" in messages[0]
     assert "Traceback" not in output
     subprocess.run(["mount", "-o", "remount,size=50m", str(small_disk)], check=True)
     resumed = start(run, *steps, "--resume")
     output, _ = resumed.communicate(timeout=100)
     assert resumed.returncode == 0, output
-    assert "goes on at step" in output
+    assert "resuming at step" in output
 
 
 def test_a_loss_that_is_not_finite_names_step_and_records(start: Callable, tmp_path: Path) -> None:
@@ -46,8 +46,8 @@ def test_a_loss_that_is_not_finite_names_step_and_records(start: Callable, tmp_p
     )  # fmt: skip
     output, _ = process.communicate(timeout=100)
     assert process.returncode == 1, output
-    told = next(line for line in output.splitlines() if line.startswith("selfpab-jax:"))
-    assert "at step" in told
-    assert "/2024-" in told, "names recordings"
-    assert "learning_rate" in told
+    message = next(line for line in output.splitlines() if line.startswith("selfpab-jax:"))
+    assert "at step" in message
+    assert "/2024-" in message, "names recordings"
+    assert "learning_rate" in message
     assert "Traceback" not in output

@@ -74,7 +74,7 @@ def test_stopped_at_two_processes_and_resumed_on_one(
         assert time.monotonic() < deadline
         assert processes[0].poll() is None, processes[0].communicate()[0]
         time.sleep(0.05)
-    processes[1].send_signal(signal.SIGTERM)  # one is told, all of them stop
+    processes[1].send_signal(signal.SIGTERM)  # one gets it, all of them stop
     outputs = [process.communicate(timeout=PATIENCE)[0] for process in processes]
     codes = [process.returncode for process in processes]
     assert codes in ([75, 75], [0, 0]), outputs

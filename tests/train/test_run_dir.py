@@ -101,11 +101,11 @@ def test_wrong_calls_get_a_line_and_no_run(
     options, message = WRONG_CALLS[name]
     data = [] if name == "no data" else ["--data.path", str(tiny_records)]
     code = main(["pretrain", *data, "--run", str(tmp_path / "run"), *options])
-    told = capsys.readouterr().err
+    errors = capsys.readouterr().err
     assert code in (1, 2)
-    assert message in told
-    assert "Traceback" not in told
-    assert len(told.strip().splitlines()) <= 2
+    assert message in errors
+    assert "Traceback" not in errors
+    assert len(errors.strip().splitlines()) <= 2
     assert not (tmp_path / "run").exists()
 
 

@@ -1,4 +1,4 @@
-"""Any mesh gives the single device's curve: the same batches, alteration and dropout."""
+"""Any mesh gives the single device's curve: the same batches, masking and dropout."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The common style of the figures: colors that color-blind people can distinguish, and text without math mode."""
+"""The common style of the figures: colors that remain distinct for color-blind readers, and text without math mode."""
 
 import warnings
 from collections.abc import Iterator

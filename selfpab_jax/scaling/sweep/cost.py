@@ -56,7 +56,7 @@ def memory_bytes(settings: PretrainSettings, shape: ModelShape, mesh: dict[str, 
     frames = padded_size(shape.frames, "frames", model.layout)
     width = padded_size(model.width, "width", model.layout)
     layer, transient = _layer_bytes(model, frames, mesh["tensor"])
-    # The input, its normalized, altered and masked forms, the output and the error, all in float32.
+    # The input, its normalized and masked forms, the output and the error, all in float32.
     ends = frames * 4 * (4 * shape.features + 3 * shape.outputs + 2 * width)
     return round(state + samples * (model.layers * layer + transient + ends))
 

@@ -9,7 +9,7 @@ import pytest
 import scipy.io
 
 UPRIGHT = {"back": (-1.0, 0.02, -0.05), "thigh": (-0.99, -0.04, 0.09)}
-"""What HARTH's sensors show when people stand, in g."""
+"""What HARTH's sensors show while standing, in g."""
 HARTH_COLUMNS = [f"{sensor}_{axis}" for sensor in UPRIGHT for axis in "xyz"]
 
 

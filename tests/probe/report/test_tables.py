@@ -32,7 +32,7 @@ def test_scores_stand_in_percent_with_both_spreads_and_published_figures(found: 
     assert row["kappa"] == f"{of.kappa.mean:.3f}"
     assert cells(table, "Mlp")["± seeds"] == "-"
     assert cells(table, "published: SelfPAB")["macro-F1 ± subjects"] == "81.3"
-    assert len(table.rows) == 4  # arms with a budget have a table of their own
+    assert len(table.rows) == 4  # methods with a budget have a table of their own
     assert any("1 to 2 seeds" in note for note in table.notes)
     assert "published: SelfPAB: the paper" in table.notes
 
