@@ -191,8 +191,7 @@ def serve(request: dict[str, Any]) -> dict[str, Any]:
         import torch_side as side
     if request["does"] == "about":
         return _about(request["side"])
-    from selfpab_jax.model.config import ModelSettings
-    from selfpab_jax.model.flops import forward_flops, training_flops
+    from selfpab_jax.model.config import ModelSettings, forward_flops, training_flops
 
     given = dict(request["options"])
     does = getattr(side, request["does"])

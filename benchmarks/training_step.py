@@ -66,8 +66,7 @@ def serve(request: tuple[str, str, int]) -> float:
 
 def compare(batch: int, repeats: int) -> dict[str, Comparison]:
     """`product` (the best of 30 turns), `step` and `forward` (medians), ours and torch's in turn."""
-    from selfpab_jax.model.config import ModelSettings
-    from selfpab_jax.model.flops import forward_flops, training_flops
+    from selfpab_jax.model.config import ModelSettings, forward_flops, training_flops
 
     workers = {side: Worker(serve) for side in ("ours", "torch")}
     sizes = (ModelSettings(), 156, 156, 599)

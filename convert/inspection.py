@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from selfpab_jax.convert.checkpoint import Checkpoint, lightning_version, read_checkpoint, tensors_of
-from selfpab_jax.convert.family import FamilyName
+from selfpab_jax.convert.checkpoint import Checkpoint, FamilyName, lightning_version, read_checkpoint, tensors_of
 from selfpab_jax.convert.pickle_reader import StoredTensor
 from selfpab_jax.convert.positions import is_position
 from selfpab_jax.convert.table import MOST_LISTED, is_ignored

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from selfpab_jax.convert.checkpoint import Checkpoint
-from selfpab_jax.convert.family import Family
+from selfpab_jax.convert.checkpoint import Checkpoint, Family
 from selfpab_jax.errors import DataError, ModelError
 from selfpab_jax.signal.normalization import SMALLEST_STD, Statistics
 

@@ -12,8 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Float32, Int, Int32
 
-from selfpab_jax.convert.checkpoint import read_checkpoint
-from selfpab_jax.convert.family import FamilyName
+from selfpab_jax.convert.checkpoint import FamilyName, read_checkpoint
 from selfpab_jax.convert.hyper_parameters import encodings_of
 from selfpab_jax.convert.positions import build_tables, is_position
 from selfpab_jax.convert.table import Arrays

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from selfpab_jax.features.streaming import embed
     from selfpab_jax.probe.config import ProbeSettings
     from selfpab_jax.probe.run import probe_encoder
-    from selfpab_jax.scaling.fit import fit_scaling_laws
+    from selfpab_jax.scaling.report import fit_scaling_laws
     from selfpab_jax.train.config import PretrainSettings
     from selfpab_jax.train.evaluate import evaluate
     from selfpab_jax.train.export import export_run

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from jsonargparse import Namespace
 
 from selfpab_jax.config import Parser
-from selfpab_jax.convert.family import FamilyName
+from selfpab_jax.convert.checkpoint import FamilyName
 from selfpab_jax.errors import ConfigError, ExitCode
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-1}

@@ -16,7 +16,7 @@ COMMANDS = {
     "records describe": ("records", "describe", "summarize a set of records, with a figure"),
     "plan": ("plan", "plan", "estimate what a run needs on other hardware"),
     "pretrain": ("pretrain", "pretrain", "pre-train an encoder on records"),
-    "status": ("status", "status", "report how far runs are"),
+    "status": ("pretrain", "status", "report how far runs are"),
     "evaluate": ("evaluate", "evaluate", "held-out loss of a run, with figures"),
     "probe": ("probe", "probe", "score heads on a frozen encoder with labeled data"),
     "export": ("evaluate", "export", "write a run's model as a directory"),
@@ -28,7 +28,7 @@ COMMANDS = {
     "sweep plan": ("sweep", "plan", "list the runs of a scaling sweep and what each will cost"),
     "sweep run": ("sweep", "run", "do one run of a sweep, or all that remain"),
     "sweep status": ("sweep", "status", "report how far the runs of a sweep are"),
-    "scaling fit": ("scaling", "fit", "fit scaling laws to a sweep, with a report"),
+    "scaling fit": ("sweep", "fit", "fit scaling laws to a sweep, with a report"),
     "demo": ("demo", "demo", "the main steps on a synthetic cohort, in minutes"),
 }
 

@@ -1,4 +1,4 @@
-"""`selfpab-jax sweep plan`, `sweep run` and `sweep status`."""
+"""`selfpab-jax sweep plan|run|status` and `selfpab-jax scaling fit`."""
 
 import json
 import sys
@@ -131,3 +131,23 @@ def plan_table(lines: list["PlannedRun"], devices: int) -> str:
     else:
         total += "; no device-hours, because neither rate nor devices.kind is set"
     return "\n".join([*rows, total])
+
+
+def fit_parser() -> Parser:
+    """Arguments of the command."""
+    parser = Parser("scaling fit", "Fit scaling laws to the runs of a sweep, with confidence intervals and figures.")
+    parser.add_argument("sweep", type=Path, help="folder that `sweep plan` made, or a CSV of points")
+    parser.add_argument("--out", type=Path, required=True, help="folder for report.html, fits.json and points.csv")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
+    return parser
+
+
+def run_fit(options: Namespace) -> int:
+    """Run the command."""
+    if options.seed < 0:
+        raise ConfigError(f"--seed is {options.seed}; it must be at least 0")
+    from selfpab_jax.scaling.report import fit_scaling_laws, summary
+
+    print(summary(fit_scaling_laws(options.sweep, out=options.out, seed=options.seed)))
+    print(f"report.html, fits.json, points.csv and figures are in {options.out}")
+    return ExitCode.OK

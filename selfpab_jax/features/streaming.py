@@ -17,8 +17,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float32, Shaped
 
-from selfpab_jax.data.sources.base import milliseconds
-from selfpab_jax.data.sources.skipped import Skipped, SkippedLog
+from selfpab_jax.data.sources.base import Skipped, SkippedLog, milliseconds
 from selfpab_jax.data.sources.streaming import SignalBlock, estimated_hours, find_files, read_signal, resample_blocks
 from selfpab_jax.data.sources.tables import TableFormat, sensor_columns
 from selfpab_jax.errors import ConfigError, DataError

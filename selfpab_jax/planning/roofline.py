@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from selfpab_jax.distributed.hardware import Chip
-from selfpab_jax.model.flops import training_flops
+from selfpab_jax.model.config import training_flops
 from selfpab_jax.planning.collectives import Collective, collectives_of
 from selfpab_jax.planning.compile import WindowShape, compile_step, host_devices, lower
 from selfpab_jax.planning.hlo import Products, products_of

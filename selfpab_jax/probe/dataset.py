@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float32, Int16, Int32
 
-from selfpab_jax.data.sources.skipped import Skipped
+from selfpab_jax.data.sources.base import Skipped
 from selfpab_jax.features.windows import WindowIndex
 from selfpab_jax.signal.stft import SpectrogramSettings
 

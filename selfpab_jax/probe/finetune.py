@@ -12,10 +12,15 @@ from selfpab_jax.errors import ConfigError, ModelError
 from selfpab_jax.features.extract import Merge
 from selfpab_jax.features.sensors import SensorEncoder, input_frames
 from selfpab_jax.model.functional import Parameters
-from selfpab_jax.probe.baselines.batches import NetworkInputs, training_batches
+from selfpab_jax.probe.baselines.batches import (
+    NetworkInputs,
+    cached_per_corpus,
+    rows_of,
+    trainable_rows,
+    training_batches,
+)
 from selfpab_jax.probe.baselines.config import BaselinePrediction
 from selfpab_jax.probe.baselines.networks import TransformerConfig
-from selfpab_jax.probe.baselines.rows import cached_per_corpus, rows_of, trainable_rows
 from selfpab_jax.probe.baselines.training import (
     CompiledNetwork,
     NetworkState,

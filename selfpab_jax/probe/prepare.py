@@ -11,9 +11,8 @@ from jaxtyping import Int
 
 from selfpab_jax.data.har.base import LabeledSource
 from selfpab_jax.data.har.card import DatasetCard
-from selfpab_jax.data.sources.base import Recording, SourceFile, UnusableError, milliseconds
+from selfpab_jax.data.sources.base import Recording, SkippedLog, SourceFile, UnusableError, milliseconds
 from selfpab_jax.data.sources.segments import RATE_TOLERANCE, bridge_gaps, cut
-from selfpab_jax.data.sources.skipped import SkippedLog
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.features.windows import Short, make_windows
 from selfpab_jax.probe.alignment import frame_labels, padded_frame_count

@@ -12,8 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from selfpab_jax.scaling.laws.analysis import FAR, Finding
 from selfpab_jax.scaling.laws.intervals import LawEstimate, Refusal
-from selfpab_jax.scaling.laws.points import levels
-from selfpab_jax.scaling.laws.series import NAMES, PointSeries, short
+from selfpab_jax.scaling.laws.points import NAMES, PointSeries, levels, short
 
 STEPS = 25
 """Points along a curve."""

@@ -1,4 +1,4 @@
-"""The report of a scaling analysis: a page with figures, the fits as JSON and the points as CSV."""
+"""Fitting scaling laws, and the report of it: a page with figures, the fits as JSON and the points as CSV."""
 
 import base64
 import json
@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from selfpab_jax.errors import ConfigError
 from selfpab_jax.io import require_parent, write_text
 from selfpab_jax.scaling.figures import draw_iso_flop, draw_joint, draw_law
-from selfpab_jax.scaling.laws.analysis import FAR, Finding, ScalingAnalysis, caveats, limits
-from selfpab_jax.scaling.laws.bootstrap import CONFIDENCE
-from selfpab_jax.scaling.laws.intervals import LawEstimate, Refusal
-from selfpab_jax.scaling.laws.points import write_points_csv
-from selfpab_jax.scaling.laws.series import NAMES, short
+from selfpab_jax.scaling.laws.analysis import FAR, Finding, ScalingAnalysis, analyze, caveats, limits
+from selfpab_jax.scaling.laws.intervals import CONFIDENCE, LawEstimate, Refusal
+from selfpab_jax.scaling.laws.points import NAMES, Point, short, write_points_csv
+from selfpab_jax.scaling.sweep.collect import load_points
 
 STYLE = """body{font:15px/1.45 sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:.6em 0}td,th{border:1px solid #ccc;padding:.25em .6em;text-align:left}
@@ -259,3 +259,31 @@ def _image(path: Path) -> str:
 
 def _slug(title: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "_", title.lower()).strip("_")
+
+
+def fit_scaling_laws(
+    points: Sequence[Point] | str | Path, *, out: str | Path | None = None, seed: int = 0
+) -> ScalingAnalysis:
+    """Fit scaling laws to the runs of a sweep.
+
+    Args:
+        points: one per run, or a sweep folder or CSV file to read them from.
+        out: folder for report.html, fits.json, points.csv and figures; nothing is written where not given.
+        seed: of the bootstrap that sets the confidence intervals.
+
+    Returns:
+        Every law with its intervals in `findings`; `selfpab_jax.scaling.report.summary` prints them.
+
+    Raises:
+        ConfigError: the seed is negative.
+        DataError: the points cannot be read.
+        RunError: the folder is not a sweep, or its plan is damaged.
+        StorageError: the report cannot be written.
+    """
+    if seed < 0:
+        raise ConfigError(f"seed is {seed}; it must be at least 0")
+    given = load_points(Path(points)) if isinstance(points, str | Path) else list(points)
+    analysis = analyze(given, seed)
+    if out is not None:
+        write_report(analysis, Path(out))
+    return analysis

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from selfpab_jax.data.loader import in_order
 from selfpab_jax.data.records.dataset import Records, open_records
-from selfpab_jax.data.subsets import evenly
+from selfpab_jax.data.splits import evenly
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.io import write_json
 from selfpab_jax.model.functional import Parameters

@@ -8,9 +8,9 @@ from jax.sharding import Mesh
 from jaxtyping import Int64
 
 from selfpab_jax.data.records.dataset import Records
-from selfpab_jax.data.subsets import evenly, hours_of, select
+from selfpab_jax.data.splits import evenly, hours_of, select
 from selfpab_jax.errors import ConfigError, DataError
-from selfpab_jax.model.flops import training_flops
+from selfpab_jax.model.config import training_flops
 from selfpab_jax.model.functional import make_functional
 from selfpab_jax.model.masking import features_of
 from selfpab_jax.signal.normalization import SMALLEST_STD

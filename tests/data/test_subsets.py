@@ -5,7 +5,7 @@ from hypothesis import given, settings
 
 from selfpab_jax.data.records.dataset import RecordIndex
 from selfpab_jax.data.records.format import first_windows
-from selfpab_jax.data.subsets import hours_of, select
+from selfpab_jax.data.splits import hours_of, select
 from selfpab_jax.errors import DataError
 
 

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from selfpab_jax.model.config import ModelSettings
-from selfpab_jax.model.flops import forward_flops, training_flops
+from selfpab_jax.model.config import ModelSettings, forward_flops, training_flops
 from selfpab_jax.model.functional import make_functional, packed_shapes, split_packed
 from selfpab_jax.model.rng import dropout, random_bits
 

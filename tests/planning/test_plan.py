@@ -14,8 +14,7 @@ import pytest
 from selfpab_jax.cli.main import main
 from selfpab_jax.cli.plan import mesh_of
 from selfpab_jax.distributed.hardware import CHIPS, peak_flops
-from selfpab_jax.model.config import ModelSettings
-from selfpab_jax.model.flops import forward_flops, training_flops
+from selfpab_jax.model.config import ModelSettings, forward_flops, training_flops
 from selfpab_jax.planning.compile import WindowShape
 from selfpab_jax.planning.hlo import Products
 from selfpab_jax.planning.memory import Memory

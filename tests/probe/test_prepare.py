@@ -4,8 +4,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from selfpab_jax.data.sources.base import Recording
-from selfpab_jax.data.sources.skipped import Skipped
+from selfpab_jax.data.sources.base import Recording, Skipped
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.signal.stft import SpectrogramSettings
 

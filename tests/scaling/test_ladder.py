@@ -6,8 +6,7 @@ import pytest
 import yaml
 
 from selfpab_jax.errors import ConfigError
-from selfpab_jax.model.config import ModelSettings
-from selfpab_jax.model.flops import training_flops
+from selfpab_jax.model.config import ModelSettings, training_flops
 from selfpab_jax.model.functional import make_functional
 from selfpab_jax.scaling.ladder import PUBLISHED, RUNGS, ladder_file, learning_rate_of, parameter_count, rung
 

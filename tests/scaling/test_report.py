@@ -10,10 +10,8 @@ import pytest
 
 from selfpab_jax.cli.main import main
 from selfpab_jax.errors import ConfigError, DataError
-from selfpab_jax.scaling.fit import fit_scaling_laws
-from selfpab_jax.scaling.laws.points import Point, points_from_csv, usable, write_points_csv
-from selfpab_jax.scaling.laws.series import all_series, iso_flop
-from selfpab_jax.scaling.report import summary
+from selfpab_jax.scaling.laws.points import Point, all_series, iso_flop, points_from_csv, usable, write_points_csv
+from selfpab_jax.scaling.report import fit_scaling_laws, summary
 from selfpab_jax.scaling.sweep.collect import load_points
 
 SIZES = (1_000_000, 4_000_000, 16_000_000)

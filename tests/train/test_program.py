@@ -8,8 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from selfpab_jax.model.config import ModelSettings
-from selfpab_jax.model.flops import forward_flops
+from selfpab_jax.model.config import ModelSettings, forward_flops
 from selfpab_jax.model.masking import MaskingSettings, TaskSettings
 from selfpab_jax.planning.collectives import collectives_of
 from selfpab_jax.planning.compile import LoweredStep, WindowShape, compile_step, lower

@@ -1,4 +1,4 @@
-"""Labeled data sets: what every one offers, and the base class of the readers of published files.
+"""Labeled data sets: what every one offers, the base class of the readers of published files, and a source of records.
 
 A reader takes what was published, converts it to g and HUNT4's axes, and turns labels into class indices of the
 data set's card. It removes and repairs nothing that the publishers kept; what looks wrong becomes a note.
@@ -17,6 +17,7 @@ from selfpab_jax.data.har.axes import AXES, to_hunt4_axes
 from selfpab_jax.data.har.card import DatasetCard, Sensor
 from selfpab_jax.data.sources.base import Recording, SourceFile, UnusableError
 from selfpab_jax.data.sources.checks import WRONG_UNIT_G, check_signal
+from selfpab_jax.data.sources.segments import cut, runs
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.signal.resample import UNITS_PER_G
 
@@ -194,3 +195,51 @@ def with_notes(recordings: list[Recording], notes: Iterable[str]) -> list[Record
     if not recordings or not notes:
         return recordings
     return [replace(recordings[0], notes=recordings[0].notes + notes), *recordings[1:]]
+
+
+# Labeled data sets as sources of spectrogram records, for pre-training.
+
+
+@dataclass(frozen=True)
+class LabeledRecordsSource:
+    """A data set's recordings, checked as every source of records; missing samples end a recording.
+
+    Labels are class indices, -1 where there is none.
+
+    Attributes:
+        dataset: the data set, from `open_dataset`.
+        label_column: set, so that the records carry the labels.
+    """
+
+    dataset: LabeledSource
+    label_column: str = "label"
+
+    @property
+    def name(self) -> str:
+        """The source's name in the records."""
+        return self.dataset.name
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """x, y and z of each selected sensor."""
+        return self.dataset.channels
+
+    def files(self) -> Iterator[SourceFile]:
+        """The files of the data set, in a fixed order."""
+        return self.dataset.files()
+
+    def read(self, file: SourceFile) -> list[Recording]:
+        """The continuous recordings of a file.
+
+        Raises:
+            UnusableError: the data set's reader cannot use the file, or the signal is not plausible.
+        """
+        recordings = []
+        for recording in self.dataset.read(file):
+            finite_N = np.asarray(np.isfinite(recording.signal_NxC).all(axis=1))
+            recordings += [cut(recording, int(first), int(last)) for first, last in zip(*runs(finite_N), strict=True)]
+        if not recordings:
+            raise UnusableError("sensor missing: no sample has numbers in all channels")
+        for recording in recordings:
+            check_signal(recording.signal_NxC, self.channels, recording.rate_hz)
+        return recordings

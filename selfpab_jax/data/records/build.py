@@ -144,7 +144,7 @@ def _prepare(spec: BuildSpec, out: Path, staging: Path, runner: Runner) -> None:
 
 def _build_shards(spec: BuildSpec, staging: Path, shards: list[Shard], runner: Runner) -> None:
     if runner.beam_options is not None:
-        from selfpab_jax.data.records.beam import build_shards_with_beam
+        from selfpab_jax.data.records.workers import build_shards_with_beam
 
         build_shards_with_beam(spec, staging, shards, runner.strict, runner.beam_options)
         return

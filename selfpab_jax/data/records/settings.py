@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from selfpab_jax.data.har.records import LabeledRecordsSource
+from selfpab_jax.data.har.base import LabeledRecordsSource
 from selfpab_jax.data.har.registry import open_dataset, public_dataset_names
 from selfpab_jax.data.records.spec import SHARD_BYTES, BuildSpec, RecordSettings
 from selfpab_jax.data.sources.base import Source

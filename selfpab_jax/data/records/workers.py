@@ -1,4 +1,4 @@
-"""Shards built by worker processes of this machine."""
+"""Shards built by several processes, or by an Apache Beam pipeline for Flink, Spark or Dataflow (extra `beam`)."""
 
 import os
 import signal
@@ -122,3 +122,38 @@ def _count(windows: int, skipped: int) -> None:
     for counter, amount in zip(_counters, (1, windows, skipped), strict=True):
         with counter.get_lock():
             counter.value += amount
+
+
+# Shards built by an Apache Beam pipeline, for Flink, Spark or Dataflow (extra `beam`).
+
+
+def build_shards_with_beam(
+    spec: BuildSpec, folder: Path, shards: list[Shard], strict: bool, options: tuple[str, ...]
+) -> None:
+    """Build the shards with one Beam element each.
+
+    Every Beam worker must see the recordings and the staging folder under the same path.
+
+    Args:
+        spec, folder, shards, strict: as `build_shard` takes them.
+        options: options of Beam, e.g. `--runner=FlinkRunner`; without any, Beam's DirectRunner.
+
+    Raises:
+        DataError: apache-beam is not installed.
+    """
+    try:
+        import apache_beam as beam  # type: ignore[import-not-found]
+        from apache_beam.options.pipeline_options import PipelineOptions  # type: ignore[import-not-found]
+    except ImportError:
+        raise DataError("--beam needs Apache Beam: pip install 'selfpab-jax[beam]'") from None
+    with beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:
+        _ = (
+            pipeline
+            | "shards" >> beam.Create(shards)
+            | "spread" >> beam.Reshuffle()
+            | "build" >> beam.Map(_build_element, spec, folder, strict)
+        )
+
+
+def _build_element(shard: Shard, spec: BuildSpec, folder: Path, strict: bool) -> int:
+    return build_shard(spec, folder, shard, strict)

@@ -1,7 +1,7 @@
-"""Recordings, the sources that they come from, and the windows cut from them."""
+"""Recordings, the sources that they come from, the windows cut from them, and what was skipped."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -11,6 +11,43 @@ from jaxtyping import Float32, Int32
 
 from selfpab_jax.errors import DataError
 from selfpab_jax.signal.resample import resample, resample_labels
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Something that was not used.
+
+    Attributes:
+        what: a file, rows of a file, a recording or a subject.
+        reason: why, and what to do about it.
+    """
+
+    what: str
+    reason: str
+
+
+@dataclass
+class SkippedLog:
+    """Collects what is skipped; readers in several threads may add to it.
+
+    Args:
+        strict: raise an error instead.
+        entries: what was skipped so far.
+    """
+
+    strict: bool = False
+    entries: list[Skipped] = field(default_factory=list)
+
+    def add(self, what: str, reason: str) -> None:
+        """Record one.
+
+        Raises:
+            DataError: `strict` is set.
+        """
+        if self.strict:
+            raise DataError(f"{what}: {reason}")
+        self.entries.append(Skipped(what, reason))
+
 
 UNKNOWN_START = -1
 EPOCH = datetime(1970, 1, 1)

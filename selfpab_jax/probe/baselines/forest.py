@@ -11,14 +11,14 @@ from numpy.lib.stride_tricks import sliding_window_view
 from sklearn.ensemble import RandomForestClassifier
 
 from selfpab_jax.errors import DataError
-from selfpab_jax.probe.baselines.config import BaselinePrediction, BaselineSettings
-from selfpab_jax.probe.baselines.rows import (
+from selfpab_jax.probe.baselines.batches import (
     cached_per_corpus,
     frame_of_rows,
     present_macro_f1,
     rows_of,
     split_training_rows,
 )
+from selfpab_jax.probe.baselines.config import BaselinePrediction, BaselineSettings
 from selfpab_jax.probe.dataset import Corpus
 from selfpab_jax.probe.splits import Fold
 from selfpab_jax.signal.stft import SpectrogramSettings

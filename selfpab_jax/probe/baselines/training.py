@@ -23,10 +23,12 @@ from selfpab_jax.probe.baselines.batches import (
     WindowBatch,
     network_inputs,
     prediction_batches,
+    present_macro_f1,
+    rows_of,
+    split_training_rows,
     training_batches,
 )
 from selfpab_jax.probe.baselines.config import BaselinePrediction, BaselineSettings, TrainingSettings
-from selfpab_jax.probe.baselines.rows import present_macro_f1, rows_of, split_training_rows
 from selfpab_jax.probe.dataset import Corpus
 from selfpab_jax.probe.splits import Fold
 

@@ -8,9 +8,17 @@ from jaxtyping import Float
 
 from selfpab_jax.scaling.laws.forms import FLOORED, JOINT
 from selfpab_jax.scaling.laws.intervals import SIGNIFICANCE, LawEstimate, Prediction, Refusal, estimate
-from selfpab_jax.scaling.laws.points import Point, usable
+from selfpab_jax.scaling.laws.points import (
+    FEWER_SUBJECTS,
+    NAMES,
+    Point,
+    PointSeries,
+    all_series,
+    iso_flop,
+    most_subjects,
+    usable,
+)
 from selfpab_jax.scaling.laws.selection import CrossValidation, Extrapolation, compare_laws, extrapolate_to_largest
-from selfpab_jax.scaling.laws.series import FEWER_SUBJECTS, NAMES, PointSeries, all_series, iso_flop, most_subjects
 
 LOSS, F1 = "held-out loss", "1 - macro-F1"
 """The measures that laws are fitted to; both are better when lower."""

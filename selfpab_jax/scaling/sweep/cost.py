@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from selfpab_jax.distributed.hardware import PEAK_BF16_FLOPS, peak_flops
 from selfpab_jax.errors import ConfigError
 from selfpab_jax.model.attention import QUERIES_PER_BLOCK, attention_kind
-from selfpab_jax.model.config import ModelSettings
-from selfpab_jax.model.flops import training_flops
+from selfpab_jax.model.config import ModelSettings, training_flops
 from selfpab_jax.model.parameters import padded_size
 from selfpab_jax.scaling.ladder import parameter_count
 from selfpab_jax.scaling.sweep.config import Devices, Rate

@@ -13,9 +13,9 @@ from jax.sharding import AbstractMesh
 
 from selfpab_jax.config import find_preset, merge, parse_settings, read_yaml
 from selfpab_jax.data.records.dataset import RecordIndex, Records, open_records
-from selfpab_jax.data.subsets import hours_of, select
+from selfpab_jax.data.splits import hours_of, select
 from selfpab_jax.errors import ConfigError, DataError
-from selfpab_jax.model.flops import training_flops
+from selfpab_jax.model.config import training_flops
 from selfpab_jax.model.masking import features_of
 from selfpab_jax.scaling.ladder import ladder_file, parameter_count
 from selfpab_jax.scaling.sweep.config import AXES, Length, SweepSettings

@@ -88,7 +88,7 @@ def measure(run: Path, line: PlannedRun, data: Path, ending: str) -> RunResult:
         RunError: there is no checkpoint.
     """
     from selfpab_jax.data.records.dataset import open_records
-    from selfpab_jax.data.subsets import evenly
+    from selfpab_jax.data.splits import evenly
     from selfpab_jax.train.evaluate import evaluate_model
     from selfpab_jax.train.export import read_checkpoint
 

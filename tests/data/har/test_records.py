@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from selfpab_jax.cli.main import main
-from selfpab_jax.data.har.records import LabeledRecordsSource
+from selfpab_jax.data.har.base import LabeledRecordsSource
 from selfpab_jax.data.har.registry import open_dataset
 from selfpab_jax.data.records.dataset import open_records
 

@@ -5,7 +5,7 @@ import pytest
 
 from selfpab_jax.cli.main import main
 from selfpab_jax.data.records.dataset import open_records
-from selfpab_jax.data.subsets import hours_of, select
+from selfpab_jax.data.splits import hours_of, select
 
 
 @pytest.fixture

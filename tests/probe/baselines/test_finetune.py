@@ -12,8 +12,7 @@ from selfpab_jax.features.sensors import SensorEncoder, sensor_encoders
 from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.functional import make_functional
 from selfpab_jax.model_dir import ModelConfig
-from selfpab_jax.probe.baselines.batches import network_inputs
-from selfpab_jax.probe.baselines.rows import present_macro_f1, rows_of
+from selfpab_jax.probe.baselines.batches import network_inputs, present_macro_f1, rows_of
 from selfpab_jax.probe.budgets import choose_windows
 from selfpab_jax.probe.dataset import Corpus
 from selfpab_jax.probe.finetune import FinetunedEncoder, FinetuneSettings, finetune, fit_predict_finetuned

@@ -7,8 +7,8 @@ import pytest
 
 from selfpab_jax.errors import DataError
 from selfpab_jax.probe.baselines import BASELINES, BaselineSettings, ForestSettings, forest
+from selfpab_jax.probe.baselines.batches import present_macro_f1, rows_of
 from selfpab_jax.probe.baselines.forest import feature_names, features_of_frames, handcrafted_features
-from selfpab_jax.probe.baselines.rows import present_macro_f1, rows_of
 from selfpab_jax.probe.budgets import choose_windows
 from selfpab_jax.probe.dataset import Corpus
 from selfpab_jax.probe.splits import Fold, leave_one_subject_out

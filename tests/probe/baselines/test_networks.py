@@ -13,7 +13,7 @@ from flax import nnx
 from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.encoder import Dense
 from selfpab_jax.probe.baselines import BASELINES, BaselineSettings, TrainingSettings
-from selfpab_jax.probe.baselines.batches import InputKind, InputSpec
+from selfpab_jax.probe.baselines.batches import InputKind, InputSpec, class_weights, present_macro_f1, rows_of
 from selfpab_jax.probe.baselines.networks import (
     CNNConfig,
     DeepConvLSTMConfig,
@@ -22,7 +22,6 @@ from selfpab_jax.probe.baselines.networks import (
     lstm,
     run_lstm,
 )
-from selfpab_jax.probe.baselines.rows import class_weights, present_macro_f1, rows_of
 from selfpab_jax.probe.baselines.training import (
     CompiledNetwork,
     NetworkConfig,

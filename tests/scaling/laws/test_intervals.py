@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from selfpab_jax.scaling.laws import bootstrap
+from selfpab_jax.scaling.laws import intervals as bootstrap
 from selfpab_jax.scaling.laws.forms import CONSTANT, FLOORED, JOINT, POWER, Law
 from selfpab_jax.scaling.laws.intervals import LawEstimate, Refusal, estimate
 from selfpab_jax.scaling.laws.selection import Extrapolation, compare_laws, extrapolate_to_largest

@@ -13,10 +13,9 @@ import yaml
 
 from selfpab_jax.cli.main import main
 from selfpab_jax.data.records.dataset import open_records
-from selfpab_jax.data.subsets import select
+from selfpab_jax.data.splits import select
 from selfpab_jax.errors import ConfigError, DataError
-from selfpab_jax.model.config import ModelSettings
-from selfpab_jax.model.flops import training_flops
+from selfpab_jax.model.config import ModelSettings, training_flops
 from selfpab_jax.model.functional import Parameters, make_functional
 from selfpab_jax.model.rng import sample_keys
 from selfpab_jax.scaling.sweep.config import parse_sweep, read_sweep

@@ -19,13 +19,7 @@ from selfpab_jax.io import write_json
 from selfpab_jax.scaling.sweep.collect import collect
 from selfpab_jax.scaling.sweep.lease import LeaseHeldError, hold_lease, leases_of
 from selfpab_jax.scaling.sweep.manifest import PlannedRun, Sweep, hash_of, open_sweep, write_lines
-from selfpab_jax.scaling.sweep.result import (
-    RESULT_FILE,
-    RunResult,
-    read_failure,
-    read_result,
-    write_result,
-)
+from selfpab_jax.scaling.sweep.result import RESULT_FILE, RunResult, read_failure, read_result, write_result
 from selfpab_jax.scaling.sweep.run import run_all, run_line
 from selfpab_jax.scaling.sweep.status import status_of, status_table
 from selfpab_jax.train.config import as_json

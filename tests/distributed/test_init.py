@@ -7,8 +7,14 @@ from collections.abc import Callable
 import pytest
 from jax._src.clusters import cloud_tpu_cluster
 
-from selfpab_jax.distributed.cluster import ProcessInfo, detect_process, local_gpus, visible_gpus
-from selfpab_jax.distributed.init import DistributedSettings, process_info
+from selfpab_jax.distributed.init import (
+    DistributedSettings,
+    ProcessInfo,
+    detect_process,
+    local_gpus,
+    process_info,
+    visible_gpus,
+)
 from selfpab_jax.errors import ConfigError
 
 SLURM = {
