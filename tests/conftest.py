@@ -11,8 +11,7 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_p
 sys.path.insert(0, str(Path(__file__).parent))
 from jaxtyping import install_import_hook
 
-# Not yet probe, scaling and planning: some of their annotations are still wider or narrower than what is passed.
-CHECKED = ("signal", "model", "distributed", "data", "train", "features", "convert")
+CHECKED = ("signal", "model", "distributed", "data", "train", "features", "convert", "probe", "scaling", "planning")
 install_import_hook([f"selfpab_jax.{package}" for package in CHECKED], "typechecking.checked")
 
 import jax  # noqa: E402
