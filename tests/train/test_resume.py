@@ -98,7 +98,7 @@ def test_sigterm_saves_and_exits_with_its_code(
     saved = max(int(path.name) for path in (run / "checkpoints" / "latest").iterdir())
     assert saved >= 3
     goes_on = finish(start(run, *STEPS, "--resume"))
-    assert f"resuming at step {saved} of 240" in goes_on
+    assert f"resuming at step {saved}:" in goes_on
     same_bits(run, uninterrupted)
     assert losses_of(run) == losses_of(uninterrupted)
 
