@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float32, Shaped
 
 from selfpab_jax.data.sources.base import Skipped, SkippedLog, milliseconds
-from selfpab_jax.data.sources.continuous import SignalBlock
+from selfpab_jax.data.sources.blocks import SignalBlock
 from selfpab_jax.data.sources.report import FileReport
 from selfpab_jax.data.sources.streaming import estimated_hours, find_files, read_signal, resample_blocks
 from selfpab_jax.data.sources.tables import TableFormat, sensor_columns

@@ -9,11 +9,12 @@ from jaxtyping import Float32
 
 from selfpab_jax.data.sources import hunt4
 from selfpab_jax.data.sources.base import UnusableError
-from selfpab_jax.data.sources.continuous import Rows, SignalBlock, continuous_blocks
+from selfpab_jax.data.sources.blocks import BLOCK_ROWS, Rows, SignalBlock
+from selfpab_jax.data.sources.continuous import continuous_blocks
 from selfpab_jax.data.sources.delimited import is_text_table, open_bytes
 from selfpab_jax.data.sources.files import visible_files
 from selfpab_jax.data.sources.report import FileReport
-from selfpab_jax.data.sources.table_columns import BLOCK_ROWS, COMPRESSION, estimated_rows, is_table
+from selfpab_jax.data.sources.table_columns import COMPRESSION, estimated_rows, is_table
 from selfpab_jax.data.sources.tables import TableFormat
 from selfpab_jax.errors import DataError
 from selfpab_jax.signal.resample import ratio, resample

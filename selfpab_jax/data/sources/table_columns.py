@@ -12,14 +12,13 @@ import pyarrow.parquet
 from jaxtyping import Float32, Float64, Int, Int32
 
 from selfpab_jax.data.sources.base import UnusableError
+from selfpab_jax.data.sources.blocks import BLOCK_ROWS
 from selfpab_jax.data.sources.delimited import BYTES_PER_ROW, Malformed, find_layout, is_text_table, read_delimited
 from selfpab_jax.data.sources.report import FileReport
 from selfpab_jax.data.sources.timestamps import TimeFormat, TimeReader, TimestampUnit, text_numbers
 
 pc = cast(Any, pyarrow.compute)  # its functions are generated, and unknown to type checkers
 
-BLOCK_ROWS = 2**18
-"""Rows read at a time: one and a half hours at 50 Hz."""
 COMPRESSION = 4
 """By how much gzip makes a table of numbers smaller, for estimates."""
 

@@ -14,11 +14,11 @@ import pyarrow as pa
 from jaxtyping import Float32, Float64, Int, Int32
 
 from selfpab_jax.data.sources.base import Recording, SourceFile
-from selfpab_jax.data.sources.continuous import Rows, SignalBlock, continuous_blocks
+from selfpab_jax.data.sources.blocks import BLOCK_ROWS, Rows, SignalBlock
+from selfpab_jax.data.sources.continuous import continuous_blocks
 from selfpab_jax.data.sources.files import find_recordings, stem_of
 from selfpab_jax.data.sources.report import FileReport
 from selfpab_jax.data.sources.table_columns import (
-    BLOCK_ROWS,
     labels,
     numbers,
     read_blocks,

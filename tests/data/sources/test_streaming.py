@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from selfpab_jax.data.sources.continuous import SignalBlock
+from selfpab_jax.data.sources.blocks import SignalBlock
 from selfpab_jax.data.sources.streaming import estimated_hours, read_signal, resample_blocks
 from selfpab_jax.data.sources.tables import TableFormat, sensor_columns
 from selfpab_jax.signal.resample import resample
