@@ -33,6 +33,7 @@ RENAMED = {
     "model.rematerialise": "model.rematerialize",
     "task.alteration": "task.masking",
     "features.surroundings_seconds": "features.context_seconds",
+    "dataset.options.rate_hz": "dataset.options.rate",
     "protocol.share_minutes": "protocol.duration_minutes",
     "budgets.shares": "budgets.fractions",
 }

@@ -6,7 +6,7 @@ from typing import Literal
 from jsonargparse import Namespace
 
 from selfpab_jax.config import Parser
-from selfpab_jax.data.sources.table_columns import TimestampUnit
+from selfpab_jax.data.sources.timestamps import TimestampUnit
 from selfpab_jax.errors import ConfigError, DataError, ExitCode
 from selfpab_jax.signal.resample import Unit
 
@@ -26,6 +26,8 @@ def embed(
     rate: float = 50.0,
     timestamp_column: str | None = "timestamp",
     timestamp_unit: TimestampUnit = "text",
+    day_first: bool | None = None,
+    first_date: str | None = None,
     segment_column: str | None = None,
     gap_limit: float = 1.0,
     layers: str = "last",
@@ -51,9 +53,12 @@ def embed(
         unit: unit of the acceleration columns.
         rate: sampling rate in Hz.
         timestamp_column: column with the time of each row; null if there is none.
-        timestamp_unit: unit of timestamps that are numbers; text stands for date and time.
+        timestamp_unit: unit of timestamps that are numbers; text stands for date and time, excel for the days of
+            spreadsheets.
+        day_first: whether 03/04/2020 is the third of April, where the files leave it open.
+        first_date: date of the first row, YYYY-MM-DD, where timestamps are times of day only.
         segment_column: a recording ends where the value of this column changes.
-        gap_limit: a longer step between timestamps, in seconds, ends a recording.
+        gap_limit: longest gap, in seconds, that is bridged; a longer one ends a recording.
         layers: last, all (the embedding and every layer), or depths, e.g. 0,2,4 (0 is the embedding).
         merge: how to merge the features of a cross-sensor model, which encodes each sensor by itself.
         compute: dtype of matrix products.
@@ -93,6 +98,8 @@ def embed(
             rate_hz=rate,
             timestamp_column=timestamp_column,
             timestamp_unit=timestamp_unit,
+            day_first=day_first,
+            first_date=first_date,
             segment_column=segment_column,
             gap_limit=gap_limit,
         ),

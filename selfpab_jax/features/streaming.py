@@ -18,7 +18,9 @@ import numpy as np
 from jaxtyping import Float32, Shaped
 
 from selfpab_jax.data.sources.base import Skipped, SkippedLog, milliseconds
-from selfpab_jax.data.sources.streaming import SignalBlock, estimated_hours, find_files, read_signal, resample_blocks
+from selfpab_jax.data.sources.blocks import SignalBlock
+from selfpab_jax.data.sources.report import FileReport
+from selfpab_jax.data.sources.streaming import estimated_hours, find_files, read_signal, resample_blocks
 from selfpab_jax.data.sources.tables import TableFormat, sensor_columns
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.features.encoder import PretrainedEncoder
@@ -297,7 +299,8 @@ def _windows_of_file(
     skipped: SkippedLog,
     short_seconds: list[float],
 ) -> Iterator[FrameWindow]:
-    blocks = read_signal(path, table_format, skipped.add)
+    report = FileReport(str(path), strict=skipped.strict)
+    blocks = read_signal(path, table_format, skipped.add, report=report)
     blocks = resample_blocks(blocks, encoders[0].encoder.config.spectrogram.rate_hz)
     return cut_windows(str(path), blocks, encoders, short_seconds.append)
 

@@ -151,6 +151,7 @@ def test_unusable_blocks_are_skipped(
 ) -> None:
     table = table_of(signal_of(60.0))
     table.loc[1500, "thigh_y"] = np.nan
+    table.loc[2000:2099, "back_x"] = np.nan
     table.to_parquet(tmp_path / "holes.parquet")
     (tmp_path / "broken.parquet").write_bytes((tmp_path / "holes.parquet").read_bytes()[:5000])
     table.drop(columns="back_z").to_csv(tmp_path / "less.csv")
@@ -161,9 +162,9 @@ def test_unusable_blocks_are_skipped(
     files, out = [tmp_path / name for name in names], tmp_path / "features.parquet"
     done = embed(files, encoder, out, extraction=EXACT)
     frame, _ = read_features(out)
-    assert frame["recording"].unique().tolist() == ["holes:0", "holes:2000"]
+    assert frame["recording"].unique().tolist() == ["holes:0", "holes:0+2100"]
     reasons = {entry.what.removeprefix(f"{tmp_path}/"): entry.reason for entry in done.skipped}
-    assert reasons["holes.parquet, rows 1000 to 1999"].startswith("NaN or infinity: 1 of 1000 samples of thigh_y")
+    assert reasons["holes.parquet"].startswith("cut NaN 2.02 s; bridged 0.02 s")
     assert reasons["broken.parquet"].startswith("unreadable Parquet")
     assert reasons["less.csv"].startswith("unknown column: back_z")
     assert reasons["notes.txt"].startswith("unknown kind of file")
@@ -173,7 +174,7 @@ def test_unusable_blocks_are_skipped(
     assert [json.loads(line)["what"] for line in listed] == [entry.what for entry in done.skipped]
     before = sorted(tmp_path.iterdir())
     for strict, usable in ((True, files), (False, files[1:])):
-        with pytest.raises(DataError, match=r"thigh_y" if strict else "none of 4 files.*unreadable"):
+        with pytest.raises(DataError, match=r"NaN.*back_x" if strict else "none of 4 files.*unreadable"):
             embed(usable, encoder, tmp_path / "other.parquet", extraction=EXACT, strict=strict)
     assert sorted(tmp_path.iterdir()) == before, "an unfinished file was left"
 

@@ -1,5 +1,6 @@
 """Published labels as class indices."""
 
+import re
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -65,12 +66,14 @@ def labels_in(table: pa.Table, column: str) -> set[Label]:
 def as_label(value: object) -> Label | None:
     """A value as a label: whole numbers (also `1.0`) as int, other values as stripped text.
 
-    NaN, None and empty text become None. A number with a fraction becomes text, which no class has.
+    NaN, None and empty text become None, text that is a whole number an int. A number with a fraction becomes text,
+    which no class has.
     """
     if isinstance(value, float):
         return None if value != value else int(value) if value.is_integer() else str(value)
     if isinstance(value, str):
-        return value.strip() or None
+        text = value.strip()
+        return int(text) if re.fullmatch(r"[+-]?\d+", text) else text or None
     return None if value is None else int(value) if isinstance(value, int) else str(value)
 
 

@@ -9,8 +9,8 @@ from selfpab_jax.data.har.registry import open_dataset, public_dataset_names
 from selfpab_jax.data.records.spec import SHARD_BYTES, BuildSpec, RecordSettings
 from selfpab_jax.data.sources.base import Source
 from selfpab_jax.data.sources.hunt4 import Hunt4
-from selfpab_jax.data.sources.table_columns import TimestampUnit
 from selfpab_jax.data.sources.tables import HARTH_SENSORS, Tables, parse_columns, sensor_columns
+from selfpab_jax.data.sources.timestamps import TimestampUnit
 from selfpab_jax.data.splits import SplitSettings
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.signal.resample import Unit
@@ -28,6 +28,9 @@ TABLE_OPTIONS = (
     "rate",
     "timestamp_column",
     "timestamp_unit",
+    "day_first",
+    "first_date",
+    "subject",
     "segment_column",
     "label_column",
     "gap_limit",
@@ -54,10 +57,15 @@ class BuildSettings:
         unit: recordings only. Unit of the acceleration columns.
         rate: recordings only. Sampling rate in Hz.
         timestamp_column: recordings only. Time of every row; null if there is none.
-        timestamp_unit: recordings only. Unit of timestamps that are numbers; text is a date and time.
+        timestamp_unit: recordings only. Unit of timestamps that are numbers; text is a date and time, excel the days of
+            spreadsheets.
+        day_first: recordings only. Whether 03/04/2020 is the third of April, where the files leave it open.
+        first_date: recordings only. Date of the first row, YYYY-MM-DD, where timestamps are times of day only.
+        subject: recordings only. What names the subject of a file: file (its name), folder (that of its folder),
+            folder/file, or a pattern such as sub-{subject}_*.
         segment_column: recordings only. Windows never cross a change of its value.
         label_column: recordings only. Whole numbers that become the label of every frame.
-        gap_limit: recordings only. Windows never cross a step between timestamps longer than so many seconds.
+        gap_limit: recordings only. Longest gap, in seconds, that is bridged; windows never cross a longer one.
         first_seconds: hunt4 only. Seconds used of each file, from its start.
         skip_night: hunt4 only. Leave out recordings that start in the hours 0 to 6.
         split_by: subject puts no subject into two splits; recording draws files, as the original did.
@@ -86,6 +94,9 @@ class BuildSettings:
     rate: float = 50.0
     timestamp_column: str | None = "timestamp"
     timestamp_unit: TimestampUnit = "text"
+    day_first: bool | None = None
+    first_date: str | None = None
+    subject: str = "file"
     segment_column: str | None = None
     label_column: str | None = None
     gap_limit: float = 1.0
@@ -161,6 +172,9 @@ class BuildSettings:
             rate_hz=self.rate,
             timestamp_column=self.timestamp_column,
             timestamp_unit=self.timestamp_unit,
+            day_first=self.day_first,
+            first_date=self.first_date,
+            subject=self.subject,
             segment_column=self.segment_column,
             label_column=self.label_column,
             gap_limit=self.gap_limit,

@@ -6,15 +6,22 @@ accelerometer delivers is skipped.
 """
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float32
 
-from selfpab_jax.data.sources.base import UnusableError
+from selfpab_jax.data.sources.base import UnusableError, sensors_of
+from selfpab_jax.data.sources.report import FileReport
 from selfpab_jax.data.sources.segments import runs
 
 LIMIT_G = 16.0
 """No accelerometer used for activity measures more."""
+GRAVITY_G = (0.4, 2.5)
+"""The mean acceleration over a few seconds is a vector of about 1 g, whatever the wearer does: on real backs and
+thighs its median is within 5% of that, on a jogging wrist up to 1.8 g. Signals without gravity are near 0."""
+GRAVITY_SECONDS = 5.0
 WRONG_UNIT_G = 4.0
-"""The median magnitude of a body-worn sensor is about 1 g (gravity); 9.8 means m/s^2."""
+"""For sensors with fewer than three axes: half of the samples beyond this mean another unit."""
+STILL_SECONDS = 10.0
+"""A sensor whose axes all stay at one value, to the bit, for so long recorded nothing: idle sleep, or no data."""
 DEAD_FRACTION = 0.5
 """A channel is dead when it stays at one value, to the bit, for this fraction of the recording without a break ..."""
 DEAD_SECONDS = 10.0
@@ -26,8 +33,104 @@ CLIPPED_RUN = 3
 """Least samples in a row at the extreme for a plateau: a genuine peak seldom has two equal ones."""
 CLIPPED_FRACTION = 0.01
 """A channel with more than this fraction of its samples on such plateaus is clipped."""
-SAMPLED_ROWS = 2000
-"""The unit is checked on about so many rows."""
+
+
+def usable_rows(
+    signal_NxC: Float32[np.ndarray, "N C"], channels: tuple[str, ...], rate_hz: float, report: FileReport
+) -> Bool[np.ndarray, " N"]:
+    """Which rows can be used; the others are reported with their reason and amount.
+
+    Not usable are rows with NaN, infinity or values beyond 16 g, a sensor that stands still for ten seconds, and the
+    whole block if its unit is wrong or a channel is dead or clipped.
+
+    Args:
+        signal_NxC: a block of samples of about an hour, in g.
+        channels: a name per column.
+        rate_hz: sampling rate, for durations.
+        report: to add to.
+
+    Raises:
+        UnusableError: the report is strict, and a row cannot be used.
+    """
+    finite_NxC = np.isfinite(signal_NxC)
+    usable_N = np.asarray(finite_NxC.all(axis=1))
+    if not usable_N.all():
+        worst = channels[int((~finite_NxC).sum(axis=0).argmax())]
+        report.cut("NaN", (~usable_N).sum() / rate_hz, f"{(~usable_N).sum()} rows without a number, most in {worst}")
+    with np.errstate(invalid="ignore"):
+        beyond_NxC = np.abs(signal_NxC) > LIMIT_G
+    scale_doubt = _unit_doubt(signal_NxC[usable_N], channels, rate_hz)
+    if scale_doubt:
+        report.cut("wrong unit", usable_N.sum() / rate_hz, scale_doubt)
+        report.notes += [] if scale_doubt in report.notes else [scale_doubt]
+        return np.zeros_like(usable_N)
+    beyond_N = np.asarray((beyond_NxC & finite_NxC).any(axis=1))
+    if beyond_N.any():
+        c = int(beyond_NxC.sum(axis=0).argmax())
+        largest = float(np.nanmax(np.abs(signal_NxC[finite_NxC[:, c], c])))
+        report.cut(f"beyond {LIMIT_G:g} g", beyond_N.sum() / rate_hz, f"{channels[c]} reaches {largest:.4g} g")
+        usable_N &= ~beyond_N
+    still_N = usable_N & still_rows(signal_NxC, channels, rate_hz)
+    if still_N.any():
+        report.cut("stands still", still_N.sum() / rate_hz, f"{still_N.sum() / rate_hz:.4g} s at one value")
+        usable_N &= ~still_N
+    try:
+        _check_channels(signal_NxC[usable_N], channels, rate_hz)
+    except UnusableError as error:
+        report.cut(str(error).partition(":")[0], usable_N.sum() / rate_hz, str(error).partition(": ")[2])
+        report.notes += [] if str(error) in report.notes else [str(error)]
+        return np.zeros_like(usable_N)
+    return usable_N
+
+
+def still_rows(
+    signal_NxC: Float32[np.ndarray, "N C"], channels: tuple[str, ...], rate_hz: float
+) -> Bool[np.ndarray, " N"]:
+    """Rows in which all axes of a sensor stay at one value for `STILL_SECONDS` or longer.
+
+    Args:
+        signal_NxC: samples.
+        channels: a name per column, `<sensor>_<axis>`.
+        rate_hz: sampling rate.
+    """
+    still_N = np.zeros(len(signal_NxC), bool)
+    for columns in _columns_of_sensors(channels):
+        same_n = (np.diff(signal_NxC[:, columns], axis=0) == 0).all(axis=1)
+        if not same_n.any():
+            continue
+        first_r, last_r = runs(np.asarray(same_n))
+        for first, last in zip(first_r, last_r, strict=True):
+            if last + 1 - first >= STILL_SECONDS * rate_hz:
+                still_N[first : last + 1] = True
+    return still_N
+
+
+def _columns_of_sensors(channels: tuple[str, ...]) -> list[list[int]]:
+    sensors = sensors_of(channels)
+    return [[c for c, name in enumerate(channels) if (name.rpartition("_")[0] or name) == sensor] for sensor in sensors]
+
+
+def _unit_doubt(signal_NxC: Float32[np.ndarray, "N C"], channels: tuple[str, ...], rate_hz: float) -> str:
+    """What is wrong with the size of the acceleration; empty if nothing is, or if it cannot be known."""
+    for columns in _columns_of_sensors(channels):
+        names = ", ".join(channels[c] for c in columns)
+        if len(columns) == 3:
+            length = max(1, min(round(GRAVITY_SECONDS * rate_hz), len(signal_NxC)))
+            count = len(signal_NxC) // length
+            if not count:
+                continue
+            means = signal_NxC[: count * length, columns].reshape(count, length, 3).mean(axis=1, dtype=np.float64)
+            gravity = float(np.median(np.linalg.norm(means, axis=1)))
+            if GRAVITY_G[0] <= gravity <= GRAVITY_G[1] or not np.isfinite(gravity):
+                continue
+            unit = "mg" if 400 < gravity < 2500 else "m/s2" if 4 < gravity < 25 else None
+            hint = f"is the unit {unit} (--unit {unit})?" if unit else "was gravity removed, or is a column not in g?"
+            return f"wrong unit: the mean acceleration of {names} is {gravity:.3g} g, where gravity makes 1 g; {hint}"
+        with np.errstate(invalid="ignore"):
+            median = float(np.median(np.abs(signal_NxC[:, columns]))) if len(signal_NxC) else 0.0
+        if median > WRONG_UNIT_G:
+            return f"wrong unit: half of the samples of {names} are beyond {WRONG_UNIT_G:g} g (--unit)"
+    return ""
 
 
 def check_signal(signal_NxC: Float[np.ndarray, "N C"], channels: tuple[str, ...], rate_hz: float) -> None:
@@ -42,7 +145,15 @@ def check_signal(signal_NxC: Float[np.ndarray, "N C"], channels: tuple[str, ...]
         UnusableError: the first fault found, with the channel's name.
     """
     _check_finite(signal_NxC, channels)
+    if doubt := _unit_doubt(np.asarray(signal_NxC, np.float32), channels, rate_hz):
+        raise UnusableError(doubt)
     _check_range(signal_NxC, channels)
+    _check_channels(signal_NxC, channels, rate_hz)
+
+
+def _check_channels(signal_NxC: Float[np.ndarray, "N C"], channels: tuple[str, ...], rate_hz: float) -> None:
+    if not len(signal_NxC):
+        return
     moves_nxC = np.diff(signal_NxC, axis=0) != 0
     moving_C = moves_nxC.mean(axis=0) if len(moves_nxC) else np.ones(len(channels))
     high_C, low_C = signal_NxC.max(axis=0), signal_NxC.min(axis=0)
@@ -65,13 +176,7 @@ def _check_finite(signal_NxC: np.ndarray, channels: tuple[str, ...]) -> None:
 
 def _check_range(signal_NxC: np.ndarray, channels: tuple[str, ...]) -> None:
     largest_C = np.abs(signal_NxC).max(axis=0)
-    median_C = np.median(np.abs(signal_NxC[:: max(1, len(signal_NxC) // SAMPLED_ROWS)]), axis=0)
     c = int(largest_C.argmax())
-    if median_C.max() > WRONG_UNIT_G:
-        raise UnusableError(
-            f"wrong unit: half of the samples of {channels[int(median_C.argmax())]} are beyond {WRONG_UNIT_G:g} g; "
-            "is the unit m/s2 or mg (--unit)?"
-        )
     if largest_C[c] > LIMIT_G:
         raise UnusableError(f"beyond {LIMIT_G:g} g: {channels[c]} reaches {largest_C[c]:.4g} g")
 

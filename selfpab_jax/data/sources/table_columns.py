@@ -1,136 +1,172 @@
-"""Columns of CSV and Parquet files: read in blocks of rows or whole, and decoded to arrays.
-
-A new file type is one more function in `BLOCK_READERS`.
-"""
+"""Columns of CSV and Parquet files: read in blocks of rows or whole, and decoded to arrays."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
+import pyarrow.compute
 import pyarrow.parquet
 from jaxtyping import Float32, Float64, Int, Int32
 
-from selfpab_jax.data.sources.base import EPOCH, UnusableError
+from selfpab_jax.data.sources.base import UnusableError
+from selfpab_jax.data.sources.blocks import BLOCK_ROWS
+from selfpab_jax.data.sources.delimited import BYTES_PER_ROW, Malformed, find_layout, is_text_table, read_delimited
+from selfpab_jax.data.sources.report import FileReport
+from selfpab_jax.data.sources.timestamps import TimeFormat, TimeReader, TimestampUnit, text_numbers
 
-TimestampUnit = Literal["text", "s", "ms", "us", "ns"]
-TICKS_PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
-BLOCK_ROWS = 2**18
-"""Rows read at a time: one and a half hours at 50 Hz."""
-CSV_BYTES_PER_ROW = 70
-YEAR_1, YEAR_3000 = -62_135_596_800, 32_503_680_000
-"""Seconds since 1970 that are plausible; milliseconds taken for seconds are far beyond."""
-YEAR_1980 = 315_532_800
-"""Seconds since 1970; clocks that show less count from their own start."""
+pc = cast(Any, pyarrow.compute)  # its functions are generated, and unknown to type checkers
 
-
-# From a file to its columns, in blocks of rows.
-
-BlockReader = Callable[[Path, list[str], int, frozenset[str]], Iterator[pa.Table]]
-"""Takes file, columns, rows per block, and columns to read as text; yields the columns of consecutive rows."""
+COMPRESSION = 4
+"""By how much gzip makes a table of numbers smaller, for estimates."""
 
 
-class MixedColumnError(UnusableError):
-    """A later block of a CSV file has values of another type than its first block."""
-
-    def __init__(self, column: str, reason: str):
-        super().__init__(f"mixed types: column {column}: {reason}")
-        self.column = column
+def is_table(path: Path) -> bool:
+    """Whether the file's name is that of a table: .csv, .tsv (with or without .gz) or .parquet, in any case."""
+    return is_text_table(path) or path.suffix.lower() == ".parquet"
 
 
 def read_blocks(
-    path: Path, columns: Iterable[str], rows: int = BLOCK_ROWS, text_columns: Iterable[str] = ()
+    path: Path,
+    columns: Iterable[str],
+    rows: int = BLOCK_ROWS,
+    text_columns: Iterable[str] = (),
+    number_columns: Iterable[str] = (),
+    report: FileReport | None = None,
 ) -> Iterator[pa.Table]:
     """Columns of a table in blocks of about `rows` rows, so that memory does not depend on the table's length.
 
     Args:
-        path: CSV or Parquet file.
-        columns: names of the columns; one may be named twice.
-        rows: at most so many rows per block (CSV: so many rows of `CSV_BYTES_PER_ROW`).
-        text_columns: columns that are read as text from CSV, whatever they hold.
+        path: text table or Parquet file.
+        columns: names of the columns, or their numbers where a text table has no header; one may be named twice.
+        rows: at most so many rows per block (text: so many rows of `BYTES_PER_ROW`).
+        text_columns: columns that are read as text from a text table, whatever they hold.
+        number_columns: columns in which anything but a number counts as missing.
+        report: gets what is unusual about a text table, and what of it could not be read.
 
     Raises:
         UnusableError: unreadable, or a column is missing.
     """
-    kind, reader = BLOCK_READERS.get(path.suffix, BLOCK_READERS[".csv"])
+    names = list(dict.fromkeys(columns))
+    report = report or FileReport(str(path))
     try:
-        blocks = reader(path, list(dict.fromkeys(columns)), rows, frozenset(text_columns))
+        if path.suffix.lower() == ".parquet":
+            kind, blocks = "Parquet", _parquet_blocks(path, names, rows)
+        else:
+            kind, blocks = "CSV", _csv_blocks(path, names, rows, set(text_columns), set(number_columns), report)
         yield from (block for block in blocks if block.num_rows)
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+    except (OSError, EOFError, pa.ArrowException, UnicodeDecodeError) as error:
         raise UnusableError(f"unreadable {kind}: {str(error).splitlines()[0]}") from None
 
 
 def read_table(path: Path, columns: Iterable[str], text_columns: Iterable[str] = ()) -> pa.Table:
-    """Columns of a whole table.
+    """Columns of a whole table; a column of a text table that mixes numbers and text becomes text.
 
     Args:
-        path: CSV or Parquet file.
+        path: text table or Parquet file.
         columns: names of the columns.
-        text_columns: as in `read_blocks`; so are columns of a CSV file that mix numbers and text.
+        text_columns: as in `read_blocks`.
 
     Raises:
         UnusableError: unreadable, or a column is missing.
     """
-    columns, text = list(dict.fromkeys(columns)), set(text_columns)
-    while True:
-        try:
-            blocks = list(read_blocks(path, columns, text_columns=text))
-        except MixedColumnError as mixed:
-            text.add(mixed.column)
-        else:
-            return pa.concat_tables(blocks) if blocks else pa.table({column: pa.nulls(0) for column in columns})
+    names = list(dict.fromkeys(columns))
+    blocks = list(read_blocks(path, names, text_columns=text_columns))
+    if not blocks:
+        return pa.table({column: pa.nulls(0) for column in names})
+    for name in names:
+        if len({block.schema.field(name).type for block in blocks}) > 1:
+            return read_table(path, names, {*text_columns, name})
+    return pa.concat_tables(blocks)
 
 
 def estimated_rows(path: Path) -> int:
-    """Rows by Parquet's footer or a CSV's size; 0 where neither can be read (the reader gives the reason)."""
+    """Rows by Parquet's footer or a text's size; 0 where neither can be read (the reader gives the reason)."""
     try:
-        if path.suffix == ".parquet":
+        if path.suffix.lower() == ".parquet":
             return pyarrow.parquet.read_metadata(path).num_rows
-        return path.stat().st_size // CSV_BYTES_PER_ROW
+        return path.stat().st_size * (COMPRESSION if path.suffix.lower() == ".gz" else 1) // BYTES_PER_ROW
     except (OSError, pa.ArrowException):
         return 0
 
 
-def _csv_blocks(path: Path, columns: list[str], rows: int, text_columns: frozenset[str]) -> Iterator[pa.Table]:
-    with pyarrow.csv.open_csv(path, read_options=pyarrow.csv.ReadOptions(use_threads=False)) as reader:
-        schema = reader.schema
-    _require(columns, schema.names)
-    types = {
-        name: pa.string() if name in text_columns else _type_of_all_blocks(schema.types[schema.names.index(name)])
-        for name in columns
-    }
-    try:
-        with pyarrow.csv.open_csv(
-            path,
-            read_options=pyarrow.csv.ReadOptions(use_threads=False, block_size=rows * CSV_BYTES_PER_ROW),
-            convert_options=pyarrow.csv.ConvertOptions(include_columns=columns, column_types=types),
-        ) as reader:
-            for batch in reader:
-                yield pa.Table.from_batches([batch])
-    except pa.ArrowInvalid as error:
-        failed = re.match(r"In CSV column #(\d+): (.*conversion error.*)", str(error))
-        column = schema.names[int(failed[1])] if failed else None
-        if failed is None or column is None or types[column] == pa.string():
-            raise
-        raise MixedColumnError(column, failed[2]) from None
+def _csv_blocks(
+    path: Path, columns: list[str], rows: int, text: set[str], numeric: set[str], report: FileReport
+) -> Iterator[pa.Table]:
+    layout = find_layout(path, columns)
+    if about := layout.describe():
+        report.notes.append(f"read as: {about}")
+    found: dict[str, pa.DataType | None] = {name: pa.string() if name in text else None for name in columns}
+    if any(kind is None for kind in found.values()):
+        schema = next(read_delimited(path, layout, found, rows, Malformed()), pa.table({})).schema
+        found = {name: kind or _type_of_all_blocks(schema, name, numeric) for name, kind in found.items()}
+    done = 0
+    while True:
+        malformed, place = Malformed(), 0
+        try:
+            for block in read_delimited(path, layout, found, rows, malformed):
+                place += block.num_rows
+                if place > done:
+                    fresh = block.slice(max(0, block.num_rows - (place - done)))
+                    done = place
+                    yield _with_numbers(fresh, numeric, layout.decimal, malformed, report)
+        except pa.ArrowInvalid as error:
+            failed = re.match(r"In CSV column #(\d+): (.*conversion error.*)", str(error))
+            column = layout.names[int(failed[1])] if failed else None
+            if column not in found or found[column] == pa.string():
+                raise
+            found = {**found, column: pa.string()}  # read again from the beginning, as text
+            continue
+        if malformed.rows:
+            report.cut("malformed rows", malformed.rows / max(report.rate_hz, 1e-9), malformed.first)
+            report.notes.append(f"{malformed.rows} malformed rows dropped (the first has {malformed.first})")
+        if malformed.values:
+            report.notes.append(f"{malformed.values} values are no numbers (the first is {malformed.first_value!r})")
+        return
 
 
-def _type_of_all_blocks(first: pa.DataType) -> pa.DataType:
-    """Of a CSV column, given the first block's type: later blocks may have 0.5 after 1, or 10.02 s after 10 s."""
+def _type_of_all_blocks(schema: pa.Schema, name: str, numeric: set[str]) -> pa.DataType:
+    """Of a column, given the first block's type: later blocks may have 0.5 after 1, or 10.02 s after 10 s."""
+    if name not in schema.names:
+        return pa.string()
+    first = schema.field(name).type
+    if name in numeric:
+        return pa.string() if pa.types.is_string(first) else pa.float64()
     if pa.types.is_integer(first) or pa.types.is_null(first):
         return pa.float64()
-    if pa.types.is_timestamp(first):
-        return pa.timestamp("ns", first.tz)
+    if pa.types.is_timestamp(first) or pa.types.is_date(first) or pa.types.is_time(first):
+        return pa.string()
     return first
 
 
-def _parquet_blocks(path: Path, columns: list[str], rows: int, _: frozenset[str]) -> Iterator[pa.Table]:
+def _with_numbers(
+    block: pa.Table, numeric: set[str], decimal: str, malformed: Malformed, report: FileReport
+) -> pa.Table:
+    """The block with text in columns of numbers read as far as it is numbers."""
+    for place, name in enumerate(block.schema.names):
+        if name in numeric and pa.types.is_string(block.schema.field(place).type):
+            values = block.column(name)
+            array = text_numbers(values, decimal)
+            wrong_N = np.isnan(array) & pc.is_valid(values).to_numpy(zero_copy_only=False)
+            if wrong_N.any():
+                if wrong_N.all():
+                    example = values[0].as_py()
+                    raise UnusableError(f"wrong type: column {name} holds text such as {example!r}, not numbers")
+                malformed.values += int(wrong_N.sum())
+                malformed.first_value = malformed.first_value or values[int(wrong_N.argmax())].as_py()
+            block = block.set_column(place, name, pa.array(array))
+    return block
+
+
+def _parquet_blocks(path: Path, columns: list[str], rows: int) -> Iterator[pa.Table]:
     with pyarrow.parquet.ParquetFile(path) as file:
-        _require(columns, file.schema_arrow.names)
+        names = file.schema_arrow.names
+        if missing := [column for column in columns if column not in names]:
+            raise UnusableError(f"unknown column: {', '.join(missing)}; the table has {', '.join(names)}")
+        if twice := [column for column in columns if names.count(column) > 1]:
+            raise UnusableError(f"column {', '.join(twice)} stands twice in the table; rename one of them")
         # A few row groups at a time: a reader of the whole file would keep everything that it has decoded.
         for groups in _row_groups(file.metadata, rows):
             for batch in file.iter_batches(rows, row_groups=groups, columns=columns, use_threads=False):
@@ -148,19 +184,6 @@ def _row_groups(metadata: pyarrow.parquet.FileMetaData, rows: int) -> Iterator[l
         together, count = [*together, group], count + size
     if together:
         yield together
-
-
-def _require(columns: list[str], present: list[str]) -> None:
-    if missing := [column for column in columns if column not in present]:
-        raise UnusableError(f"unknown column: {', '.join(missing)}; the table has {', '.join(present)}")
-
-
-BLOCK_READERS: dict[str, tuple[str, BlockReader]] = {
-    ".csv": ("CSV", _csv_blocks),
-    ".parquet": ("Parquet", _parquet_blocks),
-}
-"""Name and reader of each file type."""
-ENDINGS = tuple(BLOCK_READERS)
 
 
 # From a column to an array.
@@ -200,7 +223,7 @@ def segment_codes(table: pa.Table, column: str) -> Int[np.ndarray, " N"]:
 
 
 def seconds(table: pa.Table, column: str, unit: TimestampUnit) -> Float64[np.ndarray, " N"]:
-    """Timestamps as seconds since 1970 (exact to the microsecond).
+    """Timestamps as seconds since 1970 on the recorder's clock (exact to the microsecond), without a missing one.
 
     Args:
         table: with the column.
@@ -208,38 +231,13 @@ def seconds(table: pa.Table, column: str, unit: TimestampUnit) -> Float64[np.nda
         unit: of numbers.
 
     Raises:
-        UnusableError: missing, neither a time nor a number of the unit given, or not within the years 1 to 2999.
+        UnusableError: one is missing, or see `TimeReader.seconds`.
     """
-    times_N = _seconds(table, column, unit)
-    wrong_N = ~((times_N >= YEAR_1) & (times_N < YEAR_3000))
-    if wrong_N.any():
-        row = int(wrong_N.argmax())
+    times_N = TimeReader(column, TimeFormat(unit)).seconds(table.column(column))
+    missing_N = np.isnan(times_N)
+    if missing_N.any():
         raise UnusableError(
-            f"timestamps: row {row} of column {column} is no time before the year 3000 ({times_N[row]:.6g} s since "
-            f"1970 with --timestamp_unit {unit})"
+            f"timestamps: {int(missing_N.sum())} of {len(times_N)} are missing in column {column}, first in "
+            f"row {int(missing_N.argmax())} (--timestamp_unit {unit})"
         )
     return times_N
-
-
-def _seconds(table: pa.Table, column: str, unit: TimestampUnit) -> Float64[np.ndarray, " N"]:
-    array = table.column(column)
-    if array.null_count:
-        raise UnusableError(f"timestamps: {array.null_count} of {len(array)} are missing in column {column}")
-    if pa.types.is_integer(array.type) or pa.types.is_floating(array.type):
-        ticks = TICKS_PER_SECOND.get(unit)
-        if ticks is None:
-            raise UnusableError(f"timestamps: column {column} holds numbers; set their unit with --timestamp_unit")
-        return array.cast(pa.float64(), safe=False).to_numpy() / ticks
-    try:
-        if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
-            array = array.cast(pa.timestamp("ns"))
-        return array.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).to_numpy() / 1e6
-    except pa.ArrowException:
-        raise UnusableError(f"timestamps: column {column} holds {array.type}, which is no date and time") from None
-
-
-def to_datetime(time: float, unit: TimestampUnit) -> datetime | None:
-    """Date and time of seconds since 1970; None for numbers that count from another start (before 1980)."""
-    if unit != "text" and time < YEAR_1980:
-        return None
-    return EPOCH + np.timedelta64(round(time * 1e3), "ms").astype(object)

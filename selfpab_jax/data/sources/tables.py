@@ -1,39 +1,37 @@
 """Tables of recordings: one description of how a table is read, for every reader of user tables.
 
-`TableFormat` holds which columns to take and how to decode them. `records build` reads whole files with it (`Tables`),
-`embed` reads them in blocks (`streaming`), and so do the labeled data sets (`data.har.subject_tables`).
+`TableFormat` holds which columns to take and how to decode them. Its `blocks` are the way of every command to the
+continuous recordings of a table: `records build` (`Tables`), `embed` (`streaming`) and `probe` on own tables.
 """
 
-import os
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import date, datetime
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float32, Float64, Int
+from jaxtyping import Float32, Float64, Int, Int32
 
-from selfpab_jax.data.sources.base import Recording, SourceFile, UnusableError, existing_folders
-from selfpab_jax.data.sources.checks import check_signal
-from selfpab_jax.data.sources.segments import Segment, check_rate, continuous_segments
+from selfpab_jax.data.sources.base import Recording, SourceFile
+from selfpab_jax.data.sources.blocks import BLOCK_ROWS, Rows, SignalBlock
+from selfpab_jax.data.sources.continuous import continuous_blocks
+from selfpab_jax.data.sources.files import find_recordings, stem_of
+from selfpab_jax.data.sources.report import FileReport
 from selfpab_jax.data.sources.table_columns import (
-    BLOCK_ROWS,
-    ENDINGS,
-    TimestampUnit,
-    estimated_rows,
     labels,
     numbers,
     read_blocks,
     read_table,
     seconds,
     segment_codes,
-    to_datetime,
 )
-from selfpab_jax.errors import ConfigError, DataError
+from selfpab_jax.data.sources.timestamps import TimeFormat, TimeReader, TimestampUnit, to_datetime
+from selfpab_jax.errors import ConfigError
 from selfpab_jax.signal.resample import Unit, to_g
 
 HARTH_SENSORS = ("back", "thigh")
+ReadLabels = Callable[[pa.Table], Int32[np.ndarray, " N"]]
 
 
 def sensor_columns(sensors: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
@@ -51,27 +49,13 @@ def parse_columns(text: str) -> tuple[tuple[str, str], ...]:
     for item in text.split(","):
         channel, _, column = (part.strip() for part in item.partition("="))
         pairs.append((channel, column or channel))
-    channels = [channel for channel, _ in pairs]
-    if not all(channels) or len(set(channels)) < len(channels):
-        raise ConfigError(
-            f"columns: {text!r} has an empty or repeated name; give e.g. hip_x=acc_x,hip_y=acc_y,hip_z=acc_z"
-        )
+    for names in zip(*pairs, strict=True):
+        if not all(names) or len(set(names)) < len(names):
+            raise ConfigError(
+                f"columns: {text!r} has an empty or repeated name; give each channel a column of its own, e.g. "
+                "hip_x=acc_x,hip_y=acc_y,hip_z=acc_z"
+            )
     return tuple(pairs)
-
-
-@dataclass(frozen=True)
-class TableRows:
-    """Decoded rows of a table.
-
-    Attributes:
-        signal_NxC: acceleration in g.
-        times_N: seconds since 1970, or None.
-        segments: continuous segments of the rows.
-    """
-
-    signal_NxC: Float32[np.ndarray, "N C"]
-    times_N: Float64[np.ndarray, " N"] | None
-    segments: list[Segment]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,10 +68,12 @@ class TableFormat:
         rate_hz: sampling rate; compared with the timestamps where there are any.
         timestamp_column: time of each row, or None. Date and time as text or as a Parquet timestamp, or numbers in
             `timestamp_unit`.
-        timestamp_unit: unit of timestamps that are numbers.
+        timestamp_unit: unit of timestamps that are numbers; `excel` for days as spreadsheets store them.
+        day_first: whether 03/04/2020 is the third of April; None: it must be clear from the values.
+        first_date: date of the first row (YYYY-MM-DD), where timestamps are times of day only.
         segment_column: a continuous recording ends where its value changes; None: the whole file is one.
         label_column: label of each row, or None.
-        gap_limit: seconds; a longer step between timestamps ends a continuous recording.
+        gap_limit: seconds; shorter gaps are bridged, a longer one ends a continuous recording.
     """
 
     columns: tuple[tuple[str, str], ...] = sensor_columns(HARTH_SENSORS)
@@ -95,9 +81,14 @@ class TableFormat:
     rate_hz: float = 50.0
     timestamp_column: str | None = "timestamp"
     timestamp_unit: TimestampUnit = "text"
+    day_first: bool | None = None
+    first_date: str | None = None
     segment_column: str | None = None
     label_column: str | None = None
     gap_limit: float = 1.0
+
+    def __post_init__(self) -> None:
+        _ = self.time_format  # raises where `first_date` is no date
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -112,9 +103,28 @@ class TableFormat:
 
     @property
     def text_columns(self) -> frozenset[str]:
-        """Columns whose values are only compared: blocks of a CSV file then agree on their type."""
-        decoded = {column for _, column in self.columns} | {self.timestamp_column, self.label_column}
-        return frozenset({self.segment_column} - decoded - {None})  # pyright: ignore[reportReturnType]
+        """Columns of a text table that are read as text: what is only compared, and dates."""
+        dates = {self.timestamp_column} if self.timestamp_unit == "text" else set()
+        decoded = {column for _, column in self.columns} | {self.label_column}
+        return frozenset((({self.segment_column} | dates) - decoded) - {None})  # pyright: ignore[reportReturnType]
+
+    @property
+    def number_columns(self) -> frozenset[str]:
+        """Columns in which anything but a number counts as missing."""
+        return frozenset(column for _, column in self.columns) - {self.timestamp_column, self.label_column or ""}
+
+    @property
+    def time_format(self) -> TimeFormat:
+        """How timestamps are read.
+
+        Raises:
+            ConfigError: `first_date` is no date.
+        """
+        try:
+            first = None if self.first_date is None else date.fromisoformat(self.first_date)
+        except ValueError:
+            raise ConfigError(f"first_date is {self.first_date!r}; give YYYY-MM-DD") from None
+        return TimeFormat(self.timestamp_unit, self.day_first, first)
 
     def load(self, path: Path) -> pa.Table:
         """All rows of a file.
@@ -124,13 +134,71 @@ class TableFormat:
         """
         return read_table(path, self.all_columns, self.text_columns)
 
-    def load_blocks(self, path: Path, rows: int = BLOCK_ROWS) -> Iterator[pa.Table]:
+    def load_blocks(self, path: Path, rows: int = BLOCK_ROWS, report: FileReport | None = None) -> Iterator[pa.Table]:
         """The rows of a file in blocks of about `rows`.
+
+        Args:
+            path: of the file.
+            rows: at most so many per block.
+            report: gets what could not be read.
 
         Raises:
             UnusableError: unreadable, or a column is missing.
         """
-        return read_blocks(path, self.all_columns, rows, self.text_columns)
+        return read_blocks(path, self.all_columns, rows, self.text_columns, self.number_columns, report)
+
+    def rows(
+        self, path: Path, report: FileReport, read_labels: ReadLabels | None = None, size: int = BLOCK_ROWS
+    ) -> Iterator[Rows]:
+        """The decoded rows of a file in blocks.
+
+        Args:
+            path: of the file.
+            report: gets what could not be read, and what was found.
+            read_labels: the label of each row of a block; labels are not read without it.
+            size: rows of a block.
+
+        Raises:
+            UnusableError: unreadable, a column is missing or of a wrong type, or timestamps cannot be read.
+        """
+        layout = self if read_labels else replace(self, label_column=None)
+        times = None if self.timestamp_column is None else TimeReader(self.timestamp_column, self.time_format)
+        codes: dict[object, int] = {}
+        for table in layout.load_blocks(path, size, report):
+            signal_NxC = to_g(self.values(table), self.unit)
+            times_N = None if times is None else times.seconds(table.column(times.column))
+            codes_N = None
+            if self.segment_column is not None:
+                encoded = table.column(self.segment_column).combine_chunks().dictionary_encode()
+                known = [codes.setdefault(value, len(codes)) for value in [*encoded.dictionary.to_pylist(), None]]
+                codes_N = np.array(known)[encoded.indices.fill_null(len(known) - 1).to_numpy()]
+            yield Rows(signal_NxC, times_N, codes_N, read_labels(table) if read_labels else None)
+        for note in times.notes() if times is not None else ():
+            if note not in report.notes:
+                report.notes.append(note)
+
+    def blocks(
+        self, path: Path, report: FileReport, read_labels: ReadLabels | None = None, size: int = BLOCK_ROWS
+    ) -> Iterator[SignalBlock]:
+        """The continuous recordings of a file in blocks, cleaned, on an even clock.
+
+        Args:
+            path: of the file.
+            report: gets what is cut, bridged and doubted.
+            read_labels: the label of each row of a block; labels are not read without it.
+            size: rows that are read at a time.
+
+        Raises:
+            UnusableError: nothing can be used, or the report is strict and something is cut.
+        """
+        report.rate_hz = self.rate_hz
+        rows = self.rows(path, report, read_labels, size)
+        name = stem_of(path)
+        return continuous_blocks(rows, self.channels, self.rate_hz, self.gap_limit, report, name, self.to_datetime)
+
+    def to_datetime(self, time: float) -> datetime | None:
+        """Date and time of seconds of the timestamps, where they are known."""
+        return None if self.timestamp_column is None else to_datetime(time, self.timestamp_unit)
 
     def values(self, table: pa.Table) -> Float32[np.ndarray, "N C"]:
         """The acceleration columns in their unit, missing values as NaN.
@@ -154,24 +222,30 @@ class TableFormat:
         """See `segment_codes`; None without a segment column."""
         return None if self.segment_column is None else segment_codes(table, self.segment_column)
 
-    def start(self, rows: TableRows, row: int) -> datetime | None:
-        """Date and time of a row, where known."""
-        return None if rows.times_N is None else to_datetime(float(rows.times_N[row]), self.timestamp_unit)
 
-    def decode(self, table: pa.Table) -> TableRows:
-        """The rows in g, checked.
+def whole_recordings(blocks: Iterable[SignalBlock], subject: str) -> list[Recording]:
+    """The recordings that come in blocks, as wholes.
 
-        Raises:
-            UnusableError: a column has the wrong type, the signal is not plausible, or the timestamps are out of order
-                or of another rate.
-        """
-        signal_NxC = to_g(self.values(table), self.unit)
-        check_signal(signal_NxC, self.channels, self.rate_hz)
-        times_N = self.times(table)
-        segments = continuous_segments(table.num_rows, times_N, self.codes(table), self.gap_limit)
-        if times_N is not None:
-            check_rate(times_N, segments, self.rate_hz, option="--rate")
-        return TableRows(signal_NxC, times_N, segments)
+    Args:
+        blocks: of one file.
+        subject: whose they are.
+    """
+    grouped: list[list[SignalBlock]] = []
+    for block in blocks:
+        grouped.append([block]) if block.begins else grouped[-1].append(block)
+    return [
+        Recording(
+            subject=subject,
+            name=group[0].recording,
+            start=group[0].start,
+            rate_hz=group[0].rate_hz,
+            signal_NxC=np.concatenate([block.signal_NxC for block in group]),
+            labels_N=None
+            if group[0].labels_N is None
+            else np.concatenate([block.labels_N for block in group if block.labels_N is not None]),
+        )
+        for group in grouped
+    ]
 
 
 @dataclass(frozen=True)
@@ -179,10 +253,12 @@ class Tables(TableFormat):
     """Folders of CSV or Parquet files as a source of recordings.
 
     Attributes:
-        paths: folders; every *.csv and *.parquet right inside is one subject, named as the file.
+        paths: folders; see `find_recordings` for the files that count.
+        subject: what names the subject of a file, see `find_recordings`.
     """
 
     paths: tuple[str, ...]
+    subject: str = "file"
 
     @property
     def name(self) -> str:
@@ -190,49 +266,24 @@ class Tables(TableFormat):
         return "recordings"
 
     def files(self) -> Iterator[SourceFile]:
-        """Every table, by folder and name; of Parquet only the footer is read.
+        """Every table, by subject and name.
 
         Raises:
-            DataError: a folder is missing, or there is no table.
+            DataError: a folder is missing, there is no table, or it is not clear whose a file is.
         """
-        return table_files(self.paths)
+        yield from find_recordings(self.paths, self.subject).files
 
-    def read(self, file: SourceFile) -> list[Recording]:
+    def read(self, file: SourceFile, report: FileReport | None = None) -> list[Recording]:
         """The continuous recordings of a table: no change of segment, no gap in time.
 
+        Args:
+            file: of `files`.
+            report: gets what is cut, bridged and doubted.
+
         Raises:
-            UnusableError: unreadable, a column missing or of the wrong type, timestamps out of order or of another
-                rate, or an implausible signal.
+            UnusableError: unreadable, a column missing or of the wrong type, or nothing can be used.
         """
-        table = self.load(Path(file.path))
-        if not table.num_rows:
-            raise UnusableError("too short: the table has no rows")
-        rows = self.decode(table)
-        labels_N = None if self.label_column is None else labels(table, self.label_column)
-        return [
-            Recording(
-                subject=file.subject,
-                name=f"{file.name}:{first}",
-                start=self.start(rows, first),
-                rate_hz=self.rate_hz,
-                signal_NxC=rows.signal_NxC[first:last],
-                labels_N=None if labels_N is None else labels_N[first:last],
-            )
-            for first, last in rows.segments
-        ]
-
-
-def table_files(paths: tuple[str, ...]) -> Iterator[SourceFile]:
-    """Every table right inside the folders, by folder and name; of Parquet only the footer is read.
-
-    Raises:
-        DataError: a folder is missing, or there is no table.
-    """
-    found = False
-    for root in existing_folders(paths):
-        for name in sorted(entry for entry in os.listdir(root) if entry.endswith(ENDINGS)):
-            found = True
-            path = root / name
-            yield SourceFile(path.stem, path.stem, str(path), estimated_rows(path))
-    if not found:
-        raise DataError(f"{', '.join(paths)}: there is no *.csv or *.parquet")
+        report = report or FileReport(file.path, file.subject)
+        column = self.label_column
+        read_labels = None if column is None else lambda table: labels(table, column)
+        return whole_recordings(self.blocks(Path(file.path), report, read_labels), file.subject)

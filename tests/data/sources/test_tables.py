@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 
 from selfpab_jax.data.sources.base import Recording, UnusableError, sensors_of, windows
+from selfpab_jax.data.sources.report import FileReport
 from selfpab_jax.data.sources.segments import continuous_segments
 from selfpab_jax.data.sources.table_columns import labels, numbers, read_blocks, read_table, seconds
 from selfpab_jax.data.sources.tables import TableFormat, Tables, parse_columns, sensor_columns
@@ -77,12 +78,8 @@ def test_every_fault_has_a_reason(frame, tmp_path):
     assert "unknown column: mark" in reason_of(lambda f: f, label_column="mark")
     assert "wrong type: column thigh_z" in reason_of(lambda f: f.assign(thigh_z="x"), "csv")
     assert "label column" in reason_of(lambda f: f.assign(label=0.5), label_column="label")
-    assert "NaN" in reason_of(lambda f: f.assign(back_x=f["back_x"].where(f.index != 7)))
-    assert "NaN" in reason_of(lambda f: f.assign(back_x=f["back_x"].where(f.index != 7)), "csv")
+    assert "NaN" in reason_of(lambda f: f.assign(back_x=np.nan))
     assert "no rows" in reason_of(lambda f: f.iloc[:0])
-    backwards = lambda f: f.assign(timestamp=f["timestamp"].where(f.index != 9, f["timestamp"].iloc[5]))  # noqa: E731
-    assert "out of order: row 9" in reason_of(backwards)
-    assert "missing in column timestamp" in reason_of(lambda f: f.assign(timestamp=f["timestamp"].where(f.index != 9)))
     assert "no date and time" in reason_of(lambda f: f.assign(timestamp="noon"), "csv")
     assert "show 50 Hz, not 100 Hz" in reason_of(lambda f: f, rate_hz=100.0)
     assert "wrong unit" in reason_of(lambda f: f.assign(back_x=f["back_x"] * 9.80665))
@@ -99,9 +96,10 @@ def test_impossible_times_are_refused(frame, tmp_path):
         table = pa.Table.from_pandas(frame.drop(columns="timestamp")).append_column("timestamp", pa.array(times))
         pq.write_table(table, tmp_path / "S02.parquet")
         source = Tables((str(tmp_path),), timestamp_unit="ms")
-        file = list(source.files())[-1]
-        with pytest.raises(UnusableError, match=r"timestamps: row 9 .* --timestamp_unit ms"):
-            source.read(file)
+        report = FileReport("S02")
+        [recording] = source.read(list(source.files())[-1], report)
+        assert "no timestamp" in report.notes[0]
+        assert len(recording.signal_NxC) == len(frame)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("S01.parquet", "Parquet"), ("S01.csv", "CSV")])
@@ -118,8 +116,7 @@ def test_segments_may_be_in_any_order_in_time(frame, tmp_path):
     frame["segment"] = np.arange(len(frame)) // 1500
     turned = pd.concat([frame.iloc[1500:], frame.iloc[:1500]])
     assert len(read(turned, tmp_path, segment_column="segment")) == 2
-    with pytest.raises(UnusableError, match="out of order"):
-        read(turned, tmp_path)
+    assert len(read(turned, tmp_path)) == 2, "time that runs backwards begins another recording"
 
 
 STEPS = st.lists(st.tuples(st.sampled_from([0.0, 0.02, 0.5, 1.5, 100.0]), st.booleans()), max_size=60)
@@ -174,10 +171,9 @@ def test_a_late_text_makes_a_whole_column_text(tmp_path):
     path = as_csv(tmp_path / "a.csv", "x,label", [*rows, "1.5,walk", "2.5,"])
     table = read_table(path, ["label", "x"])
     assert table.num_rows == 150_002
-    assert table.column("label").to_pylist()[-3:] == [str(149_999 % 7), "walk", ""]
+    assert table.column("label").to_pylist()[-3:] == [str(149_999 % 7), "walk", None]
     assert numbers(table, "x")[-2:].tolist() == [1.5, 2.5]
-    with pytest.raises(UnusableError, match=r"mixed types: column label"):
-        list(read_blocks(path, ["x", "label"], 1000))
+    assert sum(block.num_rows for block in read_blocks(path, ["x", "label"], 1000)) == 150_002
     with pytest.raises(UnusableError, match="wrong type: column label holds string"):
         numbers(table, "label")
 

@@ -1,18 +1,26 @@
 """A user's own labeled tables: CSV or Parquet, one file per subject."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import cast
 
-from selfpab_jax.data.har.axes import AXES, axis_matrix
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float32, Int32
+
+from selfpab_jax.data.har.axes import AXES, axis_matrix, to_hunt4_axes
+from selfpab_jax.data.har.base import with_notes
 from selfpab_jax.data.har.card import DatasetCard, Sensor
-from selfpab_jax.data.har.labels import Classes, Label, labels_in
+from selfpab_jax.data.har.labels import Classes, Label, column_class_indices, labels_in
 from selfpab_jax.data.har.subject_tables import SubjectTables
-from selfpab_jax.data.sources.base import SourceFile, UnusableError, sensors_of
-from selfpab_jax.data.sources.table_columns import TimestampUnit, read_table
-from selfpab_jax.data.sources.tables import HARTH_SENSORS, TableFormat, parse_columns, sensor_columns, table_files
+from selfpab_jax.data.sources.base import Recording, SourceFile, UnusableError, sensors_of
+from selfpab_jax.data.sources.files import find_recordings
+from selfpab_jax.data.sources.report import FileReport
+from selfpab_jax.data.sources.table_columns import read_table
+from selfpab_jax.data.sources.tables import HARTH_SENSORS, TableFormat, parse_columns, sensor_columns, whole_recordings
+from selfpab_jax.data.sources.timestamps import TimestampUnit
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.signal.resample import UNITS_PER_G, Unit
 
@@ -21,7 +29,7 @@ AS_IT_IS = ("+x", "+y", "+z")
 
 @dataclass(frozen=True)
 class OwnTables(SubjectTables):
-    """Every *.csv and *.parquet in a folder is one subject, named as the file.
+    """Every table below a folder is one subject's, read as `records build` reads it.
 
     Attributes:
         sensors: names of the sensors to read, in order, from the columns `<sensor>_x`, `_y`, `_z`; empty: back and
@@ -30,9 +38,13 @@ class OwnTables(SubjectTables):
         axes: by sensor, which of its axes become x (down), y and z, e.g. `("-y", "+x", "+z")`; other sensors keep
             theirs.
         unit: unit of the acceleration columns: g, mg or m/s2.
-        rate_hz: sampling rate; compared with the timestamps where there are any.
+        rate: sampling rate in Hz; compared with the timestamps where there are any.
         timestamp_column: time of each row, or None. Text, a Parquet timestamp, or numbers in `timestamp_unit`.
         timestamp_unit: unit of timestamps that are numbers.
+        day_first: whether 03/04/2020 is the third of April, where the files leave it open.
+        first_date: date of the first row, YYYY-MM-DD, where timestamps are times of day only.
+        subject: what names the subject of a file: `file`, `folder`, `folder/file`, or a pattern such as
+            `sub-{subject}_*`.
         segment_column: a continuous recording ends where its value changes; None: the whole file is one.
         label_column: whole numbers or text; missing values are no label.
         classes: labels in the order of the class indices, as `1=walking,2=running` or `walking,running`; others count
@@ -45,9 +57,12 @@ class OwnTables(SubjectTables):
     columns: str | None = None
     axes: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
     unit: str = "g"
-    rate_hz: float = 50.0
+    rate: float = 50.0
     timestamp_column: str | None = "timestamp"
     timestamp_unit: TimestampUnit = "text"
+    day_first: bool | None = None
+    first_date: str | None = None
+    subject: str = "file"
     segment_column: str | None = None
     label_column: str = "label"
     classes: str | None = None
@@ -55,8 +70,8 @@ class OwnTables(SubjectTables):
     def __post_init__(self) -> None:
         if self.version is not None:
             raise ConfigError("tables have no versions")
-        if not self.rate_hz > 0:
-            raise ConfigError(f"rate_hz is {self.rate_hz}: it must be above 0")
+        if not self.rate > 0:
+            raise ConfigError(f"rate is {self.rate}: it must be above 0")
         if self.unit not in UNITS_PER_G:
             raise ConfigError(f"unit is {self.unit!r}: give {', '.join(UNITS_PER_G)}")
         known = sensors_of(tuple(self._columns))
@@ -92,7 +107,7 @@ class OwnTables(SubjectTables):
             homepage="",
             sensors=tuple(self._sensors.values()),
             default_sensors=tuple(self._sensors),
-            rate_hz=self.rate_hz,
+            rate_hz=self.rate,
             unit=cast(Unit, self.unit),
             classes=given_classes(self.classes) or self._classes_in_files(),
             downloads=(),
@@ -115,21 +130,54 @@ class OwnTables(SubjectTables):
         return TableFormat(
             columns=self.table_columns,
             unit=cast(Unit, self.unit),
-            rate_hz=self.rate_hz,
+            rate_hz=self.rate,
             timestamp_column=self.timestamp_column,
             timestamp_unit=self.timestamp_unit,
+            day_first=self.day_first,
+            first_date=self.first_date,
             segment_column=self.segment_column,
             label_column=self.label_column,
             gap_limit=self.gap_limit,
         )
 
     def files(self) -> Iterator[SourceFile]:
-        """Every table, by name; of Parquet only the footer is read.
+        """Every table, by subject and name.
 
         Raises:
-            DataError: the folder is missing, or there is no table.
+            DataError: the folder is missing, there is no table, or it is not clear whose a file is.
         """
-        return table_files((self.path,))
+        yield from find_recordings((self.path,), self.subject).files
+
+    def read(self, file: SourceFile, report: FileReport | None = None) -> list[Recording]:
+        """The continuous recordings of a table, cleaned and on an even clock.
+
+        Args:
+            file: of `files`.
+            report: gets what is cut, bridged and doubted; the first recording's notes have it, too.
+
+        Raises:
+            UnusableError: unreadable, a column missing or of a wrong type, or nothing can be used.
+        """
+        report = report or FileReport(file.path, file.subject)
+        unknown: dict[str, None] = {}
+
+        def class_of(table: pa.Table) -> Int32[np.ndarray, " N"]:
+            indices_N, notes = column_class_indices(table, self.label_column, self.card.classes)
+            unknown.update(dict.fromkeys(notes))
+            return indices_N
+
+        recordings = whole_recordings(self.table_format.blocks(Path(file.path), report, class_of), file.subject)
+        if self.axes:
+            sensors = len(self.selected_sensors)
+            recordings = [
+                replace(each, signal_NxC=self._turned(np.split(each.signal_NxC, sensors, axis=1)))
+                for each in recordings
+            ]
+        return with_notes(recordings, [*([report.summary()] if report.summary() else []), *unknown])
+
+    def _turned(self, signals: list[Float32[np.ndarray, "N 3"]]) -> Float32[np.ndarray, "N C"]:
+        turned = [to_hunt4_axes(xyz, sensor.axes) for sensor, xyz in zip(self.selected_sensors, signals, strict=True)]
+        return np.concatenate(turned, axis=1).astype(np.float32)
 
     @property
     def _columns(self) -> dict[str, str]:

@@ -1,0 +1,257 @@
+"""Timestamps as people and programs write them, as seconds on the recorder's own clock.
+
+The clock is that of the wall where the recorder was: `10:00+02:00` is ten o'clock. Offsets and names of zones are not
+applied but dropped, and named in the report.
+"""
+
+import re
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any, Literal, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+from jaxtyping import Bool, Float64, Int64
+
+from selfpab_jax.data.sources.base import EPOCH, UnusableError
+
+pc = cast(Any, pyarrow.compute)  # its functions are generated, and unknown to type checkers
+
+TimestampUnit = Literal["text", "s", "ms", "us", "ns", "excel"]
+TICKS_PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+DAY = 86_400.0
+EXCEL_EPOCH = -25_569
+"""Days from 1970 to Excel's day 0, 1899-12-30."""
+YEAR_1, YEAR_3000 = -62_135_596_800, 32_503_680_000
+"""Seconds since 1970 that are plausible; milliseconds taken for seconds are far beyond."""
+YEAR_1980 = 315_532_800
+"""Seconds since 1970; clocks that show less count from their own start."""
+CLOCK = (
+    r"(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,:](?P<fraction>\d{1,9}))?)?"
+    r"\s*(?P<half>[AaPp]\.?[Mm]\.?)?"
+)
+DATED = rf"^(?P<first>\d{{1,4}})[-/.](?P<middle>\d{{1,2}})[-/.](?P<last>\d{{1,4}})[T\s,]+{CLOCK}$"
+UNDATED = rf"^{CLOCK}$"
+COMPACT = r"^\d{8}[T ]?\d{6}([.,]\d+)?"
+ZONED = r"(:\d{2}(?:[.,]\d+)?)\s*(Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)\s*(\[[^\]]*\])?$"
+
+
+@dataclass(frozen=True)
+class TimeFormat:
+    """How timestamps are to be read.
+
+    Attributes:
+        unit: `text` for dates and times; the unit of numbers since 1970; or `excel`, days as spreadsheets store them.
+        day_first: whether 03/04/2020 is the third of April; None: it must be clear from the values.
+        first_date: date of the first row, where timestamps are times of day only.
+    """
+
+    unit: TimestampUnit = "text"
+    day_first: bool | None = None
+    first_date: date | None = None
+
+
+@dataclass
+class TimeReader:
+    """Reads consecutive blocks of one column; what was found in the first block holds for the others.
+
+    Args:
+        column: name, for messages.
+        format: how to read it.
+    """
+
+    column: str
+    format: TimeFormat = field(default_factory=TimeFormat)
+    zone: str | None = None
+    _day_first: bool | None = None
+    _has_zone: bool | None = None
+    _previous_s: float = -np.inf
+    _days: int = 0
+
+    def seconds(self, values: pa.ChunkedArray) -> Float64[np.ndarray, " N"]:
+        """Seconds since 1970 on the recorder's clock, exact to the microsecond; NaN where a value is no time.
+
+        Raises:
+            UnusableError: no value is a time, day and month are ambiguous, zones are mixed, or numbers are not
+                in the unit given.
+        """
+        kind = values.type
+        if pa.types.is_null(kind) or values.null_count == len(values):
+            raise UnusableError(f"timestamps: column {self.column} has none")
+        if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+            return self._of_numbers(values.cast(pa.float64(), safe=False).to_numpy())
+        if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+            return self._of_timestamps(values)
+        if pa.types.is_time(kind):
+            values = values.cast(pa.string())
+        elif pa.types.is_dictionary(kind):
+            values = values.cast(kind.value_type)
+        if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+            raise UnusableError(f"timestamps: column {self.column} holds {kind}, which is no date and time")
+        return self._of_text(values.cast(pa.string()))
+
+    def notes(self) -> list[str]:
+        """What was found and decided, for a report."""
+        notes = [f"time zone {self.zone} dropped: times are those of the recorder's clock"] if self.zone else []
+        if self._day_first is not None:
+            notes.append(f"dates read as {'day/month' if self._day_first else 'month/day'}")
+        return notes
+
+    def _of_numbers(self, numbers_N: Float64[np.ndarray, " N"]) -> Float64[np.ndarray, " N"]:
+        if self.format.unit == "text":
+            raise UnusableError(
+                f"timestamps: column {self.column} holds numbers; set their unit with --timestamp_unit (s, ms, us, ns "
+                "or excel)"
+            )
+        if self.format.unit == "excel":
+            times_N = (numbers_N + EXCEL_EPOCH) * DAY
+        else:
+            times_N = numbers_N / TICKS_PER_SECOND[self.format.unit]
+        wrong_N = np.isfinite(times_N) & ~((times_N >= YEAR_1) & (times_N < YEAR_3000))
+        if wrong_N.any():
+            row = int(wrong_N.argmax())
+            raise UnusableError(
+                f"timestamps: row {row} of column {self.column} is no time before the year 3000 ({times_N[row]:.6g} s "
+                f"since 1970 with --timestamp_unit {self.format.unit})"
+            )
+        return np.where(np.isfinite(times_N), times_N, np.nan)
+
+    def _of_timestamps(self, values: pa.ChunkedArray) -> Float64[np.ndarray, " N"]:
+        if getattr(values.type, "tz", None):
+            self.zone = str(values.type.tz)
+            values = pc.local_timestamp(values)
+        values = values.cast(pa.timestamp("us"), safe=False)
+        times_N = values.cast(pa.int64()).fill_null(0).to_numpy() / 1e6
+        return np.where(pc.is_null(values).to_numpy(zero_copy_only=False), np.nan, times_N)
+
+    def _of_text(self, values: pa.ChunkedArray) -> Float64[np.ndarray, " N"]:
+        plain = pc.utf8_trim_whitespace(values)
+        is_number = r"^[+-]?[\d.,]+([eE][+-]?\d+)?$"
+        if pc.all(pc.match_substring_regex(plain, is_number)).as_py():
+            return self._of_numbers(text_numbers(plain))
+        example = next(value for value in plain.to_pylist() if value)
+        plain = self._without_zone(plain)
+        if re.match(COMPACT, example):
+            plain = pc.replace_substring_regex(
+                plain, r"^(\d{4})(\d{2})(\d{2})[T ]?(\d{2})(\d{2})(\d{2})", r"\1-\2-\3 \4:\5:\6"
+            )
+        try:  # the quick way, for ISO 8601 throughout
+            return self._of_timestamps(plain.cast(pa.timestamp("ns")))
+        except pa.ArrowInvalid:
+            pass
+        return self._of_parts(plain, example)
+
+    def _without_zone(self, plain: pa.ChunkedArray) -> pa.ChunkedArray:
+        has_zone_N = pc.match_substring_regex(plain, ZONED).fill_null(False).to_numpy(zero_copy_only=False)
+        valid_N = pc.is_valid(plain).to_numpy(zero_copy_only=False)
+        with_zone, without = bool(has_zone_N.any()), bool((valid_N & ~has_zone_N).sum() > 0.01 * len(plain))
+        before, self._has_zone = self._has_zone, with_zone
+        if (with_zone and without) or (before is not None and before != with_zone):
+            raise UnusableError(
+                f"timestamps: some of column {self.column} have a time zone and some have none; write all alike"
+            )
+        if not with_zone:
+            return plain
+        match = re.search(ZONED, plain[int(has_zone_N.argmax())].as_py())
+        if match and self.zone is None:
+            self.zone = " ".join(part for part in match.groups()[1:] if part)
+        return pc.replace_substring_regex(plain, ZONED, r"\1")
+
+    def _of_parts(self, plain: pa.ChunkedArray, example: str) -> Float64[np.ndarray, " N"]:
+        is_dated = bool(re.match(r"^\d{1,4}[-/.]\d", example))
+        parts = pc.extract_regex(plain, DATED if is_dated else UNDATED).combine_chunks()
+        missing_N = pc.is_null(parts).to_numpy(zero_copy_only=False)
+        if missing_N.all():
+            raise UnusableError(f"timestamps: column {self.column} holds text such as {example!r}, no date and time")
+
+        def numbers(name: str) -> Int64[np.ndarray, " N"]:
+            text = pc.struct_field(parts, name)
+            text = pc.if_else(pc.equal(pc.utf8_length(text), 0), "0", text)
+            return text.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
+
+        fraction = pc.struct_field(parts, "fraction")
+        digits_N = pc.utf8_length(fraction).fill_null(0).to_numpy(zero_copy_only=False)
+        clock_N = numbers("hour") * 3600.0 + numbers("minute") * 60 + numbers("second")
+        half = pc.utf8_lower(pc.replace_substring(pc.struct_field(parts, "half"), ".", ""))
+        is_12_N = pc.greater(pc.utf8_length(half), 0).fill_null(False).to_numpy(zero_copy_only=False)
+        if is_12_N.any():
+            is_afternoon_N = pc.equal(half, "pm").fill_null(False).to_numpy(zero_copy_only=False)
+            clock_N += np.where(is_12_N, 43200.0 * is_afternoon_N - 43200.0 * (numbers("hour") == 12), 0)
+        clock_N += numbers("fraction") / 10.0**digits_N
+        if is_dated:
+            days_N = self._dates(numbers("first"), numbers("middle"), numbers("last"), ~missing_N)
+        else:
+            days_N = self._days_since_start(clock_N, ~missing_N)
+        return np.where(missing_N, np.nan, days_N * DAY + clock_N)
+
+    def _dates(
+        self,
+        first_N: Int64[np.ndarray, " N"],
+        middle_N: Int64[np.ndarray, " N"],
+        last_N: Int64[np.ndarray, " N"],
+        valid_N: Bool[np.ndarray, " N"],
+    ) -> Float64[np.ndarray, " N"]:
+        """Days since 1970 of year-month-day, day/month/year or month/day/year."""
+        if first_N[valid_N].max() > 31:
+            year_N, month_N, day_N = first_N, middle_N, last_N
+        else:
+            day_first = self._is_day_first(first_N[valid_N], middle_N[valid_N])
+            year_N = np.where(last_N < 100, last_N + 2000, last_N)
+            day_N, month_N = (first_N, middle_N) if day_first else (middle_N, first_N)
+        if ((month_N < 1) | (month_N > 12) | (day_N < 1) | (day_N > 31))[valid_N].any():
+            raise UnusableError(f"timestamps: column {self.column} has dates without such a month; see --day_first")
+        months_N = np.clip(year_N - 1970, -1970, 8000) * 12 + np.clip(month_N, 1, 12) - 1
+        starts_N = months_N.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
+        return (starts_N + day_N - 1).astype(np.float64)
+
+    def _is_day_first(self, first_n: Int64[np.ndarray, " n"], middle_n: Int64[np.ndarray, " n"]) -> bool:
+        if self.format.day_first is not None:
+            return self.format.day_first
+        if self._day_first is None:
+            day, month = bool((first_n > 12).any()), bool((middle_n > 12).any())
+            # A day that passes while its neighbor stands still is counted by the part that changes more often.
+            changes = (np.diff(first_n) != 0).sum() - (np.diff(middle_n) != 0).sum()
+            if day == month and changes == 0:
+                raise UnusableError(
+                    f"timestamps: day and month cannot be distinguished in column {self.column} "
+                    f"({first_n[0]}/{middle_n[0]}); set --day_first true or false"
+                )
+            self._day_first = day if day != month else bool(changes > 0)
+        return self._day_first
+
+    def _days_since_start(
+        self, clock_N: Float64[np.ndarray, " N"], valid_N: Bool[np.ndarray, " N"]
+    ) -> Float64[np.ndarray, " N"]:
+        if self.format.first_date is None:
+            raise UnusableError(
+                f"timestamps: column {self.column} has times of day without a date; give that of the first row with "
+                "--first_date YYYY-MM-DD"
+            )
+        steps_N = np.diff(clock_N, prepend=self._previous_s if np.isfinite(self._previous_s) else clock_N[0])
+        steps_N[~valid_N] = 0
+        days_N = self._days + np.cumsum(steps_N < -DAY / 2)  # midnight
+        self._days, self._previous_s = int(days_N[-1]), float(clock_N[-1])
+        return days_N + float((self.format.first_date - EPOCH.date()).days)
+
+
+def text_numbers(values: pa.ChunkedArray, decimal: str = ".") -> Float64[np.ndarray, " N"]:
+    """Numbers written as text; NaN where a value is none.
+
+    Args:
+        values: text.
+        decimal: decimal mark.
+    """
+    plain = pc.utf8_trim_whitespace(values)
+    if decimal == ",":
+        plain = pc.replace_substring(plain, ",", ".")
+    is_number = pc.match_substring_regex(plain, r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
+    plain = pc.replace_substring_regex(pc.if_else(is_number, plain, None), r"^\+", "")
+    return plain.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
+
+
+def to_datetime(time: float, unit: TimestampUnit) -> datetime | None:
+    """Date and time of seconds since 1970; None for numbers that count from another start (before 1980)."""
+    if unit not in ("text", "excel") and time < YEAR_1980:
+        return None
+    return EPOCH + np.timedelta64(round(time * 1e3), "ms").astype(object)
