@@ -5,7 +5,7 @@ Each command of `selfpab-jax` is a function here, with the same settings:
     records build   build_records       embed          embed, load_encoder, SelfPABFeatures
     pretrain        pretrain            probe          probe_encoder
     evaluate        evaluate            scaling fit    fit_scaling_laws
-    export          export_run
+    export          export_run          (a file)       read_recording
 
 `load_settings` makes settings from presets, YAML files and nested values.
 """
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from selfpab_jax.config import load_settings
     from selfpab_jax.data.records.build import build_records
     from selfpab_jax.data.records.settings import BuildSettings
+    from selfpab_jax.data.sources.streaming import read_recording
     from selfpab_jax.features.encoder import PretrainedEncoder, load_encoder
     from selfpab_jax.features.sklearn import SelfPABFeatures
     from selfpab_jax.features.streaming import embed
@@ -40,11 +41,12 @@ _MODULE_OF = {
     "embed": "features.streaming",
     "evaluate": "train.evaluate",
     "export_run": "train.export",
-    "fit_scaling_laws": "scaling.fit",
+    "fit_scaling_laws": "scaling.report",
     "load_encoder": "features.encoder",
     "load_settings": "config",
     "pretrain": "train.loop",
     "probe_encoder": "probe.run",
+    "read_recording": "data.sources.streaming",
 }
 
 __all__ = [
@@ -62,6 +64,7 @@ __all__ = [
     "load_settings",
     "pretrain",
     "probe_encoder",
+    "read_recording",
 ]
 
 

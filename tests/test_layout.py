@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import selfpab_jax
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 import layout
 
@@ -19,6 +21,11 @@ def test_no_circle_and_no_arrow_up() -> None:
 
 def test_a_class_name_has_one_meaning() -> None:
     assert layout.class_names_used_twice(FILES) == {}
+
+
+def test_every_public_name_is_there() -> None:
+    for name in selfpab_jax.__all__:
+        assert getattr(selfpab_jax, name) is not None
 
 
 def test_files_and_folders_can_be_read() -> None:

@@ -126,6 +126,7 @@ def embed(
         f"{out}: {result.rows:,} {level}s of {result.features} features, {result.hours:.1f} h of recording in "
         f"{result.seconds:.1f} s"
     )
+    print(f"what of each file was used and cut: {result.quality}")
     reading = f'numpy.load("{out}")["features"]' if out.suffix == ".npz" else f'pandas.read_parquet("{out}")'
     print(f"read it with {reading}")
     return ExitCode.OK

@@ -17,8 +17,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float32, Shaped
 
+from selfpab_jax.data.quality import write_quality
 from selfpab_jax.data.sources.base import Skipped, SkippedLog, milliseconds
 from selfpab_jax.data.sources.blocks import SignalBlock
+from selfpab_jax.data.sources.files import stem_of
 from selfpab_jax.data.sources.report import FileReport
 from selfpab_jax.data.sources.streaming import estimated_hours, find_files, read_signal, resample_blocks
 from selfpab_jax.data.sources.tables import TableFormat, sensor_columns
@@ -50,6 +52,7 @@ class EmbedResult:
         hours: of recording.
         seconds: that it took.
         skipped: what could not be used, and why.
+        quality: page that says what of each file was used and cut.
         short_seconds: duration of each recording that is shorter than a frame, and so has no features.
     """
 
@@ -58,6 +61,7 @@ class EmbedResult:
     hours: float
     seconds: float
     skipped: tuple[Skipped, ...]
+    quality: Path
     short_seconds: tuple[float, ...]
 
 
@@ -115,6 +119,7 @@ def embed(
     hours_in_all = sum(estimated_hours(path, table_format.rate_hz) for path in paths) if progress else None
     hop_s = config.spectrogram.fft_hop / config.spectrogram.rate_hz
     frames_done, skipped, short_seconds = 0, SkippedLog(strict), []
+    reports = [FileReport(str(path), stem_of(path), strict) for path in paths]
     with Progress("embed", hours_in_all, "h", enabled=progress) as display:
         names = ", ".join(dict.fromkeys(sensor for each in encoders for sensor in each.sensors))
         display.log(
@@ -124,7 +129,8 @@ def embed(
         description = describe_encoders(encoders, extraction, level)
         with write_features(out, feature_names(encoders, extraction), description) as writer:
             sources = (
-                partial(_windows_of_file, path, table_format, encoders, skipped, short_seconds) for path in paths
+                partial(_windows_of_file, path, table_format, encoders, skipped, short_seconds, report)
+                for path, report in zip(paths, reports, strict=True)
             )
             windows = prefetch_chain(sources, readers or max(1, (os.cpu_count() or 1) - 2), WINDOWS_AHEAD)
             for batch, features in _encode(windows, encoders, extraction, pool=level == "window"):
@@ -135,9 +141,13 @@ def embed(
             if not writer.rows:
                 raise DataError(_nothing_to_write(paths, skipped))
     _write_skipped(out, skipped)
+    described = [report.as_json() | {"spans": report.spans} for report in reports]
+    quality = write_quality(described, out.with_name(f"{out.stem}.quality"), f"Recordings of {out.name}")
     layers, width = feature_shape(encoders, extraction)
     hours, seconds = frames_done * hop_s / 3600, time.monotonic() - began
-    return EmbedResult(writer.rows, layers * width, hours, seconds, tuple(skipped.entries), tuple(short_seconds))
+    return EmbedResult(
+        writer.rows, layers * width, hours, seconds, tuple(skipped.entries), quality, tuple(short_seconds)
+    )
 
 
 def _check(out: Path, level: str, extraction: ExtractionSettings, overwrite: bool) -> None:
@@ -298,8 +308,8 @@ def _windows_of_file(
     encoders: tuple[SensorEncoder, ...],
     skipped: SkippedLog,
     short_seconds: list[float],
+    report: FileReport,
 ) -> Iterator[FrameWindow]:
-    report = FileReport(str(path), strict=skipped.strict)
     blocks = read_signal(path, table_format, skipped.add, report=report)
     blocks = resample_blocks(blocks, encoders[0].encoder.config.spectrogram.rate_hz)
     return cut_windows(str(path), blocks, encoders, short_seconds.append)

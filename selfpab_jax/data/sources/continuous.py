@@ -120,6 +120,9 @@ class _Cleaner:
         signal_NxC = block.signal_NxC if usable_N.all() else np.where(usable_N[:, None], block.signal_NxC, np.nan)
         block = Rows(signal_NxC, self._times(block), block.codes_N, block.labels_N)
         assert block.times_N is not None
+        for first, last in zip(*runs(~usable_N), strict=True):
+            if last - first >= rate:  # what is shorter cannot be seen in a picture
+                report.span(float(block.times_N[first]), float(block.times_N[last - 1]), "cut")
         numbers_N = self.first + np.arange(len(signal_NxC))
         self.first += len(signal_NxC)
         yield from self._timed(block, numbers_N)

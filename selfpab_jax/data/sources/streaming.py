@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
@@ -12,12 +13,19 @@ from selfpab_jax.data.sources.base import UnusableError
 from selfpab_jax.data.sources.blocks import BLOCK_ROWS, Rows, SignalBlock
 from selfpab_jax.data.sources.continuous import continuous_blocks
 from selfpab_jax.data.sources.delimited import is_text_table, open_bytes
-from selfpab_jax.data.sources.files import visible_files
+from selfpab_jax.data.sources.files import stem_of, visible_files
 from selfpab_jax.data.sources.report import FileReport
 from selfpab_jax.data.sources.table_columns import COMPRESSION, estimated_rows, is_table
-from selfpab_jax.data.sources.tables import TableFormat
+from selfpab_jax.data.sources.tables import (
+    HARTH_SENSORS,
+    TableFormat,
+    parse_columns,
+    sensor_columns,
+    whole_recordings,
+)
+from selfpab_jax.data.sources.timestamps import TimestampUnit
 from selfpab_jax.errors import DataError
-from selfpab_jax.signal.resample import ratio, resample
+from selfpab_jax.signal.resample import Unit, ratio, resample
 
 FILTER_HALF = 10
 """scipy's polyphase filter reaches this many samples of the lower rate to either side."""
@@ -87,6 +95,7 @@ def read_signal(
     try:
         yield from format.blocks(path, report, size=rows) if is_table(path) else _npz_blocks(path, format, report, rows)
     except UnusableError as reason:
+        report.notes.append(f"skipped: {reason}")
         on_skip(str(path), str(reason))
     else:
         if report.cut_s:
@@ -104,6 +113,86 @@ def _npz_blocks(path: Path, format: TableFormat, report: FileReport, rows: int) 
 
     blocks = (Rows(hunt4.as_float32(block[:, columns])) for block in hunt4.read_blocks(path, rows))
     yield from continuous_blocks(blocks, format.channels, format.rate_hz, format.gap_limit, report, path.stem, start_of)
+
+
+class ReadSignal(NamedTuple):
+    """A recording on one even clock.
+
+    Attributes:
+        signal: (N, C) acceleration in g; NaN where nothing could be used.
+        rate_hz: sampling rate.
+        start: time of the first sample on the recorder's clock, or None.
+        report: what was used, cut, bridged and doubted.
+    """
+
+    signal: Float32[np.ndarray, "N C"]
+    rate_hz: float
+    start: datetime | None
+    report: FileReport
+
+
+def read_recording(
+    path: Path | str,
+    *,
+    rate: float = 50.0,
+    unit: Unit = "g",
+    sensors: tuple[str, ...] = HARTH_SENSORS,
+    columns: str | None = None,
+    timestamp_column: str | None = "timestamp",
+    timestamp_unit: TimestampUnit = "text",
+    day_first: bool | None = None,
+    first_date: str | None = None,
+    gap_limit: float = 1.0,
+    strict: bool = False,
+) -> ReadSignal:
+    """The acceleration in a file, as `records build`, `embed` and `probe` read it.
+
+    Args:
+        path: .csv or .tsv (also .gz), .parquet, or an npz of the HUNT4 layout.
+        rate: sampling rate in Hz.
+        unit: unit of the acceleration columns.
+        sensors: for the columns `<sensor>_x`, `<sensor>_y`, `<sensor>_z`.
+        columns: other columns instead, e.g. `hip_x=acc_x,hip_y=acc_y,hip_z=acc_z`.
+        timestamp_column: time of each row, or None.
+        timestamp_unit: unit of timestamps that are numbers.
+        day_first: whether 03/04/2020 is the third of April, where the file leaves it open.
+        first_date: date of the first row, YYYY-MM-DD, where timestamps are times of day only.
+        gap_limit: seconds; shorter gaps are bridged, longer ones are NaN.
+        strict: the first thing that would be cut or doubted is an error.
+
+    Raises:
+        ConfigError: an option makes no sense.
+        DataError: the file cannot be used, or `strict` is set and something is cut or doubted.
+    """
+    layout = TableFormat(
+        columns=parse_columns(columns) if columns else sensor_columns(sensors),
+        unit=unit,
+        rate_hz=rate,
+        timestamp_column=timestamp_column,
+        timestamp_unit=timestamp_unit,
+        day_first=day_first,
+        first_date=first_date,
+        gap_limit=gap_limit,
+    )
+    report = FileReport(str(path), stem_of(Path(path)), strict)
+
+    def refuse(what: str, reason: str) -> None:
+        if not report.used_s or strict:
+            raise DataError(f"{what}: {reason}")
+
+    recordings = whole_recordings(read_signal(Path(path), layout, refuse, report=report), report.subject)
+    start = recordings[0].start
+    places, end = [], 0
+    for recording in recordings:
+        place = end
+        if start is not None and recording.start is not None:
+            place = max(end, round((recording.start - start).total_seconds() * rate))
+        places.append(place)
+        end = place + len(recording.signal_NxC)
+    signal_NxC = np.full((end, len(layout.channels)), np.nan, np.float32)
+    for place, recording in zip(places, recordings, strict=True):
+        signal_NxC[place : place + len(recording.signal_NxC)] = recording.signal_NxC
+    return ReadSignal(signal_NxC, rate, start, report)
 
 
 # Blocks at another sampling rate.

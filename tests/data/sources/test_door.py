@@ -1,6 +1,7 @@
 """Tables as spreadsheets, phones and archives write them: each gives the signal of the clean table, or a reason."""
 
 import gzip
+import json
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,10 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from selfpab_jax.data.quality import write_quality
 from selfpab_jax.data.sources.base import UnusableError
 from selfpab_jax.data.sources.files import find_recordings
 from selfpab_jax.data.sources.report import FileReport
-from selfpab_jax.data.sources.streaming import find_files
+from selfpab_jax.data.sources.streaming import find_files, read_recording
 from selfpab_jax.data.sources.tables import TableFormat, parse_columns, sensor_columns, whole_recordings
 from selfpab_jax.errors import ConfigError, DataError
 
@@ -337,3 +339,20 @@ def test_parquet_with_zones_keeps_the_wall_clock(tmp_path: Path) -> None:
     [recording] = whole_recordings(TableFormat().blocks(tmp_path / "S01.parquet", report), "S01")
     assert recording.start == START
     assert any("Oslo" in note for note in report.notes)
+
+
+def test_the_python_function_and_the_quality_report(tmp_path: Path) -> None:
+    kept = (CLOCK < 30) | (CLOCK >= 42)
+    (tmp_path / "S01.csv").write_text(table(CLOCK[kept], CLEAN[kept]))
+    signal, rate, start, report = read_recording(tmp_path / "S01.csv")
+    assert (rate, start, report.subject) == (50.0, START, "S01")
+    np.testing.assert_allclose(signal[kept], CLEAN[kept], atol=1e-5)
+    assert np.isnan(signal[~kept]).all()
+    with pytest.raises(DataError, match="wrong unit"):
+        read_recording(tmp_path / "S01.csv", unit="mg")
+    page = write_quality([report.as_json() | {"spans": report.spans}], tmp_path / "quality", "A < B").read_text()
+    assert "A &lt; B" in page
+    assert "pictures/0000.png" in page
+    assert (tmp_path / "quality" / "pictures" / "0000.png").stat().st_size > 1000
+    [line] = (tmp_path / "quality" / "quality.jsonl").read_text().splitlines()
+    assert json.loads(line)["gap_s"] == pytest.approx(12, abs=0.1)
