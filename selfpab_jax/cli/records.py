@@ -10,6 +10,7 @@ from selfpab_jax.config import Parser
 from selfpab_jax.data.records.build import build_records
 from selfpab_jax.data.records.dataset import Records
 from selfpab_jax.data.records.settings import BuildSettings
+from selfpab_jax.data.records.usage import usage_text
 from selfpab_jax.errors import ConfigError
 
 FLAGS = {
@@ -94,9 +95,11 @@ def _summary(records: Records, out: Path) -> str:
     info = records.info
     lines = [
         f"{split}: {size.records} records, {size.hours:.1f} h, {size.subjects} subjects"
+        + (f", {size.padded} records padded" if size.padded else "")
         for split, size in info.splits.items()
     ]
     skipped = f"{info.skipped} of {info.files} files skipped"
     if info.skipped:
         skipped += f", see {records.skipped_file}"
-    return "\n".join([*lines, skipped, f"records: {out}"])
+    used = [] if info.usage is None else usage_text(info.usage, info.skipped_hours)
+    return "\n".join([*lines, *used, skipped, f"records: {out}"])

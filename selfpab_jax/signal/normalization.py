@@ -20,11 +20,12 @@ SMALLEST_STD = 1e-10
 class Moments:
     """Count, sum and sum of squares per hour of the day (25 rows: 0..23 and unknown), of frames and of window means.
 
-    Sums are float64: 1.2 million windows of 599 frames lose no more than 1e-10 of the variance to rounding.
+    A window that is not whole, or that is moved back onto the one before it, counts as a part of a window. Sums are
+    float64: 1.2 million windows of 599 frames lose no more than 1e-10 of the variance to rounding.
     `merge` adds in a fixed order, which gives the same bits every time.
     """
 
-    windows: Int64[np.ndarray, " H"]
+    windows: Int64[np.ndarray, " H"] | Float64[np.ndarray, " H"]
     frames: Int64[np.ndarray, " H"]
     sums: Float64[np.ndarray, "H X"]
     squares: Float64[np.ndarray, "H X"]
@@ -34,20 +35,27 @@ class Moments:
     @classmethod
     def empty(cls, features: int) -> "Moments":
         """Zeros."""
-        counts = (np.zeros(HOURS + 1, np.int64) for _ in range(2))
-        return cls(*counts, *(np.zeros((HOURS + 1, features)) for _ in range(4)))
+        rows = HOURS + 1
+        sums = (np.zeros((rows, features)) for _ in range(4))
+        return cls(np.zeros(rows), np.zeros(rows, np.int64), *sums)
 
-    def add(self, spectrogram_TxX: Float32[np.ndarray, "T X"], hour: int) -> None:
-        """Add one window in place."""
-        total_X = spectrogram_TxX.sum(axis=0, dtype=np.float64)
-        squares_X = np.einsum("tx,tx->x", spectrogram_TxX, spectrogram_TxX, dtype=np.float64)
-        mean_X = total_X / len(spectrogram_TxX)
-        self.windows[hour] += 1
-        self.frames[hour] += len(spectrogram_TxX)
-        self.sums[hour] += total_X
-        self.squares[hour] += squares_X
-        self.mean_sums[hour] += mean_X
-        self.mean_squares[hour] += mean_X**2
+    def add(self, spectrogram_TxX: Float32[np.ndarray, "T X"], hour: int, *, share: float = 1.0, new: int = 0) -> None:
+        """Add one window in place.
+
+        Args:
+            spectrogram_TxX: its valid frames.
+            hour: of the day, or `UNKNOWN_HOUR`.
+            share: of a whole window that it counts as: that its new frames are.
+            new: frames at its end that were not added before; 0 for all.
+        """
+        new_TxX = spectrogram_TxX[-new:]
+        self.windows[hour] += share
+        self.frames[hour] += len(new_TxX)
+        self.sums[hour] += new_TxX.sum(axis=0, dtype=np.float64)
+        self.squares[hour] += np.einsum("tx,tx->x", new_TxX, new_TxX, dtype=np.float64)
+        mean_X = spectrogram_TxX.sum(axis=0, dtype=np.float64) / len(spectrogram_TxX)
+        self.mean_sums[hour] += share * mean_X
+        self.mean_squares[hour] += share * mean_X**2
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """The fields by name, for a file."""
@@ -119,14 +127,14 @@ def hour_weighted_statistics(moments: Moments) -> Statistics:
     """The original's statistics: merged over the hours of the day, each hour weighted by its number of windows.
 
     The original first reduces every recording to its mean over time and keeps the first and second moment of those
-    means per hour. So the mean equals the plain one (windows have equal lengths), while std is that **between
+    means per hour. So the mean equals the plain one (of windows of equal lengths), while std is that **between
     windows**, which is below that between frames wherever a window is not constant.
     """
     return _statistics(moments.windows, moments.mean_sums, moments.mean_squares, "hour_weighted")
 
 
 def _statistics(
-    counts_H: Int64[np.ndarray, " H"],
+    counts_H: Int64[np.ndarray, " H"] | Float64[np.ndarray, " H"],
     sums_HxX: Float64[np.ndarray, "H X"],
     squares_HxX: Float64[np.ndarray, "H X"],
     kind: str,
@@ -137,7 +145,9 @@ def _statistics(
 
 
 def merged(
-    counts_H: Int64[np.ndarray, " H"], sums_HxX: Float64[np.ndarray, "H X"], squares_HxX: Float64[np.ndarray, "H X"]
+    counts_H: Int64[np.ndarray, " H"] | Float64[np.ndarray, " H"],
+    sums_HxX: Float64[np.ndarray, "H X"],
+    squares_HxX: Float64[np.ndarray, "H X"],
 ) -> tuple[Float64[np.ndarray, " X"], Float64[np.ndarray, " X"]]:
     """Mean and population standard deviation, merged over the hours and weighted by count.
 

@@ -13,7 +13,8 @@ def index_of(counts: list[int], seconds: float = 300.0) -> RecordIndex:
     """So many files of one window for every subject."""
     subject = np.repeat([f"S{i}" for i in range(len(counts))], counts)
     rows = np.arange(len(subject))
-    return RecordIndex(subject, rows.astype(str), 0 * rows, rows, np.full(len(rows), seconds, np.float32))
+    frames = np.full(len(rows), 599, np.int32)
+    return RecordIndex(subject, rows.astype(str), 0 * rows, rows, np.full(len(rows), seconds, np.float32), frames)
 
 
 def overlapping(counts: list[int], window: int, shift: int) -> RecordIndex:
@@ -25,7 +26,7 @@ def overlapping(counts: list[int], window: int, shift: int) -> RecordIndex:
     first = first_windows(subject, recording, start_ms, shift)
     np.testing.assert_array_equal(np.cumsum(first) - 1, segment)
     seconds = np.where(first, window, min(window, shift)).astype(np.float32)
-    return RecordIndex(subject, recording, start_ms, segment, seconds)
+    return RecordIndex(subject, recording, start_ms, segment, seconds, np.full(len(segment), 599, np.int32))
 
 
 COUNTS = st.lists(st.integers(1, 30), min_size=2, max_size=12)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from selfpab_jax.data.records.dataset import Records, open_records
 from selfpab_jax.data.records.format import NAME, STAGING, VERSION, RecordsInfo, read_info
+from selfpab_jax.data.records.merge import NothingUsableError
 from selfpab_jax.data.records.settings import BuildSettings, require_positive
-from selfpab_jax.data.records.shards import NothingUsableError, result_path, shard_path
+from selfpab_jax.data.records.shards import result_path, shard_path
 from selfpab_jax.data.records.spec import PLAN_FILE, BuildSpec, Shard, check_same, write_plan
 from selfpab_jax.data.records.workers import BuildCounts, build_shards
 from selfpab_jax.errors import ConfigError, DataError, StorageError
@@ -148,11 +149,11 @@ def _build_shards(spec: BuildSpec, staging: Path, shards: list[Shard], runner: R
 
         build_shards_with_beam(spec, staging, shards, runner.strict, runner.beam_options)
         return
-    files, window_hours = sum(shard.files for shard in shards), spec.records.new_seconds / 3600
+    files, sample_hours = sum(shard.files for shard in shards), 1 / spec.records.spectrogram.rate_hz / 3600
     with Progress("records build", files, "files") as progress:
 
         def show(counts: BuildCounts) -> None:
-            note = f"{counts.windows * window_hours:.1f} h of recording, {counts.skipped} skipped"
+            note = f"{counts.samples * sample_hours:.1f} h of recording, {counts.skipped} skipped"
             progress.update(counts.files, note)
 
         build_shards(spec, staging, shards, runner.workers, runner.strict, show)

@@ -7,7 +7,7 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 import pyarrow.parquet
-from jaxtyping import Float32, Int64, Shaped
+from jaxtyping import Float32, Int32, Int64, Shaped
 
 from selfpab_jax.data.records.format import (
     RecordsInfo,
@@ -34,7 +34,8 @@ class RecordIndex:
         segment: number of the continuous segment that the record is a window of; the windows of a segment follow each
             other in order.
         seconds: seconds of recording that the record adds to those before it in its segment: a whole window, then the
-            shift.
+            shift, and for a window that is moved back what is left at the end.
+        frames: valid frames, which padding follows in records of segments shorter than a window.
     """
 
     subject: Shaped[np.ndarray, " R"]
@@ -42,6 +43,7 @@ class RecordIndex:
     start_ms: Int64[np.ndarray, " R"]
     segment: Int64[np.ndarray, " R"]
     seconds: Float32[np.ndarray, " R"]
+    frames: Int32[np.ndarray, " R"]
 
     def __len__(self) -> int:
         return len(self.start_ms)
@@ -91,14 +93,20 @@ class Records:
             raise DataError(f"{path} has {table.num_rows} rows, the split {self.info.splits[split].records} records")
         subject, recording = (np.array(table[name].to_pylist()) for name in ("subject", "recording"))
         start_ms = table["start_ms"].to_numpy()
-        shift_seconds = self.info.shift_samples / self.info.settings.rate_hz
-        first = first_windows(subject, recording, start_ms, shift_seconds)
+        if "begins" in table.column_names:
+            begins, frames = table["begins"].to_numpy(), table["frames"].to_numpy()
+            seconds = table["new_samples"].to_numpy() / self.info.settings.rate_hz
+        else:  # version 0.1
+            begins = first_windows(subject, recording, start_ms, self.info.shift_samples / self.info.settings.rate_hz)
+            frames = np.full(len(start_ms), self.info.frames, np.int32)
+            seconds = np.where(begins, self.info.window_seconds, self.info.new_seconds)
         return RecordIndex(
             subject=subject,
             recording=recording,
             start_ms=start_ms,
-            segment=np.cumsum(first, dtype=np.int64) - 1,
-            seconds=np.where(first, self.info.window_seconds, self.info.new_seconds).astype(np.float32),
+            segment=np.cumsum(begins, dtype=np.int64) - 1,
+            seconds=seconds.astype(np.float32),
+            frames=frames,
         )
 
     def source(self, split: str) -> "RecordSource":
@@ -108,7 +116,8 @@ class Records:
             DataError: no such split.
         """
         self._check_split(split)
-        return RecordSource(str(self.folder), split, self.info.splits[split].records)
+        size = self.info.splits[split]
+        return RecordSource(str(self.folder), split, size.records, padded=size.padded > 0)
 
     def _check_split(self, split: str) -> None:
         if split not in self.info.splits:
@@ -123,24 +132,27 @@ class RecordSource:
         folder: with the shards.
         split: name of the split.
         records: number of its records.
+        padded: whether some of them are padded.
     """
 
     folder: str
     split: str
     records: int
+    padded: bool = False
 
     def __len__(self) -> int:
         return self.records
 
     def __getitem__(self, position: SupportsIndex) -> dict[str, Any]:
-        """A record: `spectrogram` (T, X) float16 (read-only), `subject`, `recording`, `start`, `source`, `labels`."""
+        """A record: `spectrogram` (T, X) float16 (read-only), `subject`, `recording`, `start`, `source`; `labels` where
+        there are any, and `frames`, how many are valid, where some may be padding."""
         try:
             return self._opened[position]
         except (RuntimeError, ValueError, OSError) as error:  # what ArrayRecord raises, whatever is wrong
             raise DataError(f"{self.folder}: record {position} of {self.split} cannot be read: {error}") from error
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "split": self.split, "records": self.records}
+        return {"folder": self.folder, "split": self.split, "records": self.records, "padded": self.padded}
 
     @cached_property
     def _opened(self) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from selfpab_jax.data.records.dataset import Records
+from selfpab_jax.data.records.usage import usage_text
 from selfpab_jax.errors import StorageError
 
 if TYPE_CHECKING:
@@ -35,6 +36,14 @@ def describe_text(records: Records) -> str:
         lines.append(
             f"{split:<12}{size.hours:>10.1f}{size.subjects:>10}{size.records:>10}{len(shards):>8}{megabytes:>10.1f}"
         )
+    for split, size in info.splits.items():
+        if size.padded:
+            lines.append(
+                f"{split}: {size.padded} windows are padded; they hold {size.padded_hours:.2f} h; "
+                f"{size.padding:.1%} of all frames are padding"
+            )
+    if info.usage is not None:
+        lines += ["", *usage_text(info.usage, info.skipped_hours)]
     lines += ["", "statistics of the training split, mean over features: mean, std"]
     for kind in ("hour_weighted", "plain"):
         statistics = records.statistics(kind)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Int32, Int64, Shaped
 
+from selfpab_jax.data.records.usage import SegmentUsage
 from selfpab_jax.errors import DataError
 from selfpab_jax.io import write_text
 from selfpab_jax.signal.stft import SpectrogramSettings
@@ -31,17 +32,23 @@ ROUNDING_MS = 2
 
 # A record: its TFDS features and frame labels.
 
+VALID_FRAMES = "frames"
+"""Name of a record's number of valid frames, in records that may be padded."""
+
 WRITER_OPTIONS = "group_size:1,uncompressed"
 """One record per group, for random access. Compression would save 13% and quadruple the time of a read."""
 
 
-def record_features(frames: int, features: int, labels: bool) -> "tfds.features.FeaturesDict":
+def record_features(
+    frames: int, features: int, labels: bool, may_be_padded: bool = False
+) -> "tfds.features.FeaturesDict":
     """The TFDS features of a record.
 
     Args:
         frames: T, frames of a record.
         features: X, features of a frame.
         labels: whether there are frame labels.
+        may_be_padded: whether there is a number of valid frames.
     """
     import tensorflow_datasets as tfds
 
@@ -57,6 +64,8 @@ def record_features(frames: int, features: int, labels: bool) -> "tfds.features.
         "start": tfds.features.Scalar(np.int64, doc="ms since 1970 on the recorder's clock, -1 where unknown"),
         "source": tfds.features.Text(),
     }
+    if may_be_padded:
+        layout[VALID_FRAMES] = tfds.features.Scalar(np.int32, doc="valid frames; those after them are padding, and 0")
     if labels:
         layout["labels"] = tfds.features.Tensor(shape=(frames,), dtype=np.int32)
     return tfds.features.FeaturesDict(layout)
@@ -77,11 +86,23 @@ def frame_labels(labels_N: Int32[np.ndarray, " N"], settings: SpectrogramSetting
 
 @dataclass(frozen=True)
 class SplitSize:
-    """Size of a split; hours count every part of a recording once, also where windows overlap."""
+    """Size of a split; hours count every part of a recording once, also where windows overlap.
+
+    Attributes:
+        records: all of them.
+        hours: of recording in them.
+        subjects: whose recordings they are.
+        padded: records that hold a segment shorter than a window.
+        padded_hours: of recording in those.
+        padding: share of padding in all frames of the split.
+    """
 
     records: int
     hours: float
     subjects: int
+    padded: int = 0
+    padded_hours: float = 0.0
+    padding: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -112,6 +133,8 @@ class RecordsInfo:
         skipped: number of files that could not be used.
         splits: sizes by name; a split without records is missing.
         shards: in the order of the splits' records.
+        usage: hours of recording that were read, and what became of them; None in records of version 0.1.
+        skipped_hours: hours in the files that could not be used, an estimate; 0 where unknown.
     """
 
     settings: SpectrogramSettings
@@ -128,6 +151,8 @@ class RecordsInfo:
     skipped: int
     splits: dict[str, SplitSize]
     shards: tuple[ShardFile, ...]
+    usage: SegmentUsage | None = None
+    skipped_hours: float = 0.0
 
     @property
     def window_seconds(self) -> float:
@@ -181,6 +206,8 @@ def read_info(folder: Path) -> RecordsInfo:
         fields["settings"] = SpectrogramSettings(**fields["settings"])
         fields["splits"] = {name: SplitSize(**size) for name, size in fields["splits"].items()}
         fields["shards"] = tuple(ShardFile(**shard) for shard in fields["shards"])
+        if fields.get("usage") is not None:
+            fields["usage"] = SegmentUsage(**fields["usage"])
         return RecordsInfo(**fields | {name: tuple(fields[name]) for name in ("channels", "sensors")})
     except FileNotFoundError:
         raise DataError(f"{path} is missing: no finished records (see selfpab-jax records build)") from None
@@ -239,7 +266,7 @@ def first_windows(
     start_ms: Int64[np.ndarray, " R"],
     shift_seconds: float,
 ) -> Bool[np.ndarray, " R"]:
-    """Which windows are the first of a continuous segment; the others add only their shift to the hours.
+    """Which windows are the first of a continuous segment, in an index of version 0.1, which does not hold it.
 
     Segments of one file have different names. Two files of one name (in two folders, or CSV beside Parquet) differ in
     time, where it is known.
@@ -247,7 +274,7 @@ def first_windows(
     Args:
         subject, recording: names of each window, in the order of the build.
         start_ms: ms since 1970, -1 where unknown.
-        shift_seconds: from one window to the next.
+        shift_seconds: from one window to the next. All are whole windows.
     """
     follows = (subject[1:] == subject[:-1]) & (recording[1:] == recording[:-1])
     late_ms = np.abs(np.diff(start_ms) - 1000 * shift_seconds)

@@ -1,7 +1,7 @@
 """The settings of `records build`, for the command line and for Python."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from selfpab_jax.data.har.base import LabeledRecordsSource
@@ -48,6 +48,8 @@ class BuildSettings:
             selfback) is one folder as published.
         window_seconds: length of a record.
         shift_seconds: from the start of one window to the start of the next; the window's length if not set.
+        shortest_seconds: a continuous segment shorter than a window becomes a padded record if it is at least so long;
+            the end of a longer one is in a window that is moved back. null: both are left out.
         record_rate: sampling rate in Hz of the signal that records are computed from; others are resampled to it.
         fft_window: samples of a frame.
         fft_hop: samples from one frame to the next.
@@ -84,6 +86,7 @@ class BuildSettings:
     source: str
     window_seconds: float = 300.0
     shift_seconds: float | None = None
+    shortest_seconds: float | None = 20.0
     record_rate: float = 50.0
     fft_window: int = 50
     fft_hop: int = 25
@@ -113,7 +116,8 @@ class BuildSettings:
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
             raise ConfigError(f"source is {self.source!r}: give one of {', '.join(SOURCES)}")
-        positive = ("window_seconds", "shift_seconds", "record_rate", "rate", "gap_limit", "first_seconds", "shard_mb")
+        positive = ("window_seconds", "shift_seconds", "shortest_seconds", "record_rate", "rate", "gap_limit")
+        positive += ("first_seconds", "shard_mb")
         require_positive(**{name: getattr(self, name) for name in positive})
         if self.sensors and self.columns:
             raise ConfigError("give sensors or columns, not both")
@@ -139,13 +143,17 @@ class BuildSettings:
             spectrogram = SpectrogramSettings(self.record_rate, self.fft_window, self.fft_hop)
         except DataError as error:
             raise ConfigError(str(error)) from None
+        source = self._open_source()
+        records = RecordSettings(
+            spectrogram=spectrogram,
+            window_samples=round(self.window_seconds * self.record_rate),
+            shift_samples=round(shift * self.record_rate),
+        )
+        if self.shortest_seconds is not None and not _is_filled(source, records):
+            records = replace(records, shortest_samples=round(self.shortest_seconds * self.record_rate))
         return BuildSpec(
-            source=self._open_source(),
-            records=RecordSettings(
-                spectrogram=spectrogram,
-                window_samples=round(self.window_seconds * self.record_rate),
-                shift_samples=round(shift * self.record_rate),
-            ),
+            source=source,
+            records=records,
             splits=SplitSettings(
                 by=self.split_by,
                 validation=self.validation,
@@ -196,6 +204,17 @@ def require_positive(**options: float | None) -> None:
     for option, value in options.items():
         if value is not None and not 0 < value < math.inf:
             raise ConfigError(f"{option} is {value}: it must be above 0")
+
+
+def _is_filled(source: Source, records: RecordSettings) -> bool:
+    """Whether every recording is a whole number of windows: HUNT4's files, whose first seconds alone are read.
+
+    Their records then are those of version 0.1, byte for byte.
+    """
+    if not isinstance(source, Hunt4):
+        return False
+    rest = round(source.seconds * records.spectrogram.rate_hz) - records.window_samples
+    return rest >= 0 and rest % records.shift_samples == 0
 
 
 def _names(names: Names) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int8, Int32, Int64, UInt64
 
-from selfpab_jax.data.sources.base import Source, SourceFile
+from selfpab_jax.data.sources.base import Source, SourceFile, Windowing
 from selfpab_jax.data.splits import SPLITS, SplitSettings, assign, assign_subjects, draw
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.io import write_text
@@ -40,6 +40,8 @@ class RecordSettings:
         spectrogram: sampling rate, and window and hop of the Fourier transform.
         window_samples: length of a window.
         shift_samples: from the start of one window to the start of the next.
+        shortest_samples: a continuous segment shorter than a window becomes a padded record if it has so many samples,
+            and the end of a longer one is in a window that is moved back. None, as in version 0.1: both are left out.
 
     Raises:
         ConfigError: a window without a frame, no shift, or magnitudes that float16 cannot hold.
@@ -48,6 +50,7 @@ class RecordSettings:
     spectrogram: SpectrogramSettings = field(default_factory=SpectrogramSettings)
     window_samples: int = 15000
     shift_samples: int = 15000
+    shortest_samples: int | None = None
 
     def __post_init__(self) -> None:
         if self.frames < 1:
@@ -65,6 +68,16 @@ class RecordSettings:
         return self.spectrogram.frame_count(self.window_samples)
 
     @property
+    def windowing(self) -> Windowing:
+        """How segments are cut; every window has a frame of its own."""
+        return Windowing(self.window_samples, self.shift_samples, self.shortest_samples, self.spectrogram.fft_window)
+
+    @property
+    def may_be_padded(self) -> bool:
+        """Whether records carry their number of valid frames."""
+        return self.shortest_samples is not None
+
+    @property
     def window_seconds(self) -> float:
         """Length of a window."""
         return self.window_samples / self.spectrogram.rate_hz
@@ -73,11 +86,6 @@ class RecordSettings:
     def shift_seconds(self) -> float:
         """From the start of one window to the start of the next."""
         return self.shift_samples / self.spectrogram.rate_hz
-
-    @property
-    def new_seconds(self) -> float:
-        """Seconds of recording that a window adds to the one before it; a segment's first window adds all of it."""
-        return min(self.window_samples, self.shift_samples) / self.spectrogram.rate_hz
 
 
 @dataclass(frozen=True)
@@ -107,11 +115,14 @@ class BuildSpec:
         return getattr(self.source, "label_column", None) is not None
 
     def options(self) -> dict[str, Any]:
-        """Everything but the list of files, as JSON types."""
+        """Everything but the list of files, as JSON types; without a shortest segment as version 0.1 wrote them."""
+        records = asdict(self.records)
+        if self.records.shortest_samples is None:
+            del records["shortest_samples"]
         options = {
             "format": FORMAT,
             "source": {"name": self.source.name, **asdict(self.source)},  # type: ignore[call-overload]
-            "records": asdict(self.records),
+            "records": records,
             "splits": asdict(self.splits),
             "shard_bytes": self.shard_bytes,
         }

@@ -9,7 +9,8 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
 from selfpab_jax.data.records.format import record_features
-from selfpab_jax.data.records.shards import merge_results, shard_path
+from selfpab_jax.data.records.merge import merge_results
+from selfpab_jax.data.records.shards import shard_path
 from selfpab_jax.data.records.spec import BuildSpec, Shard, read_shards
 
 BuildShards = Callable[[BuildSpec, Path, list[Shard]], None]
@@ -35,7 +36,9 @@ class Spectrograms(FileReaderBuilder):
         return tfds.core.DatasetInfo(
             builder=self,
             description=f"Spectrograms of {', '.join(self.spec.source.channels)}, one window per record.",
-            features=record_features(self.spec.records.frames, self.spec.features, self.spec.has_labels),
+            features=record_features(
+                self.spec.records.frames, self.spec.features, self.spec.has_labels, self.spec.records.may_be_padded
+            ),
             disable_shuffling=True,
         )
 

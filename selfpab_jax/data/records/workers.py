@@ -26,7 +26,7 @@ class BuildCounts:
     """What the workers have done so far."""
 
     files: int
-    windows: int
+    samples: int
     skipped: int
 
 
@@ -118,8 +118,8 @@ def _build(spec: BuildSpec, folder: Path, shard: Shard, strict: bool) -> int:
     return build_shard(spec, folder, shard, strict, _count)
 
 
-def _count(windows: int, skipped: int) -> None:
-    for counter, amount in zip(_counters, (1, windows, skipped), strict=True):
+def _count(samples: int, skipped: int) -> None:
+    for counter, amount in zip(_counters, (1, samples, skipped), strict=True):
         with counter.get_lock():
             counter.value += amount
 

@@ -83,11 +83,19 @@ class Recording:
 
 @dataclass(frozen=True)
 class Window:
-    """A window of a recording; `start` is the time of its first sample."""
+    """A window of a recording.
+
+    Attributes:
+        start: time of its first sample.
+        signal_NxC: acceleration in g; of a recording shorter than a window, all of it.
+        labels_N: a label per sample, or None.
+        new_samples: how many samples it adds to those of the windows before it.
+    """
 
     start: datetime | None
     signal_NxC: Float32[np.ndarray, "N C"]
     labels_N: Int32[np.ndarray, " N"] | None
+    new_samples: int
 
 
 @dataclass(frozen=True)
@@ -144,22 +152,55 @@ def resample_recording(recording: Recording, rate_hz: float) -> Recording:
     )
 
 
-def windows(recording: Recording, window_samples: int, shift_samples: int) -> Iterator[Window]:
-    """Whole windows in order; samples at the end that do not fill a window are left out.
+@dataclass(frozen=True)
+class Windowing:
+    """How recordings are cut into windows.
+
+    Attributes:
+        window_samples: length of a window.
+        shift_samples: from the start of one window to the start of the next.
+        shortest_samples: a recording shorter than a window is one short window if it has so many samples, and a window
+            that is moved back holds the end of a longer one. None: both are left out.
+        least_samples: an end with fewer new samples than these is left out.
+    """
+
+    window_samples: int
+    shift_samples: int
+    shortest_samples: int | None = None
+    least_samples: int = 1
+
+    def spans(self, samples: int) -> list[tuple[int, int]]:
+        """First and last + 1 sample of every window of a recording, in order.
+
+        Windows that are apart on purpose (a shift longer than a window) get none that holds the end.
+        """
+        shortest = self.shortest_samples
+        if samples < self.window_samples:
+            long_enough = shortest is not None and samples >= max(shortest, self.least_samples)
+            return [(0, samples)] if long_enough else []
+        firsts = list(range(0, samples - self.window_samples + 1, self.shift_samples))
+        left = samples - firsts[-1] - self.window_samples
+        if shortest is not None and self.shift_samples <= self.window_samples and left >= self.least_samples:
+            firsts.append(samples - self.window_samples)
+        return [(first, first + self.window_samples) for first in firsts]
+
+
+def windows(recording: Recording, windowing: Windowing) -> Iterator[Window]:
+    """The windows of a recording in order.
 
     Args:
         recording: any recording.
-        window_samples: length of a window.
-        shift_samples: from the start of one window to the start of the next.
+        windowing: how it is cut.
     """
-    for first in range(0, len(recording.signal_NxC) - window_samples + 1, shift_samples):
-        inside = slice(first, first + window_samples)
-        start = recording.start
+    start, labels_N, end = recording.start, recording.labels_N, 0
+    for first, last in windowing.spans(len(recording.signal_NxC)):
         yield Window(
             start=None if start is None else start + timedelta(seconds=first / recording.rate_hz),
-            signal_NxC=recording.signal_NxC[inside],
-            labels_N=None if recording.labels_N is None else recording.labels_N[inside],
+            signal_NxC=recording.signal_NxC[first:last],
+            labels_N=None if labels_N is None else labels_N[first:last],
+            new_samples=last - max(first, end),
         )
+        end = last
 
 
 def milliseconds(start: datetime | None) -> int:

@@ -2,10 +2,12 @@ from datetime import datetime, timedelta
 
 import hypothesis.strategies as st
 import numpy as np
+import pytest
 from hypothesis import given, settings
 
 from selfpab_jax.data.records.format import frame_labels
-from selfpab_jax.data.sources.base import Recording, milliseconds, resample_recording, windows
+from selfpab_jax.data.records.usage import segment_usage
+from selfpab_jax.data.sources.base import Recording, Windowing, milliseconds, resample_recording, windows
 from selfpab_jax.signal.stft import SpectrogramSettings
 
 START = datetime(2020, 5, 17, 23, 59, 50)
@@ -19,7 +21,7 @@ def recording(samples: int, start: datetime | None = START, rate: float = 50.0) 
 @settings(deadline=None)
 @given(samples=st.integers(0, 500), window=st.integers(1, 200), shift=st.integers(1, 300))
 def test_windows_are_whole_in_order_and_as_many_as_fit(samples, window, shift):
-    cut = list(windows(recording(samples), window, shift))
+    cut = list(windows(recording(samples), Windowing(window, shift)))
     assert len(cut) == len(range(0, samples - window + 1, shift))
     for number, piece in enumerate(cut):
         np.testing.assert_array_equal(piece.signal_NxC[:, 0], np.arange(number * shift, number * shift + window))
@@ -27,10 +29,42 @@ def test_windows_are_whole_in_order_and_as_many_as_fit(samples, window, shift):
         assert piece.start == START + timedelta(seconds=number * shift / 50)
 
 
+@settings(deadline=None)
+@given(
+    samples=st.integers(1, 500),
+    window=st.integers(10, 200),
+    shift=st.integers(1, 300),
+    shortest=st.integers(1, 300),
+    least=st.integers(1, 10),
+)
+def test_every_sample_is_in_a_window_or_counted_as_left_out(samples, window, shift, shortest, least):
+    windowing = Windowing(window, shift, shortest, least)
+    cut = list(windows(recording(samples), windowing))
+    whole = len(range(0, samples - window + 1, shift))
+    seen = set()
+    for number, piece in enumerate(cut):
+        inside = piece.signal_NxC[:, 0].astype(int)
+        assert len(inside) == min(window, samples)
+        assert inside[0] == (number * shift if number < whole else samples - len(inside))
+        assert piece.start == START + timedelta(seconds=inside[0] / 50)
+        assert piece.new_samples == len(set(inside) - seen) > 0
+        seen |= set(inside)
+    used = segment_usage([recording(samples)], windowing).scaled(50)
+    assert used.used == pytest.approx(len(seen))
+    assert used.recorded == pytest.approx(samples)
+    assert used.too_short + used.ends + used.between == pytest.approx(samples - len(seen), abs=1e-6)
+    if samples < window:
+        assert bool(cut) == (samples >= max(shortest, least))
+    elif shift <= window:
+        assert used.ends < least
+        assert not used.between
+    assert bool(used.too_short) == (not cut)
+
+
 def test_time_is_the_recorders():
     assert milliseconds(datetime(1970, 1, 2)) == 86_400_000
     assert milliseconds(None) == -1
-    assert [w.start for w in windows(recording(100, start=None), 50, 50)] == [None, None]
+    assert [w.start for w in windows(recording(100, start=None), Windowing(50, 50))] == [None, None]
 
 
 def test_another_rate_keeps_duration_and_labels():

@@ -1,0 +1,91 @@
+"""What became of the hours of recording that a build read: in records, or left out and why."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+
+import pyarrow as pa
+
+from selfpab_jax.data.sources.base import Recording, Windowing
+from selfpab_jax.progress import duration
+
+USAGE_FILE = "usage.parquet"
+"""One row per file that was read: seconds, see `SegmentUsage`."""
+
+
+@dataclass(frozen=True)
+class SegmentUsage:
+    """Continuous segments and what became of them, in one unit of time: `recorded` is the sum of all others.
+
+    Attributes:
+        recorded: in continuous segments.
+        used: in records, overlaps counted once.
+        too_short: in segments too short for a record.
+        ends: at the ends of segments, beyond their last record.
+        between: between records that are apart (a shift longer than a window).
+    """
+
+    recorded: float = 0.0
+    used: float = 0.0
+    too_short: float = 0.0
+    ends: float = 0.0
+    between: float = 0.0
+
+    def scaled(self, factor: float) -> "SegmentUsage":
+        """In another unit of time."""
+        return SegmentUsage(**{name: value * factor for name, value in asdict(self).items()})
+
+
+USAGE = pa.schema(
+    {name: pa.string() for name in ("file", "subject", "split")}
+    | {field.name: pa.float64() for field in fields(SegmentUsage)}
+)
+
+
+def segment_usage(recordings: Iterable[Recording], windowing: Windowing) -> SegmentUsage:
+    """What becomes of recordings, in seconds.
+
+    Args:
+        recordings: continuous segments.
+        windowing: how they are cut into windows.
+    """
+    parts = [_one(len(recording.signal_NxC), windowing).scaled(1 / recording.rate_hz) for recording in recordings]
+    return total_usage(parts)
+
+
+def total_usage(parts: Iterable[SegmentUsage]) -> SegmentUsage:
+    """The sum."""
+    parts, names = list(parts), [field.name for field in fields(SegmentUsage)]
+    return SegmentUsage(**{name: math.fsum(getattr(part, name) for part in parts) for name in names})
+
+
+def _one(samples: int, windowing: Windowing) -> SegmentUsage:
+    spans = windowing.spans(samples)
+    if not spans:
+        return SegmentUsage(samples, too_short=samples)
+    used = end = 0
+    for first, last in spans:
+        used += last - max(first, end)
+        end = last
+    return SegmentUsage(samples, used, ends=samples - end, between=end - used)
+
+
+def usage_text(usage: SegmentUsage, skipped_hours: float) -> list[str]:
+    """The hours as lines of text.
+
+    Args:
+        usage: in hours.
+        skipped_hours: in files that were skipped, an estimate; 0 where unknown.
+    """
+    share = f" ({usage.used / usage.recorded:.1%})" if usage.recorded else ""
+    lines = [f"{usage.used:.1f} of {usage.recorded:.1f} h in continuous segments are in records{share}"]
+    for hours, what in (
+        (usage.too_short, "in segments shorter than --shortest_seconds and a window"),
+        (usage.ends, "at the ends of segments, beyond the last record"),
+        (usage.between, "between records, because the shift is longer than a window"),
+    ):
+        if hours:
+            lines.append(f"  {duration(hours * 3600)} left out: {what}")
+    if skipped_hours:
+        lines.append(f"  about {skipped_hours:.1f} h more in files that were skipped")
+    return lines
