@@ -1,5 +1,6 @@
 """`selfpab-jax records build` and `selfpab-jax records describe`."""
 
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,13 @@ from typing import Any
 from jsonargparse import Namespace
 
 from selfpab_jax.config import Parser
+from selfpab_jax.data.quality import quality_summary
 from selfpab_jax.data.records.build import build_records
 from selfpab_jax.data.records.dataset import Records
+from selfpab_jax.data.records.format import QUALITY_FOLDER
 from selfpab_jax.data.records.settings import BuildSettings
 from selfpab_jax.data.records.usage import usage_text
+from selfpab_jax.data.sources.files import find_recordings
 from selfpab_jax.errors import ConfigError
 
 FLAGS = {
@@ -55,6 +59,9 @@ def run_build(namespace: Namespace) -> int:
         raise ConfigError("--beam_options needs --beam")
     values: dict[str, Any] = {field.name: options[field.name] for field in fields(BuildSettings)}
     settings = BuildSettings(**{**values, "paths": tuple(options["paths"])})
+    if settings.source == "recordings":
+        for note in find_recordings(settings.paths, settings.subject).notes():
+            print(f"selfpab-jax: {note}", file=sys.stderr)
     records = build_records(
         settings,
         options["out"],
@@ -102,4 +109,5 @@ def _summary(records: Records, out: Path) -> str:
     if info.skipped:
         skipped += f", see {records.skipped_file}"
     used = [] if info.usage is None else usage_text(info.usage, info.skipped_hours)
-    return "\n".join([*lines, *used, skipped, f"records: {out}"])
+    quality = quality_summary(records.folder / QUALITY_FOLDER)
+    return "\n".join([*lines, *used, skipped, *quality, f"records: {out}"])

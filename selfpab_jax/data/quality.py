@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 
 from selfpab_jax.data.sources.base import EPOCH
 from selfpab_jax.io import write_text
+from selfpab_jax.progress import duration
 
 QUALITY_FILE = "quality.jsonl"
 PAGE_FILE = "report.html"
@@ -63,6 +64,32 @@ def write_quality(reports: Sequence[dict[str, Any]], folder: Path, title: str) -
             pictures.append((subject, name))
     write_text(folder / PAGE_FILE, _page(reports, pictures, title, len(by_subject)))
     return folder / PAGE_FILE
+
+
+def quality_summary(folder: Path) -> list[str]:
+    """What was cut and bridged in all files of a report, and where the page is; nothing where there is no report.
+
+    Args:
+        folder: that `write_quality` wrote into.
+    """
+    if not (folder / QUALITY_FILE).exists():
+        return []
+    cut: dict[str, float] = defaultdict(float)
+    bridged = gaps = 0.0
+    for line in (folder / QUALITY_FILE).read_text(encoding="utf-8").splitlines():
+        report = json.loads(line)
+        bridged, gaps = bridged + report["bridged_s"], gaps + report["gap_s"]
+        for reason, seconds in report["cut_s"].items():
+            cut[reason] += seconds
+    parts = [f"{reason} {_amount(seconds)}" for reason, seconds in cut.items()]
+    lines = [f"cut while reading: {', '.join(parts)}"] if parts else []
+    if bridged or gaps:
+        lines.append(f"{_amount(bridged)} of short gaps bridged; {_amount(gaps)} in longer gaps")
+    return [*lines, f"what became of each file: {folder / PAGE_FILE}"]
+
+
+def _amount(seconds: float) -> str:
+    return duration(seconds) if seconds >= 60 else f"{seconds:.3g} s"
 
 
 def draw_days(spans: Sequence[Sequence[Any]], path: Path, title: str) -> None:

@@ -7,6 +7,7 @@ data set's card. It removes and repairs nothing that the publishers kept; what l
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -16,8 +17,12 @@ from jaxtyping import Float32, Shaped
 from selfpab_jax.data.har.axes import AXES, to_hunt4_axes
 from selfpab_jax.data.har.card import DatasetCard, Sensor
 from selfpab_jax.data.sources.base import Recording, SourceFile, UnusableError
+from selfpab_jax.data.sources.blocks import Rows
 from selfpab_jax.data.sources.checks import WRONG_UNIT_G, check_signal
-from selfpab_jax.data.sources.segments import cut, runs
+from selfpab_jax.data.sources.continuous import continuous_blocks
+from selfpab_jax.data.sources.report import FileReport
+from selfpab_jax.data.sources.segments import BRIDGED_SECONDS
+from selfpab_jax.data.sources.tables import whole_recordings
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.signal.resample import UNITS_PER_G
 
@@ -228,18 +233,37 @@ class LabeledRecordsSource:
         """The files of the data set, in a fixed order."""
         return self.dataset.files()
 
-    def read(self, file: SourceFile) -> list[Recording]:
-        """The continuous recordings of a file.
+    def read(self, file: SourceFile, report: FileReport | None = None) -> list[Recording]:
+        """The continuous recordings of a file, cleaned by the same rules as a user's own tables.
+
+        Args:
+            file: of `files`.
+            report: gets what is cut, bridged and doubted.
 
         Raises:
-            UnusableError: the data set's reader cannot use the file, or the signal is not plausible.
+            UnusableError: the data set's reader cannot use the file, or no sample can be used.
         """
-        recordings = []
+        report = report or FileReport(file.path, file.subject)
+        recordings: list[Recording] = []
+        reason = "sensor missing: no sample has numbers in all channels"
         for recording in self.dataset.read(file):
-            finite_N = np.asarray(np.isfinite(recording.signal_NxC).all(axis=1))
-            recordings += [cut(recording, int(first), int(last)) for first, last in zip(*runs(finite_N), strict=True)]
+            report.notes += [note for note in recording.notes if note not in report.notes]
+            try:
+                recordings += _cleaned(recording, self.channels, report)
+            except UnusableError as error:
+                reason = str(error)
         if not recordings:
-            raise UnusableError("sensor missing: no sample has numbers in all channels")
-        for recording in recordings:
-            check_signal(recording.signal_NxC, self.channels, recording.rate_hz)
+            raise UnusableError(reason)
         return recordings
+
+
+def _cleaned(recording: Recording, channels: tuple[str, ...], report: FileReport) -> list[Recording]:
+    start = recording.start
+
+    def start_of(time: float) -> datetime | None:
+        return None if start is None else start + timedelta(seconds=time)
+
+    rows = Rows(recording.signal_NxC, labels_N=recording.labels_N)
+    blocks = continuous_blocks([rows], channels, recording.rate_hz, BRIDGED_SECONDS, report, recording.name, start_of)
+    pieces = whole_recordings(blocks, recording.subject)
+    return [replace(piece, name=piece.name.replace(f"{recording.name}:0", recording.name, 1)) for piece in pieces]

@@ -4,13 +4,16 @@ import json
 import math
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
+from selfpab_jax.data.quality import write_quality
 from selfpab_jax.data.records.format import (
     NAME,
+    QUALITY_FOLDER,
     SKIPPED_FILE,
     RecordsInfo,
     ShardFile,
@@ -33,7 +36,7 @@ ShardsBySplit = dict[str, list[tuple[Shard, ShardFile]]]
 
 
 class NothingUsableError(DataError):
-    """All training files of a build were skipped."""
+    """All files of a split were skipped."""
 
 
 def merge_results(spec: BuildSpec, staging: Path, shards: list[Shard], folder: Path) -> ShardsBySplit:
@@ -49,11 +52,12 @@ def merge_results(spec: BuildSpec, staging: Path, shards: list[Shard], folder: P
         The shards that hold records, by split, with their final names.
 
     Raises:
-        NothingUsableError: there is no training record at all.
+        NothingUsableError: there is no record for training, or for a split that was asked for.
     """
     by_split: ShardsBySplit = {}
     sizes: dict[str, SplitSize] = {}
     skipped, skipped_seconds, usage, is_whole = 0, 0.0, SegmentUsage(), True
+    reports: list[dict[str, Any]] = []
     with (
         open(folder / SKIPPED_FILE, "w") as skipped_lines,
         pyarrow.parquet.ParquetWriter(folder / USAGE_FILE, USAGE) as usage_rows,
@@ -68,6 +72,7 @@ def merge_results(spec: BuildSpec, staging: Path, shards: list[Shard], folder: P
                     subjects.update(result.index["subject"])
                     skipped_lines.writelines(json.dumps(each) + "\n" for each in result.skipped)
                     skipped += len(result.skipped)
+                    reports += result.reports
                     skipped_seconds += result.skipped_seconds
                     usage_rows.write_table(pa.table(result.usage, USAGE))
                     usage = total_usage([usage, _summed(result.usage)])
@@ -82,11 +87,13 @@ def merge_results(spec: BuildSpec, staging: Path, shards: list[Shard], folder: P
                 _write_moments(moments, folder / f"moments_{split}.npz")
             else:
                 (folder / index_file(split)).unlink()
+            if not files and (of_split or split == "train"):
+                raise NothingUsableError(f"no usable recording for {split}: {_reason(staging, of_split)}")
             if split == "train":
-                if not files:
-                    raise NothingUsableError(f"no usable recording for training: {_reason(staging, of_split)}")
                 for statistics in (plain_statistics(moments), hour_weighted_statistics(moments)):
                     statistics.save(folder / statistics_file(statistics.kind))
+    if reports:
+        write_quality(reports, folder / QUALITY_FOLDER, "Recordings in these records")
     info = _info(spec, sizes, by_split, sum(shard.files for shard in shards), skipped)
     hours = usage.scaled(1 / 3600) if is_whole else None  # shards of version 0.1 do not know
     write_info(replace(info, usage=hours, skipped_hours=skipped_seconds / 3600), folder)
@@ -146,7 +153,7 @@ def _reason(staging: Path, shards: list[Shard]) -> str:
     if not skipped:
         return "there are no files"
     first = skipped[0]
-    return f"all {len(skipped)} files drawn for training were skipped, the first ({first['file']}): {first['reason']}"
+    return f"all {len(skipped)} files drawn for it were skipped, the first ({first['file']}): {first['reason']}"
 
 
 def _info(

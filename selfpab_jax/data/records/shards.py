@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
+from selfpab_jax.data.har.base import LabeledRecordsSource
 from selfpab_jax.data.records.format import (
     VALID_FRAMES,
     WRITER_OPTIONS,
@@ -28,6 +30,8 @@ from selfpab_jax.data.sources.base import (
     resample_recording,
     windows,
 )
+from selfpab_jax.data.sources.report import FileReport
+from selfpab_jax.data.sources.tables import Tables
 from selfpab_jax.errors import DataError
 from selfpab_jax.io import atomic_path
 from selfpab_jax.signal.normalization import UNKNOWN_HOUR, Moments
@@ -61,6 +65,7 @@ class ShardResult:
         skipped: files that could not be used, and why.
         usage: columns of `USAGE`, one row per file that was read.
         skipped_seconds: in the files that could not be read, an estimate.
+        reports: of the files, from `FileReport`, with spans.
     """
 
     records: int
@@ -71,6 +76,7 @@ class ShardResult:
     skipped: list[dict[str, str]]
     usage: dict[str, list] = field(default_factory=lambda: {name: [] for name in USAGE.names})
     skipped_seconds: float = 0.0
+    reports: list[dict[str, Any]] = field(default_factory=list)
 
 
 # One shard from its recordings: a pure function of the specification, run by any worker.
@@ -114,13 +120,15 @@ def build_shard(
     usage: dict[str, list] = {name: [] for name in USAGE.names}
     skipped: list[dict[str, str]] = []
     skipped_seconds = 0.0
+    reports: list[dict[str, Any]] = []
     with atomic_path(shard_path(folder, shard)) as temporary:
         with _record_writer(temporary) as write:
             for file in shard_files(folder, shard):
                 written, recordings = 0, []
                 names = {"file": file.path, "subject": file.subject, "split": shard.split}
+                report = FileReport(file.path, file.subject, strict)
                 try:
-                    recordings = read_segments(spec, file)
+                    recordings = read_segments(spec, file, report)
                     used = segment_usage(recordings, spec.records.windowing)
                     _append(usage, names | asdict(used))
                     _check_used(used, recordings, spec.records)
@@ -135,11 +143,14 @@ def build_shard(
                     if strict:
                         raise DataError(f"{file.path}: {reason} (--strict)") from None
                     skipped.append(names | {"reason": str(reason)})
+                    report.notes.append(f"skipped: {reason}")
                     skipped_seconds += 0 if recordings else _estimated_seconds(spec, file)
+                if report.in_s or report.notes:
+                    reports.append(report.as_json() | {"spans": report.spans})
                 if count is not None:
                     count(written, int(not written))
         size, digest = temporary.stat().st_size, fingerprint(temporary)
-    result = ShardResult(len(index["subject"]), size, digest, moments, index, skipped, usage, skipped_seconds)
+    result = ShardResult(len(index["subject"]), size, digest, moments, index, skipped, usage, skipped_seconds, reports)
     _write_result(result, result_path(folder, shard))
     return shard.number
 
@@ -157,13 +168,21 @@ def _record_writer(path: Path) -> Iterator[Callable[[bytes], None]]:
         raise OSError(f"writing {path}: {error}") from error
 
 
-def read_segments(spec: BuildSpec, file: SourceFile) -> list[Recording]:
+def read_segments(spec: BuildSpec, file: SourceFile, report: FileReport) -> list[Recording]:
     """The continuous segments of a file at the records' rate.
+
+    Args:
+        spec: of the build.
+        file: of its source.
+        report: gets what is cut, bridged and doubted, as far as the source tells.
 
     Raises:
         UnusableError: the file cannot be used.
     """
-    return [resample_recording(recording, spec.records.spectrogram.rate_hz) for recording in spec.source.read(file)]
+    source = spec.source
+    reports = isinstance(source, Tables | LabeledRecordsSource)
+    recordings = source.read(file, report) if reports else source.read(file)
+    return [resample_recording(recording, spec.records.spectrogram.rate_hz) for recording in recordings]
 
 
 def _check_used(usage: SegmentUsage, recordings: list[Recording], settings: RecordSettings) -> None:

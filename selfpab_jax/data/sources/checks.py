@@ -185,7 +185,7 @@ def _check_dead(moves_n: Bool[np.ndarray, " n"], channel: str, rate_hz: float) -
     first, last = runs(~moves_n)
     still = int((last - first).max(initial=0)) + 1
     samples = len(moves_n) + 1
-    if still >= DEAD_FRACTION * samples and still >= min(DEAD_SECONDS * rate_hz, samples):
+    if still >= DEAD_FRACTION * samples and still >= DEAD_SECONDS * rate_hz:
         raise UnusableError(f"dead channel: {channel} stays at one value for {still / rate_hz:.4g} s")
 
 

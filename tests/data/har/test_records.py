@@ -43,11 +43,12 @@ def test_options_of_others_are_refused(tmp_path, capsys):
 
 def test_missing_samples_end_a_recording(tmp_path, write_harth):
     signal = np.random.default_rng(0).normal((-1, 0, 0, -1, 0, 0), 0.01, (400, 6))
-    signal[100:103, 4] = np.nan
+    signal[40:43, 4] = np.nan  # bridged
+    signal[100:120, 4] = np.nan
     write_harth(tmp_path / "S006.csv", signal=signal)
     source = LabeledRecordsSource(open_dataset("harth", tmp_path))
     first, second = source.read(next(iter(source.files())))
-    assert (len(first.signal_NxC), len(second.signal_NxC), second.name) == (100, 297, "S006+103")
+    assert (len(first.signal_NxC), len(second.signal_NxC), second.name) == (100, 280, "S006+120")
     assert first.start is not None
     assert second.start is not None
-    assert (second.start - first.start).total_seconds() == 2.06
+    assert (second.start - first.start).total_seconds() == 2.4
