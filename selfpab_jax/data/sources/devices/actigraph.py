@@ -90,7 +90,7 @@ def _from_activity(data: bytes, info: dict[str, str], rate_hz: float) -> DeviceB
     start_s, end_s = _seconds(info, "Start Date"), _seconds(info, "Last Sample Time", "Stop Date", "Download Date")
     if start_s is None:
         raise UnusableError("unreadable: info.txt has no Start Date")
-    signal_Nx3 = _unpack_12_bit(data)[:, PACKED_ORDER] / np.float32(_scale(info))
+    signal_Nx3 = (_unpack_12_bit(data)[:, PACKED_ORDER] / _scale(info)).astype(np.float32)
     return DeviceBlocks(
         starts_B=np.array([start_s]),
         counts_B=np.array([len(signal_Nx3)]),
@@ -121,7 +121,7 @@ def _from_log(data: bytes, info: dict[str, str], rate_hz: float) -> DeviceBlocks
     def unpack() -> None:
         counts_b, signal_nx3 = _unpack(waiting)
         counts.append(counts_b)
-        signals.append(signal_nx3 / np.float32(_scale(info)))
+        signals.append((signal_nx3 / _scale(info)).astype(np.float32))
         waiting.clear()
 
     for record in _records(data, damage):
@@ -285,9 +285,14 @@ def _start(text: str) -> datetime:
     first = "y" if len(dates[0][0]) == 4 else stated[1] if stated else "M"
     for order in dict.fromkeys([first, "M", "d"]):
         try:
-            days = [datetime(**dict(zip(DATE_ORDERS[order], map(int, date), strict=True))) for date in dates]
+            days = [_day(order, date) for date in dates]
         except ValueError:
             continue
         hours = int(time[1]) % 12 + 12 * (time[4].lower() == "pm") if time[4] else int(time[1])
         return days[0] + timedelta(hours=hours, minutes=int(time[2]), seconds=int(time[3]))
     raise UnusableError(f"unreadable: {'/'.join(dates[0])} is no date")
+
+
+def _day(order: str, date: tuple[str, str, str]) -> datetime:
+    numbers = dict(zip(DATE_ORDERS[order], map(int, date), strict=True))
+    return datetime(numbers["year"], numbers["month"], numbers["day"])
