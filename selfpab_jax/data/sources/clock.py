@@ -14,12 +14,14 @@ from selfpab_jax.data.sources.base import UnusableError
 
 CHUNK_ROWS = 2**18
 """Rows that `to_even_clock` works on at once: memory beyond input and output does not depend on the length."""
-MEASURED_ROWS = 2**12
+MEASURED_ROWS = 2**11
 MEASURED_TICKS = 8
 MEASURED_CHUNKS = 16
 """The samples' own rate is a median over so many chunks of the first rows, with at least so many timestamps."""
 STILL_SECONDS = 150.0
 """A clock in minutes is read; one that shows the same time for longer stands still."""
+LARGEST_UNMEASURED = 10**6
+"""So many rows with fewer times than that stand still, too."""
 LONGEST_GAP_DAYS = 31
 """A longer one is a clock that was reset."""
 TOLERANCE = 1e-3
@@ -29,7 +31,7 @@ TICK = 0.5
 COARSE = 1.5
 """A step of up to this many ticks is no gap: a clock in whole seconds cannot show one."""
 ALIASED = 1.05
-"""From this ratio of the rates on, the signal is low-pass filtered; below, too little lies above the new limit."""
+"""From this ratio of the rates on, the signal is low-pass filtered first; below, hardly anything can alias."""
 SPLINE_MARGIN = 24
 """A sample's influence on a cubic spline falls by 0.27 with every sample: to 1e-14 over so many."""
 FILTER_HALF = 10
@@ -81,7 +83,7 @@ def to_even_clock(
     ]
     blocks.append(clock.finish())
     return EvenSignal(
-        blocks[0].start_s if start_s is None else start_s,
+        clock.first_s,
         np.concatenate([block.signal_MxC for block in blocks]),
         np.concatenate([block.is_missing_M for block in blocks]),
     )
@@ -101,13 +103,18 @@ class EvenClock:
     """
 
     def __init__(self, rate_hz: float, gap_limit: float, start_s: float | None = None, from_hz: float | None = None):
-        self.rate_hz, self.gap_limit, self.start_s, self.from_hz = rate_hz, gap_limit, start_s, from_hz
+        self.rate_hz, self.gap_limit, self._start_s, self.from_hz = rate_hz, gap_limit, start_s, from_hz
         self._times_n = np.empty(0)
         self._signal_nxC = np.empty((0, 0), np.float32)
         self._measured: tuple[float, float] | None = None
         self._filter: Float64[np.ndarray, " taps"] | None = None
         self._begins = True  # whether the first held sample begins a segment
         self._rows = 0
+
+    @property
+    def first_s(self) -> float:
+        """Time of row 0; NaN until it is known."""
+        return np.nan if self._start_s is None else self._start_s
 
     def add(self, times_N: Float64[np.ndarray, " N"], signal_NxC: Float[np.ndarray, "N C"]) -> EvenSignal:
         """The rows that became certain.
@@ -147,7 +154,8 @@ class EvenClock:
 
     def _certain(self, is_last: bool) -> Iterator[Float32[np.ndarray, "m C"]]:
         """The rows that the held samples determine: of each segment between gaps, those before it and those in it."""
-        if not self._is_measured(is_last):
+        self._measure_when_possible(is_last)
+        if self._measured is None:
             return
         period, tick_s = self._measured
         times_n = self._times_n
@@ -176,17 +184,16 @@ class EvenClock:
             else:
                 self._begins = True
 
-    def _is_measured(self, is_last: bool) -> bool:
-        """Measure the samples' period and the clock's tick when there are samples enough; whether they are known."""
+    def _measure_when_possible(self, is_last: bool) -> None:
+        """Measure the samples' period and the clock's tick, once there are samples enough."""
         if self._measured is None and len(self._times_n):
             firsts = np.flatnonzero(np.diff(self._times_n, prepend=-np.inf) > 0)
             if is_last or (len(self._times_n) >= MEASURED_ROWS and len(firsts) >= MEASURED_TICKS):
                 used = firsts[: max(MEASURED_TICKS, int(np.searchsorted(firsts, MEASURED_ROWS)))]
                 self._measured = _measure(self._times_n, used, 1 / (self.from_hz or self.rate_hz), not self.from_hz)
                 self._filter = _low_pass(self.rate_hz * self._measured[0])
-            elif len(self._times_n) * len(firsts) > 0 and len(self._times_n) > STILL_SECONDS * 1000:
+            elif len(self._times_n) > LARGEST_UNMEASURED:
                 raise UnusableError(f"timestamps stand still: {len(self._times_n)} rows have {len(firsts)} times")
-        return self._measured is not None
 
     @property
     def _margin(self) -> int:
@@ -196,16 +203,16 @@ class EvenClock:
         self, times_n: Float64[np.ndarray, " n"], signal_nxC: Float32[np.ndarray, "n C"], upto_s: float
     ) -> Iterator[Float32[np.ndarray, "m C"]]:
         """The rows not given yet up to a time; those before the first sample are NaN."""
-        if self.start_s is None:
-            self.start_s = float(times_n[0])
-        last = int(np.floor((upto_s - self.start_s) * self.rate_hz + TOLERANCE))
+        if self._start_s is None:
+            self._start_s = float(times_n[0])
+        last = int(np.floor((upto_s - self._start_s) * self.rate_hz + TOLERANCE))
         if last < self._rows:
             return
-        first = max(self._rows, int(np.ceil((times_n[0] - self.start_s) * self.rate_hz - TOLERANCE)))
+        first = max(self._rows, int(np.ceil((times_n[0] - self._start_s) * self.rate_hz - TOLERANCE)))
         if (first - self._rows) / self.rate_hz > LONGEST_GAP_DAYS * 86400:
             raise UnusableError(f"wrong clock: the timestamps jump by more than {LONGEST_GAP_DAYS} days")
         yield np.full((first - self._rows, signal_nxC.shape[1]), np.nan, np.float32)
-        at_m = np.interp(self.start_s + np.arange(first, last + 1) / self.rate_hz, times_n, np.arange(len(times_n)))
+        at_m = np.interp(self._start_s + np.arange(first, last + 1) / self.rate_hz, times_n, np.arange(len(times_n)))
         self._rows = last + 1
         if not len(at_m):
             return
@@ -221,8 +228,7 @@ class EvenClock:
     def _joined(self, rows: Iterator[np.ndarray]) -> EvenSignal:
         first, channels = self._rows, self._signal_nxC.shape[1]
         signal_MxC = np.concatenate([np.empty((0, channels), np.float32), *rows])
-        start_s = np.nan if self.start_s is None else self.start_s + first / self.rate_hz
-        return EvenSignal(start_s, signal_MxC, np.isnan(signal_MxC[:, 0]))
+        return EvenSignal(self.first_s + first / self.rate_hz, signal_MxC, np.isnan(signal_MxC[:, 0]))
 
 
 def _measure(
@@ -277,4 +283,4 @@ def _low_pass(ratio: float) -> Float64[np.ndarray, " taps"] | None:
     if ratio * ALIASED > 1:
         return None
     half = int(np.ceil(FILTER_HALF / ratio))
-    return scipy.signal.firwin(2 * half + 1, ratio, window=("kaiser", 5.0))
+    return np.asarray(scipy.signal.firwin(2 * half + 1, ratio, window=("kaiser", 5.0)))  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,1 @@
+"""Files as accelerometers write them."""

@@ -1,0 +1,211 @@
+"""Sensors in files of their own: which files belong to one subject, and their samples on one clock."""
+
+import csv
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32
+
+from selfpab_jax.data.sources.base import EPOCH, Skipped, UnusableError
+from selfpab_jax.data.sources.clock import to_even_clock
+from selfpab_jax.data.sources.devices.samples import DeviceSamples
+from selfpab_jax.errors import ConfigError, DataError
+
+TABLE_COLUMNS = ("subject", "sensor", "file")
+
+
+@dataclass(frozen=True)
+class SensorFiles:
+    """The files of one subject, one per sensor, in the order of the sensors."""
+
+    subject: str
+    paths: dict[str, Path]
+
+
+class Pairs(NamedTuple):
+    """Subjects that have a file of every sensor, and what else was found.
+
+    Attributes:
+        subjects: by name.
+        skipped: subjects without a file of every sensor or with two of one, and files that fit no sensor.
+    """
+
+    subjects: list[SensorFiles]
+    skipped: list[Skipped]
+
+
+def pair_by_name(folder: Path, pattern: str, sensors: tuple[str, ...]) -> Pairs:
+    """The files below a folder by a pattern of their names.
+
+    Args:
+        folder: where the files are.
+        pattern: path below the folder, or name anywhere below it, with `{subject}` and `{sensor}`; `*` stands for any
+            characters. `{subject}_{sensor}.cwa`, `{subject}/*_{sensor}.gt3x`.
+        sensors: names of the sensors, as in the files.
+
+    Raises:
+        ConfigError: the pattern has no `{subject}` or no `{sensor}`.
+        DataError: no such folder.
+    """
+    if missing := [field for field in ("{subject}", "{sensor}") if pattern.count(field) != 1]:
+        raise ConfigError(
+            f"pattern {pattern!r}: it needs {' and '.join(missing)} once, as in {{subject}}_{{sensor}}.cwa"
+        )
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder of recordings")
+    expression = re.escape(pattern).replace(r"\*", "[^/]*")
+    expression = expression.replace(re.escape("{subject}"), "(?P<subject>[^/]+)")
+    names = "|".join(re.escape(name) for name in sorted(sensors, key=len, reverse=True))
+    compiled = re.compile(expression.replace(re.escape("{sensor}"), f"(?P<sensor>{names})"))
+    rows: list[tuple[str, str, Path]] = []
+    unmatched: list[Skipped] = []
+    ending = Path(pattern).suffix
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        text = path.relative_to(folder).as_posix() if "/" in pattern else path.name
+        if found := compiled.fullmatch(text):
+            rows.append((found["subject"], found["sensor"], path))
+        elif path.suffix == ending:
+            unmatched.append(Skipped(str(path), f"its name does not fit {pattern} with {', '.join(sensors)}"))
+    pairs = _pairs(rows, sensors)
+    return Pairs(pairs.subjects, pairs.skipped + unmatched)
+
+
+def pair_by_table(table: Path, sensors: tuple[str, ...]) -> Pairs:
+    """The files that a CSV table lists.
+
+    Args:
+        table: with the columns `subject`, `sensor` and `file`; files are relative to the table's folder.
+        sensors: names of the sensors; rows of others are skipped.
+
+    Raises:
+        DataError: the table cannot be read, or lacks a column.
+    """
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            lines = list(csv.DictReader(file))
+            columns = lines[0].keys() if lines else ()
+    except (OSError, UnicodeDecodeError, csv.Error) as reason:
+        raise DataError(f"{table}: {reason}") from None
+    if missing := [column for column in TABLE_COLUMNS if column not in columns]:
+        raise DataError(
+            f"{table}: no column {', '.join(missing)}; it needs {', '.join(TABLE_COLUMNS)} and a row per file"
+        )
+    rows: list[tuple[str, str, Path]] = []
+    skipped: list[Skipped] = []
+    for number, line in enumerate(lines, start=2):
+        subject, sensor, file = ((line[column] or "").strip() for column in TABLE_COLUMNS)
+        path = table.parent / file
+        if not subject or sensor not in sensors:
+            skipped.append(Skipped(f"{table}, line {number}", f"sensor {sensor!r} is none of {', '.join(sensors)}"))
+        elif not path.is_file():
+            skipped.append(Skipped(f"{table}, line {number}", f"{path}: no such file"))
+        else:
+            rows.append((subject, sensor, path))
+    pairs = _pairs(rows, sensors)
+    return Pairs(pairs.subjects, skipped + pairs.skipped)
+
+
+def _pairs(rows: list[tuple[str, str, Path]], sensors: tuple[str, ...]) -> Pairs:
+    found: dict[str, dict[str, list[Path]]] = {}
+    for subject, sensor, path in rows:
+        found.setdefault(subject, {}).setdefault(sensor, []).append(path)
+    subjects: list[SensorFiles] = []
+    skipped: list[Skipped] = []
+    for subject, paths in sorted(found.items()):
+        faults = [f"no file of {sensor}" for sensor in sensors if sensor not in paths]
+        faults += [
+            f"{len(paths[sensor])} files of {sensor}: {', '.join(map(str, paths[sensor]))}"
+            for sensor in sensors
+            if len(paths.get(sensor, [])) > 1
+        ]
+        if faults:
+            skipped.append(Skipped(subject, "; ".join(faults)))
+        else:
+            subjects.append(SensorFiles(subject, {sensor: paths[sensor][0] for sensor in sensors}))
+    return Pairs(subjects, skipped)
+
+
+@dataclass(frozen=True)
+class AlignmentReport:
+    """What aligning the sensors cost.
+
+    Attributes:
+        cut_s: for each sensor, seconds before and after the common time that were cut.
+        missing_s: for each sensor, seconds of the common time in which it recorded nothing.
+        hours: length of the common time.
+    """
+
+    cut_s: dict[str, tuple[float, float]]
+    missing_s: dict[str, float]
+    hours: float
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """One line per sensor that lost something."""
+        return tuple(
+            f"{sensor}: {self.cut_s[sensor][0]:.1f} s cut before and {self.cut_s[sensor][1]:.1f} s after the common "
+            f"{self.hours:.2f} h, {self.missing_s[sensor]:.1f} s of it missing"
+            for sensor in self.cut_s
+            if max(*self.cut_s[sensor], self.missing_s[sensor]) >= 1
+        )
+
+
+class AlignedSensors(NamedTuple):
+    """All sensors on one even clock.
+
+    Attributes:
+        start: time of the first row.
+        signal_NxC: x, y, z of each sensor, in the order given; NaN where a sensor recorded nothing.
+        report: what was cut and is missing.
+    """
+
+    start: datetime
+    signal_NxC: Float32[np.ndarray, "N C"]
+    report: AlignmentReport
+
+
+def align(samples_by_sensor: Mapping[str, DeviceSamples], rate_hz: float, gap_limit: float) -> AlignedSensors:
+    """Sensors that recorded at the same time, each moved onto one even clock by its own timestamps.
+
+    The sensors' clocks are taken to agree (they are set by one computer); that they drift apart later is not visible in
+    the files. Only the time that all sensors cover is kept.
+
+    Args:
+        samples_by_sensor: samples of each sensor, in the order of the channels.
+        rate_hz: rate of the common clock.
+        gap_limit: seconds; longer gaps of a sensor stay NaN.
+
+    Raises:
+        UnusableError: the sensors did not record at the same time.
+    """
+    spans = {sensor: (float(one.times_N[0]), float(one.times_N[-1])) for sensor, one in samples_by_sensor.items()}
+    start_s, end_s = max(span[0] for span in spans.values()), min(span[1] for span in spans.values())
+    rows = int((end_s - start_s) * rate_hz) + 1
+    if end_s <= start_s:
+        times = ", ".join(f"{sensor} from {_time(first)} to {_time(last)}" for sensor, (first, last) in spans.items())
+        raise UnusableError(f"no common time: {times}; were the clocks set, and are these files of one recording?")
+    parts: list[np.ndarray] = []
+    missing_s: dict[str, float] = {}
+    for sensor, samples in samples_by_sensor.items():
+        even = to_even_clock(samples.times_N, samples.signal_Nx3, rate_hz, gap_limit, start_s)
+        parts.append(even.signal_MxC[:rows])
+        missing_s[sensor] = float(even.is_missing_M[:rows].sum()) / rate_hz
+    rows = min(len(part) for part in parts)
+    return AlignedSensors(
+        start=EPOCH + timedelta(seconds=start_s),
+        signal_NxC=np.concatenate([part[:rows] for part in parts], axis=1),
+        report=AlignmentReport(
+            cut_s={sensor: (start_s - first, last - end_s) for sensor, (first, last) in spans.items()},
+            missing_s=missing_s,
+            hours=(end_s - start_s) / 3600,
+        ),
+    )
+
+
+def _time(seconds: float) -> str:
+    return f"{EPOCH + timedelta(seconds=seconds):%Y-%m-%d %H:%M:%S}"
