@@ -31,7 +31,8 @@ from selfpab_jax.signal.stft import SpectrogramSettings
 FORMAT = 1
 HEAD_FILE, DESCRIPTION_FILE = "head.safetensors", "head.json"
 STANDARDIZATION = ("center_E", "mean_E", "std_E")
-KINDS = {("mix_L", "weight_DxH", "bias_H"): "linear", ("mix_L", "weight_DxH", "bias_H", "out_HxY", "out_bias_Y"): "mlp"}
+LINEAR_ARRAYS, MLP_ARRAYS = ("mix_L", "weight_DxH", "bias_H"), ("out_HxY", "out_bias_Y")
+"""Arrays of a linear head, and those that an MLP has besides."""
 LARGEST_BATCH = 2048
 """Rows that are classified at a time."""
 
@@ -80,8 +81,8 @@ class SavedHead:
 
     def __post_init__(self) -> None:
         shapes, features = {name: array.shape for name, array in self.parameters.items()}, len(self.center_E)
-        if tuple(shapes) not in KINDS:
-            raise ModelError(f"a head has the arrays {' or '.join(map(', '.join, KINDS))}, not {', '.join(shapes)}")
+        if set(shapes) not in ({*LINEAR_ARRAYS}, {*LINEAR_ARRAYS, *MLP_ARRAYS}):
+            raise ModelError(f"a head has no such arrays: {', '.join(shapes)}")
         layers, width, hidden = *shapes["mix_L"], *shapes["weight_DxH"]
         outputs = shapes.get("out_HxY", (hidden, hidden))
         fits = layers * width == features == len(self.mean_E) == len(self.std_E) and shapes["bias_H"] == (hidden,)
@@ -93,7 +94,7 @@ class SavedHead:
     @property
     def kind(self) -> str:
         """`linear` or `mlp`."""
-        return KINDS[tuple(self.parameters)]
+        return "mlp" if "out_HxY" in self.parameters else "linear"
 
     @cached_property
     def digest(self) -> str:
@@ -277,7 +278,6 @@ def _from_json(content: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> Sav
         "sensors": tuple(map(tuple, content["sensors"])),
         **{name: tuple(content[name]) for name in ("classes", "labels", "encoder_digests")},
     }
-    order = max(KINDS, key=len)
-    parameters = {name: arrays[name] for name in order if name in arrays}
+    parameters = {name: arrays[name] for name in (*LINEAR_ARRAYS, *MLP_ARRAYS) if name in arrays}
     center_E, mean_E, std_E = (arrays[name] for name in STANDARDIZATION)
     return SavedHead(parameters, center_E, mean_E, std_E, **content)

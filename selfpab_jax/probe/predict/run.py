@@ -250,12 +250,14 @@ def _work_off(
                 probability_BxTxY = setup.head.window_probabilities(features[: len(batch)])
                 for window, probability_TxY in zip(batch, probability_BxTxY, strict=True):
                     while waiting[0].name != window.file:  # read to their ends
-                        waiting.pop(0).finish()
+                        waiting[0].finish()
+                        waiting.pop(0)
                     waiting[0].add(window, probability_TxY)
                     frames += len(window.x_TxX) - window.skip
                 display.update(frames * hop_hours, batch[-1].file)
             while waiting:
-                waiting.pop(0).finish()
+                waiting[0].finish()
+                waiting.pop(0)
         finally:
             for reading in waiting:
                 reading.close()
