@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from importlib import metadata
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -257,11 +257,8 @@ def load_head(directory: Path | str) -> SavedHead:
 
 
 def package_version() -> str:
-    """Version of the package as it is installed; empty where it is not."""
-    try:
-        return metadata.version("selfpab-jax")
-    except metadata.PackageNotFoundError:
-        return ""
+    """Version of the package, which holds it at its root; a static import of the root would be a circle."""
+    return import_module(__name__.partition(".")[0]).__version__
 
 
 def _from_json(content: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> SavedHead:
