@@ -4,8 +4,9 @@ Each command of `selfpab-jax` is a function here, with the same settings:
 
     records build   build_records       embed          embed, load_encoder, SelfPABFeatures
     pretrain        pretrain            probe          probe_encoder
-    evaluate        evaluate            scaling fit    fit_scaling_laws
-    export          export_run          (a file)       read_recording
+    evaluate        evaluate            predict        predict, load_head
+    export          export_run          scaling fit    fit_scaling_laws
+    (a recording)   read_recording
 
 `load_settings` makes settings from presets, YAML files and nested values.
 """
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from selfpab_jax.features.sklearn import SelfPABFeatures
     from selfpab_jax.features.streaming import embed
     from selfpab_jax.probe.config import ProbeSettings
+    from selfpab_jax.probe.heads.saved import SavedHead, load_head
+    from selfpab_jax.probe.predict.run import predict
     from selfpab_jax.probe.run import probe_encoder
     from selfpab_jax.scaling.report import fit_scaling_laws
     from selfpab_jax.train.config import PretrainSettings
@@ -36,6 +39,7 @@ _MODULE_OF = {
     "PretrainSettings": "train.config",
     "PretrainedEncoder": "features.encoder",
     "ProbeSettings": "probe.config",
+    "SavedHead": "probe.heads.saved",
     "SelfPABFeatures": "features.sklearn",
     "build_records": "data.records.build",
     "embed": "features.streaming",
@@ -43,7 +47,9 @@ _MODULE_OF = {
     "export_run": "train.export",
     "fit_scaling_laws": "scaling.report",
     "load_encoder": "features.encoder",
+    "load_head": "probe.heads.saved",
     "load_settings": "config",
+    "predict": "probe.predict.run",
     "pretrain": "train.loop",
     "probe_encoder": "probe.run",
     "read_recording": "data.sources.streaming",
@@ -54,6 +60,7 @@ __all__ = [
     "PretrainSettings",
     "PretrainedEncoder",
     "ProbeSettings",
+    "SavedHead",
     "SelfPABFeatures",
     "build_records",
     "embed",
@@ -61,7 +68,9 @@ __all__ = [
     "export_run",
     "fit_scaling_laws",
     "load_encoder",
+    "load_head",
     "load_settings",
+    "predict",
     "pretrain",
     "probe_encoder",
     "read_recording",

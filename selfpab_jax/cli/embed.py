@@ -78,7 +78,7 @@ def embed(
         raise ConfigError("give sensors or columns, not both")
     if not rate > 0 or not gap_limit > 0:
         raise ConfigError("rate and gap_limit must be above 0")
-    roles = _roles(sensor_roles)
+    roles = parse_roles(sensor_roles)
     try:
         if columns:
             pairs = parse_columns(columns)
@@ -147,7 +147,12 @@ def run_embed(namespace: Namespace) -> int:
     return embed(**namespace.as_dict())
 
 
-def _roles(text: str | None) -> dict[str, str]:
+def parse_roles(text: str | None) -> dict[str, str]:
+    """Roles of sensors, from `hip=thigh,waist=back`.
+
+    Raises:
+        ConfigError: an item is no pair.
+    """
     roles = {}
     for item in text.split(",") if text else []:
         sensor, equals, role = (piece.strip() for piece in item.partition("="))

@@ -21,6 +21,7 @@ COMMANDS = {
     "probe": ("probe", "probe", "score heads on a frozen encoder with labeled data"),
     "export": ("evaluate", "export", "write a run's model as a directory"),
     "embed": ("embed", "embed", "write features of long recordings, one row per frame or window"),
+    "predict": ("predict", "predict", "activity of long recordings: seconds, minutes by day and hour, pictures"),
     "convert inspect": ("convert", "inspect", "summarize a PyTorch checkpoint"),
     "convert from-torch": ("convert", "from_torch", "PyTorch checkpoint to a model directory or a run"),
     "convert to-torch": ("convert", "to_torch", "model directory to a PyTorch checkpoint"),

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from jsonargparse import Namespace
 
@@ -22,6 +23,14 @@ def probe_parser() -> Parser:
     parser.add_argument("--data", type=Path, help="the data set, as published or as its TFDS builder prepared it")
     parser.add_argument("--out", type=Path, help="folder for scores, figures and report.html")
     parser.add_argument("--cache", type=Path | None, default=None, help="folder for features; default OUT/cache")
+    parser.add_argument(
+        "--save_head", type=Path | None, default=None,
+        help="folder for a head trained on all subjects, for selfpab-jax predict",
+    )  # fmt: skip
+    parser.add_argument(
+        "--save_head_kind", type=Literal["best", "linear", "mlp"], default="best",
+        help="which head to save; best is by macro-F1 on held-out subjects",
+    )  # fmt: skip
     parser.add_argument(
         "--compare", action="store_true", help="also score random weights and every supervised baseline"
     )
@@ -44,7 +53,7 @@ def run_probe(options: Namespace) -> int:
             raise ConfigError(f"--{name} is missing: give e.g. --{name} {example}")
     if options.compare:
         settings = replace(settings, random_encoder=True, baselines=tuple(BASELINES))
-    files = {name: options[name] for name in ("model", "data", "out", "cache")}
+    files = {name: options[name] for name in ("model", "data", "out", "cache", "save_head", "save_head_kind")}
     result = probe_encoder(settings, **files, strict=options.strict, overwrite=options.overwrite)
     for table in all_tables(result):
         print(as_text(table), end="\n\n")
@@ -53,5 +62,7 @@ def run_probe(options: Namespace) -> int:
             print(f"{name}: {line}")
         if len(lines) > LINES_SHOWN:
             print(f"... and {len(lines) - LINES_SHOWN} more in the report")
+    if options.save_head is not None:
+        print(f"{options.save_head}: a head trained on all subjects, for selfpab-jax predict --head")
     print(f"{options.out / REPORT_FILE}: scores and figures; {RESULT_FILE} and CSV tables are in the same folder")
     return ExitCode.OK

@@ -95,6 +95,10 @@ class PretrainedEncoder:
         """The same function in this layout."""
         return self._with(replace(self.config, model=replace(self.config.model, layout=layout)), self.parameters)
 
+    def with_frames(self, frames: int) -> "PretrainedEncoder":
+        """The same encoder with windows of so many frames."""
+        return self._with(replace(self.config, frames=frames), self.parameters)
+
     def with_random_weights(self, seed: int) -> "PretrainedEncoder":
         """The same network and statistics with random weights, for comparison with the pre-trained ones."""
         return self._with(self.config, self.functional.initialize(jax.random.key(seed)))

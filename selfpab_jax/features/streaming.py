@@ -133,7 +133,7 @@ def embed(
                 for path, report in zip(paths, reports, strict=True)
             )
             windows = prefetch_chain(sources, readers or max(1, (os.cpu_count() or 1) - 2), WINDOWS_AHEAD)
-            for batch, features in _encode(windows, encoders, extraction, pool=level == "window"):
+            for batch, features in encode_batches(windows, encoders, extraction, pool=level == "window"):
                 for window, of_window in zip(batch, features, strict=False):  # the rest of the batch is padding
                     writer.write(_rows(window, of_window, hop_s, level))
                     frames_done += len(window.x_TxX) - window.skip
@@ -318,10 +318,17 @@ def _windows_of_file(
 # From windows to rows of the file.
 
 
-def _encode(
+def encode_batches(
     windows: Iterator[FrameWindow], encoders: tuple[SensorEncoder, ...], extraction: ExtractionSettings, *, pool: bool
 ) -> Iterable[tuple[list[FrameWindow], Shaped[np.ndarray, "B ..."]]]:
-    """Batches of windows with their features, in order."""
+    """Batches of windows with their features, in order; features beyond the number of windows are padding.
+
+    Args:
+        windows: from `cut_windows`.
+        encoders: as `configure_encoders` returns them.
+        extraction: what to keep; temporal context is not computed.
+        pool: the mean over frames (B, L, D) instead of (B, T, L, D).
+    """
     forward = make_forward(encoders, extraction, pool=pool)
     parameters = [each.encoder.parameters for each in encoders]
     return Prefetcher(

@@ -142,7 +142,7 @@ def _run_heads(
                         seeds,
                         selection=selection,
                         row_masks=budget.masks,
-                        progress=_Reports(progress),
+                        progress=Reports(progress),
                     )[name]
                 except DataError as error:
                     notes += (_note(title, budget, error),)
@@ -258,13 +258,14 @@ def _clear_untrained_classes(
             )
 
 
-class _Reports:
+class Reports:
     """Counts what heads report, and shows it."""
 
     def __init__(self, progress: Progress):
         self._progress, self._count = progress, 0
 
     def __call__(self, line: str) -> None:
+        """Show a line."""
         self._count += 1
         self._progress.update(self._count, line)
 

@@ -18,8 +18,10 @@ from selfpab_jax.probe.alignment import Predictions
 from selfpab_jax.probe.budgets import label_budgets
 from selfpab_jax.probe.config import DatasetSettings, ProbeSettings, ProtocolSettings
 from selfpab_jax.probe.dataset import Corpus
-from selfpab_jax.probe.methods import ProbeSetup, run_methods
+from selfpab_jax.probe.heads.saved import require_head_writable, write_head
+from selfpab_jax.probe.methods import ProbeSetup, Reports, run_methods
 from selfpab_jax.probe.prepare import prepare_corpus, select_subjects
+from selfpab_jax.probe.refit import WhichHead, check_refit, refit_head
 from selfpab_jax.probe.report.embedding_map import EmbeddingMap, choose_rows, project
 from selfpab_jax.probe.report.page import write_report
 from selfpab_jax.probe.report.results import RESULT_FILE, EncoderInfo, MethodResult, ProbeResult, save_result
@@ -38,13 +40,16 @@ def probe_encoder(
     out: Path | str,
     *,
     cache: Path | str | None = None,
+    save_head: Path | str | None = None,
+    save_head_kind: WhichHead = "best",
     strict: bool = False,
     overwrite: bool = False,
     verbose: bool = True,
 ) -> ProbeResult:
     """Score heads on a frozen encoder, and what they are compared with, by cross-validation over subjects.
 
-    Writes probe.json, three CSV tables, figures and report.html.
+    Writes probe.json, three CSV tables, figures and report.html; and a head for new recordings where `save_head` names
+    a folder.
 
     Args:
         settings: of the probe.
@@ -52,8 +57,11 @@ def probe_encoder(
         data: the data set's files, as published or as its TFDS builder prepared them.
         out: folder of the results; created if it is missing.
         cache: folder for features and finished folds, from which a killed probe continues; OUT/cache by default.
+        save_head: folder for a head that is trained on all labeled subjects, with the settings that the folds chose
+            (`selfpab_jax.predict` applies it).
+        save_head_kind: `linear`, `mlp`, or the `best` of those that were probed, by macro-F1 on held-out subjects.
         strict: stop at the first file that cannot be used.
-        overwrite: replace earlier results in `out`.
+        overwrite: replace earlier results in `out`, and an earlier head.
         verbose: show progress and notes on stderr.
 
     Raises:
@@ -64,6 +72,9 @@ def probe_encoder(
     """
     began, model, data, out = time.monotonic(), Path(model), Path(data), Path(out)
     _check_out(out, overwrite)
+    if save_head is not None:
+        check_refit(settings, save_head_kind)
+        require_head_writable(Path(save_head), overwrite=overwrite)
     console = Progress("probe", enabled=verbose)
     config, _ = read_config(model)
     source = open_source(settings.dataset, data)
@@ -122,6 +133,13 @@ def probe_encoder(
         device=jax.devices()[0].device_kind,
     )
     save_result(result, out)
+    if save_head is not None:
+        with Progress("head of all subjects", unit="points", enabled=verbose) as display:
+            head = refit_head(
+                setup, methods, source.card, save_head_kind, warnings=result.warnings, progress=Reports(display)
+            )
+        write_head(save_head, head, overwrite=overwrite)
+        console.log(f"{save_head}: {head.kind} head, trained on all {len(corpus.subjects)} subjects")
     timelines = timelines_of(corpus, predictions or {})
     write_report(result, out, timelines=timelines, embedding=_embedding(corpus, features))
     return result

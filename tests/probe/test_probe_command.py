@@ -13,6 +13,8 @@ from selfpab_jax.errors import DataError
 from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.functional import make_functional
 from selfpab_jax.model_dir import ModelConfig, write_model
+from selfpab_jax.probe.heads.saved import load_head
+from selfpab_jax.probe.predict.run import predict
 from selfpab_jax.probe.report.results import load_result
 from selfpab_jax.probe.run import leakage_warnings, seen_subjects
 from selfpab_jax.probe.splits import Fold
@@ -130,7 +132,9 @@ def test_what_is_cached_is_not_computed_again(
         assert one.summary.macro_f1.mean == pytest.approx(other.summary.macro_f1.mean, abs=1e-12)
 
 
-def test_unseen_subjects_only(model: Path, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unseen_subjects_only_and_a_head_of_them(
+    model: Path, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "probe"
     assert (
         run(
@@ -143,12 +147,17 @@ def test_unseen_subjects_only(model: Path, tables: Path, tmp_path: Path, capsys:
             "true",
             "--dataset.without",
             '["dora"]',
+            "--save_head",
+            str(tmp_path / "head"),
         )
         == 0
     )
     result = load_result(out)
     assert result.headline.subjects == ("ben", "cleo")
     assert not result.leakage
+    head = load_head(tmp_path / "head")
+    assert (head.kind, head.trained["subjects"], head.classes) == ("linear", 2, ("lie", "stand", "walk"))
+    assert predict(tables / "ann.csv", model, head, tmp_path / "activity").minutes.keys() == set(head.classes)
     assert "1 of 4 subjects were seen in pre-training" in capsys.readouterr().err
 
 

@@ -1,0 +1,131 @@
+"""`selfpab-jax predict`."""
+
+from pathlib import Path
+from typing import Literal
+
+from jsonargparse import Namespace
+
+from selfpab_jax.cli.embed import PRINTED_SKIPS, parse_roles
+from selfpab_jax.config import Parser
+from selfpab_jax.data.sources.table_columns import TimestampUnit
+from selfpab_jax.errors import ConfigError, DataError, ExitCode
+from selfpab_jax.signal.resample import Unit
+
+
+def predict(
+    files: list[Path],
+    model: Path,
+    head: Path,
+    out: Path,
+    zone: str | None = None,
+    clock: Literal["local", "utc"] = "local",
+    sensors: str | None = None,
+    columns: str | None = None,
+    sensor_roles: str | None = None,
+    unit: Unit = "g",
+    rate: float = 50.0,
+    timestamp_column: str | None = "timestamp",
+    timestamp_unit: TimestampUnit = "text",
+    segment_column: str | None = None,
+    gap_limit: float = 1.0,
+    pictures: bool = True,
+    batch_size: int | None = None,
+    readers: int | None = None,
+    *,
+    strict: bool = False,
+) -> int:
+    """Activity of every second of long recordings, and its minutes by day and hour.
+
+    Args:
+        files: recordings (.csv, .parquet, .npz of the HUNT4 layout), or folders of them.
+        model: model directory.
+        head: folder of a head that was trained on this model (selfpab-jax probe --save_head).
+        out: folder of the results; the same command again continues there.
+        zone: time zone of the times that are written, e.g. Europe/Oslo; by default the recorder's clock as it is.
+        clock: whether the recorder was set to the zone's local time or to utc.
+        sensors: sensors of the tables, e.g. back,thigh for the columns back_x to thigh_z; by default the head's.
+        columns: columns of the tables instead, channel=column, e.g. hip_x=acc_x,hip_y=acc_y,hip_z=acc_z.
+        sensor_roles: the model's name for a sensor of the data, where the two differ, e.g. hip=thigh; by default the
+            head's.
+        unit: unit of the acceleration columns.
+        rate: sampling rate in Hz.
+        timestamp_column: column with the time of each row; null if there is none.
+        timestamp_unit: unit of timestamps that are numbers; text stands for date and time.
+        segment_column: a recording ends where the value of this column changes.
+        gap_limit: a longer step between timestamps, in seconds, ends a recording.
+        pictures: draw each day.
+        batch_size: windows per batch; by default as many as keep the device busy.
+        readers: threads that read files; by default two fewer than CPUs.
+        strict: stop at the first file that cannot be used instead of skipping it.
+    """
+    from selfpab_jax.data.sources.tables import TableFormat, parse_columns, sensor_columns
+    from selfpab_jax.model_dir import read_config
+    from selfpab_jax.probe.heads.saved import load_head
+    from selfpab_jax.probe.predict.run import columns_for
+    from selfpab_jax.probe.predict.run import predict as predict_files
+
+    if sensors and columns:
+        raise ConfigError("give sensors or columns, not both")
+    if not rate > 0 or not gap_limit > 0:
+        raise ConfigError("rate and gap_limit must be above 0")
+    roles = parse_roles(sensor_roles)
+    saved, config = load_head(head), read_config(model)[0]
+    try:
+        if columns:
+            pairs = parse_columns(columns)
+        elif sensors:
+            pairs = sensor_columns(tuple(name.strip() for name in sensors.split(",")))
+        else:
+            pairs = columns_for(saved, config.sensors, roles)
+    except DataError as error:
+        raise ConfigError(str(error)) from None
+    result = predict_files(
+        files,
+        model,
+        saved,
+        out,
+        table_format=TableFormat(
+            columns=pairs,
+            unit=unit,
+            rate_hz=rate,
+            timestamp_column=timestamp_column,
+            timestamp_unit=timestamp_unit,
+            segment_column=segment_column,
+            gap_limit=gap_limit,
+        ),
+        sensor_roles=roles,
+        zone=zone,
+        clock=clock,
+        pictures=pictures,
+        batch_size=batch_size,
+        readers=readers,
+        strict=strict,
+        progress=True,
+    )
+    for entry in result.skipped[:PRINTED_SKIPS]:
+        print(f"skipped: {entry.what}: {entry.reason}")
+    if len(result.skipped) > PRINTED_SKIPS:
+        print(f"... and {len(result.skipped) - PRINTED_SKIPS} more in {out / 'summary.json'}")
+    for name, minutes in result.minutes.items():
+        print(f"{minutes:10.1f} min  {name}")
+    before = f", {result.finished_before} of them finished before" if result.finished_before else ""
+    print(
+        f"{out}: {result.files} files{before}; {result.hours_used:.1f} h of {result.hours_in:.1f} h of recording, "
+        f"in {result.seconds:.1f} s"
+    )
+    print("minutes_by_day.csv and minutes_by_hour.csv hold all files, summary.json what was used; a folder per file")
+    return ExitCode.OK
+
+
+def predict_parser() -> Parser:
+    """The arguments of `predict`."""
+    parser = Parser("predict", (predict.__doc__ or "").splitlines()[0])
+    parser.add_argument("files", nargs="+", type=Path, help="recordings (.csv, .parquet, .npz), or folders of them")
+    parser.add_function_arguments(predict, skip={"files", "strict"}, as_positional=False)
+    parser.add_argument("--strict", action="store_true", help="stop at the first file that cannot be used")
+    return parser
+
+
+def run_predict(namespace: Namespace) -> int:
+    """Run `predict` with parsed arguments and return the exit code."""
+    return predict(**namespace.as_dict())
