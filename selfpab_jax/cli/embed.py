@@ -6,7 +6,7 @@ from typing import Literal
 from jsonargparse import Namespace
 
 from selfpab_jax.config import Parser
-from selfpab_jax.data.sources.timestamps import TimestampUnit
+from selfpab_jax.data.tables.timestamps import TimestampUnit
 from selfpab_jax.errors import ConfigError, DataError, ExitCode
 from selfpab_jax.signal.resample import Unit
 
@@ -68,7 +68,7 @@ def embed(
         strict: stop at the first file that cannot be used instead of skipping it.
         overwrite: replace `out` if it exists.
     """
-    from selfpab_jax.data.sources.tables import TableFormat, parse_columns, sensor_columns
+    from selfpab_jax.data.tables.format import TableFormat, parse_columns, sensor_columns
     from selfpab_jax.features.extract import ExtractionSettings
     from selfpab_jax.features.streaming import default_columns, skipped_path
     from selfpab_jax.features.streaming import embed as embed_files

@@ -7,7 +7,7 @@ from jsonargparse import Namespace
 
 from selfpab_jax.cli.embed import PRINTED_SKIPS, parse_roles
 from selfpab_jax.config import Parser
-from selfpab_jax.data.sources.table_columns import TimestampUnit
+from selfpab_jax.data.tables.columns import TimestampUnit
 from selfpab_jax.errors import ConfigError, DataError, ExitCode
 from selfpab_jax.signal.resample import Unit
 
@@ -58,7 +58,7 @@ def predict(
         readers: threads that read files; by default two fewer than CPUs.
         strict: stop at the first file that cannot be used instead of skipping it.
     """
-    from selfpab_jax.data.sources.tables import TableFormat, parse_columns, sensor_columns
+    from selfpab_jax.data.tables.format import TableFormat, parse_columns, sensor_columns
     from selfpab_jax.model_dir import read_config
     from selfpab_jax.probe.heads.saved import load_head
     from selfpab_jax.probe.predict.run import columns_for

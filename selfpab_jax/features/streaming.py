@@ -23,7 +23,7 @@ from selfpab_jax.data.sources.blocks import SignalBlock
 from selfpab_jax.data.sources.files import stem_of
 from selfpab_jax.data.sources.report import FileReport
 from selfpab_jax.data.sources.streaming import estimated_hours, find_files, read_signal, resample_blocks
-from selfpab_jax.data.sources.tables import TableFormat, sensor_columns
+from selfpab_jax.data.tables.format import TableFormat, sensor_columns
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.features.encoder import PretrainedEncoder
 from selfpab_jax.features.extract import ExtractionSettings, configure_encoders, feature_shape, make_forward

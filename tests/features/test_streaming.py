@@ -14,7 +14,7 @@ import pytest
 
 from selfpab_jax.cli.main import main
 from selfpab_jax.data.sources.streaming import SignalBlock, find_files, read_signal
-from selfpab_jax.data.sources.tables import TableFormat, sensor_columns
+from selfpab_jax.data.tables.format import TableFormat, sensor_columns
 from selfpab_jax.errors import ConfigError, DataError, ModelError
 from selfpab_jax.features import streaming
 from selfpab_jax.features.encoder import PretrainedEncoder

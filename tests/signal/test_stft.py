@@ -83,7 +83,7 @@ def test_wrong_settings_are_refused(wrong):
 def test_signal_needs_no_jax():
     code = (
         "import sys, selfpab_jax.signal.stft, selfpab_jax.signal.normalization, selfpab_jax.signal.resample;"
-        "import selfpab_jax.data.sources.hunt4, selfpab_jax.data.sources.tables, selfpab_jax.data.records.shards;"
+        "import selfpab_jax.data.sources.hunt4, selfpab_jax.data.tables.format, selfpab_jax.data.records.shards;"
         "sys.exit(any(m in sys.modules for m in ('jax', 'tensorflow_datasets', 'grain')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -12,9 +12,9 @@ from selfpab_jax.data.har.base import PublishedDataset, find_published_folder, w
 from selfpab_jax.data.har.labels import Label, column_class_indices
 from selfpab_jax.data.sources.base import Recording, SourceFile
 from selfpab_jax.data.sources.segments import Segment, check_rate, continuous_segments
-from selfpab_jax.data.sources.table_columns import estimated_rows
-from selfpab_jax.data.sources.tables import TableFormat
-from selfpab_jax.data.sources.timestamps import to_datetime
+from selfpab_jax.data.tables.columns import estimated_rows
+from selfpab_jax.data.tables.format import TableFormat
+from selfpab_jax.data.tables.timestamps import to_datetime
 from selfpab_jax.errors import DataError
 
 

@@ -9,9 +9,9 @@ from selfpab_jax.data.har.registry import open_dataset, public_dataset_names
 from selfpab_jax.data.records.spec import SHARD_BYTES, BuildSpec, RecordSettings
 from selfpab_jax.data.sources.base import Source
 from selfpab_jax.data.sources.hunt4 import Hunt4
-from selfpab_jax.data.sources.tables import HARTH_SENSORS, Tables, parse_columns, sensor_columns
-from selfpab_jax.data.sources.timestamps import TimestampUnit
 from selfpab_jax.data.splits import SplitSettings
+from selfpab_jax.data.tables.format import HARTH_SENSORS, Tables, parse_columns, sensor_columns
+from selfpab_jax.data.tables.timestamps import TimestampUnit
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.signal.resample import Unit
 from selfpab_jax.signal.stft import SpectrogramSettings

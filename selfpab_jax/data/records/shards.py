@@ -12,13 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from selfpab_jax.data.har.base import LabeledRecordsSource
-from selfpab_jax.data.records.format import (
-    VALID_FRAMES,
-    WRITER_OPTIONS,
-    fingerprint,
-    frame_labels,
-    record_features,
-)
+from selfpab_jax.data.records.format import VALID_FRAMES, WRITER_OPTIONS, fingerprint, frame_labels, record_features
 from selfpab_jax.data.records.spec import BuildSpec, RecordSettings, Shard, shard_files
 from selfpab_jax.data.records.usage import USAGE, SegmentUsage, segment_usage
 from selfpab_jax.data.sources.base import (
@@ -31,7 +25,7 @@ from selfpab_jax.data.sources.base import (
     windows,
 )
 from selfpab_jax.data.sources.report import FileReport
-from selfpab_jax.data.sources.tables import Tables
+from selfpab_jax.data.tables.format import Tables
 from selfpab_jax.errors import DataError
 from selfpab_jax.io import atomic_path
 from selfpab_jax.signal.normalization import UNKNOWN_HOUR, Moments

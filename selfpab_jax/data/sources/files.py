@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfpab_jax.data.sources.base import SourceFile
-from selfpab_jax.data.sources.table_columns import estimated_rows, is_table
+from selfpab_jax.data.tables.columns import estimated_rows, is_table
 from selfpab_jax.errors import ConfigError, DataError
 
 SESSION = re.compile(r"^(?P<subject>.+?)[_\-. ](ses(sion)?|day|visit|run|part|week|night)[_\-. ]?\d+$", re.IGNORECASE)

@@ -12,18 +12,12 @@ from selfpab_jax.data.sources import hunt4
 from selfpab_jax.data.sources.base import UnusableError
 from selfpab_jax.data.sources.blocks import BLOCK_ROWS, Rows, SignalBlock
 from selfpab_jax.data.sources.continuous import continuous_blocks
-from selfpab_jax.data.sources.delimited import is_text_table, open_bytes
 from selfpab_jax.data.sources.files import stem_of, visible_files
 from selfpab_jax.data.sources.report import FileReport
-from selfpab_jax.data.sources.table_columns import COMPRESSION, estimated_rows, is_table
-from selfpab_jax.data.sources.tables import (
-    HARTH_SENSORS,
-    TableFormat,
-    parse_columns,
-    sensor_columns,
-    whole_recordings,
-)
-from selfpab_jax.data.sources.timestamps import TimestampUnit
+from selfpab_jax.data.tables.columns import COMPRESSION, estimated_rows, is_table
+from selfpab_jax.data.tables.format import HARTH_SENSORS, TableFormat, parse_columns, sensor_columns, whole_recordings
+from selfpab_jax.data.tables.text import is_text_table, open_bytes
+from selfpab_jax.data.tables.timestamps import TimestampUnit
 from selfpab_jax.errors import DataError
 from selfpab_jax.signal.resample import Unit, ratio, resample
 

@@ -11,7 +11,7 @@ from jaxtyping import Float32
 
 from selfpab_jax.data.sources.base import SkippedLog, sensors_of
 from selfpab_jax.data.sources.streaming import SignalBlock, read_signal, resample_blocks
-from selfpab_jax.data.sources.tables import TableFormat
+from selfpab_jax.data.tables.format import TableFormat
 from selfpab_jax.features.sensors import SensorEncoder
 from selfpab_jax.features.streaming import FrameWindow, cut_windows
 from selfpab_jax.io import write_json

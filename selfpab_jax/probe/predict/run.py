@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 from selfpab_jax.data.sources.base import Skipped, sensors_of
 from selfpab_jax.data.sources.streaming import estimated_hours, find_files
-from selfpab_jax.data.sources.tables import TableFormat, sensor_columns
+from selfpab_jax.data.tables.format import TableFormat, sensor_columns
 from selfpab_jax.errors import ConfigError, DataError, StorageError
 from selfpab_jax.features.encoder import PretrainedEncoder
 from selfpab_jax.features.sensors import SensorEncoder, open_sensor_encoders, sensor_encoders

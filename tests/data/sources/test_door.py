@@ -17,7 +17,7 @@ from selfpab_jax.data.sources.base import UnusableError
 from selfpab_jax.data.sources.files import find_recordings
 from selfpab_jax.data.sources.report import FileReport
 from selfpab_jax.data.sources.streaming import find_files, read_recording
-from selfpab_jax.data.sources.tables import TableFormat, parse_columns, sensor_columns, whole_recordings
+from selfpab_jax.data.tables.format import TableFormat, parse_columns, sensor_columns, whole_recordings
 from selfpab_jax.errors import ConfigError, DataError
 
 RATE, START = 50.0, datetime(2021, 3, 1, 10, 0, 0)

@@ -8,7 +8,7 @@ import pytest
 
 from selfpab_jax.data.sources.blocks import SignalBlock
 from selfpab_jax.data.sources.streaming import estimated_hours, read_signal, resample_blocks
-from selfpab_jax.data.sources.tables import TableFormat, sensor_columns
+from selfpab_jax.data.tables.format import TableFormat, sensor_columns
 from selfpab_jax.signal.resample import resample
 
 COLUMNS = [column for _, column in sensor_columns(("back", "thigh"))]
@@ -52,7 +52,7 @@ def refuse(what: str, reason: str) -> None:
 @pytest.mark.parametrize("rows", [100, 333, 5000])
 @pytest.mark.parametrize("name", SIGNALS)
 def test_blocks_join_to_whole_recordings(files: Path, name: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("selfpab_jax.data.sources.delimited.BYTES_PER_ROW", 90)
+    monkeypatch.setattr("selfpab_jax.data.tables.text.BYTES_PER_ROW", 90)
     table_format = TableFormat(segment_column="segment" if name == "segments.parquet" else None)
     joined: dict[str, list[np.ndarray]] = {}
     for block in read_signal(files / name, table_format, refuse, rows):

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from selfpab_jax.data.sources.base import Recording, UnusableError, Windowing, sensors_of, windows
 from selfpab_jax.data.sources.report import FileReport
 from selfpab_jax.data.sources.segments import continuous_segments
-from selfpab_jax.data.sources.table_columns import labels, numbers, read_blocks, read_table, seconds
-from selfpab_jax.data.sources.tables import TableFormat, Tables, parse_columns, sensor_columns
+from selfpab_jax.data.tables.columns import labels, numbers, read_blocks, read_table, seconds
+from selfpab_jax.data.tables.format import TableFormat, Tables, parse_columns, sensor_columns
 from selfpab_jax.errors import ConfigError
 
 

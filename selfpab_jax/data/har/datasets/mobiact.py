@@ -14,8 +14,8 @@ from selfpab_jax.data.har.card import DatasetCard, Sensor
 from selfpab_jax.data.har.labels import Classes, class_indices
 from selfpab_jax.data.har.resync import OrientedDataset, nearest, rate_notes, sample_stream
 from selfpab_jax.data.sources.base import Recording, SourceFile, UnusableError
-from selfpab_jax.data.sources.table_columns import numbers, read_table, seconds
-from selfpab_jax.data.sources.timestamps import to_datetime
+from selfpab_jax.data.tables.columns import numbers, read_table, seconds
+from selfpab_jax.data.tables.timestamps import to_datetime
 
 ACTIVITIES: Classes = (
     ("STD", "standing"),

@@ -18,9 +18,9 @@ from selfpab_jax.data.har.subject_tables import SubjectTables
 from selfpab_jax.data.sources.base import Recording, SourceFile, UnusableError, sensors_of
 from selfpab_jax.data.sources.files import find_recordings
 from selfpab_jax.data.sources.report import FileReport
-from selfpab_jax.data.sources.table_columns import read_table
-from selfpab_jax.data.sources.tables import HARTH_SENSORS, TableFormat, parse_columns, sensor_columns, whole_recordings
-from selfpab_jax.data.sources.timestamps import TimestampUnit
+from selfpab_jax.data.tables.columns import read_table
+from selfpab_jax.data.tables.format import HARTH_SENSORS, TableFormat, parse_columns, sensor_columns, whole_recordings
+from selfpab_jax.data.tables.timestamps import TimestampUnit
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.signal.resample import UNITS_PER_G, Unit
 

@@ -31,8 +31,8 @@ from selfpab_jax.data.har.resync import (
     synced_segments,
 )
 from selfpab_jax.data.sources.base import Recording, SourceFile, UnusableError
-from selfpab_jax.data.sources.table_columns import numbers, seconds
-from selfpab_jax.data.sources.timestamps import to_datetime
+from selfpab_jax.data.tables.columns import numbers, seconds
+from selfpab_jax.data.tables.timestamps import to_datetime
 
 TORSO, LEG = ("-y", "+x", "+z"), ("-y", "-x", "-z")
 """HUNT4's axes of the back and of the thigh, from a phone upright with its screen toward the front of the body."""

@@ -22,8 +22,8 @@ from selfpab_jax.data.har.resync import (
 )
 from selfpab_jax.data.har.subject_tables import SubjectTables
 from selfpab_jax.data.sources.base import Recording, SourceFile, UnusableError
-from selfpab_jax.data.sources.table_columns import numbers, read_table, seconds
-from selfpab_jax.data.sources.timestamps import to_datetime
+from selfpab_jax.data.tables.columns import numbers, read_table, seconds
+from selfpab_jax.data.tables.timestamps import to_datetime
 from selfpab_jax.errors import DataError
 
 ACTIVITIES = (

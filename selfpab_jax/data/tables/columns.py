@@ -13,9 +13,9 @@ from jaxtyping import Float32, Float64, Int, Int32
 
 from selfpab_jax.data.sources.base import UnusableError
 from selfpab_jax.data.sources.blocks import BLOCK_ROWS
-from selfpab_jax.data.sources.delimited import BYTES_PER_ROW, Malformed, find_layout, is_text_table, read_delimited
 from selfpab_jax.data.sources.report import FileReport
-from selfpab_jax.data.sources.timestamps import TimeFormat, TimeReader, TimestampUnit, text_numbers
+from selfpab_jax.data.tables.text import BYTES_PER_ROW, Malformed, find_layout, is_text_table, read_delimited
+from selfpab_jax.data.tables.timestamps import TimeFormat, TimeReader, TimestampUnit, text_numbers
 
 pc = cast(Any, pyarrow.compute)  # its functions are generated, and unknown to type checkers
 

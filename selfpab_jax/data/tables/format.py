@@ -18,15 +18,8 @@ from selfpab_jax.data.sources.blocks import BLOCK_ROWS, Rows, SignalBlock
 from selfpab_jax.data.sources.continuous import continuous_blocks
 from selfpab_jax.data.sources.files import find_recordings, stem_of
 from selfpab_jax.data.sources.report import FileReport
-from selfpab_jax.data.sources.table_columns import (
-    labels,
-    numbers,
-    read_blocks,
-    read_table,
-    seconds,
-    segment_codes,
-)
-from selfpab_jax.data.sources.timestamps import TimeFormat, TimeReader, TimestampUnit, to_datetime
+from selfpab_jax.data.tables.columns import labels, numbers, read_blocks, read_table, seconds, segment_codes
+from selfpab_jax.data.tables.timestamps import TimeFormat, TimeReader, TimestampUnit, to_datetime
 from selfpab_jax.errors import ConfigError
 from selfpab_jax.signal.resample import Unit, to_g
 
