@@ -6,6 +6,7 @@ from typing import Literal
 from jsonargparse import Namespace
 
 from selfpab_jax.config import Parser
+from selfpab_jax.data.sources.survey import NonWear
 from selfpab_jax.data.tables.timestamps import TimestampUnit
 from selfpab_jax.errors import ConfigError, DataError, ExitCode
 from selfpab_jax.signal.resample import Unit
@@ -30,6 +31,9 @@ def embed(
     first_date: str | None = None,
     segment_column: str | None = None,
     gap_limit: float = 1.0,
+    sensor_files: str | None = None,
+    non_wear: NonWear = "keep",
+    calibrate: bool = False,
     layers: str = "last",
     merge: Literal["together", "mean", "max", "concatenate"] = "together",
     compute: Literal["float32", "bfloat16"] = "float32",
@@ -59,6 +63,10 @@ def embed(
         first_date: date of the first row, YYYY-MM-DD, where timestamps are times of day only.
         segment_column: a recording ends where the value of this column changes.
         gap_limit: longest gap, in seconds, that is bridged; a longer one ends a recording.
+        sensor_files: where each sensor has a device file of its own, a pattern of their names such as
+            {subject}_{sensor}.cwa, or a CSV table with the columns subject, sensor and file.
+        non_wear: keep or cut times in which a sensor lay still for 30 minutes; they are reported either way.
+        calibrate: calibrate each sensor by gravity where its recording allows it.
         layers: last, all (the embedding and every layer), or depths, e.g. 0,2,4 (0 is the embedding).
         merge: how to merge the features of a cross-sensor model, which encodes each sensor by itself.
         compute: dtype of matrix products.
@@ -68,10 +76,10 @@ def embed(
         strict: stop at the first file that cannot be used instead of skipping it.
         overwrite: replace `out` if it exists.
     """
-    from selfpab_jax.data.tables.format import TableFormat, parse_columns, sensor_columns
+    from selfpab_jax.data.tables.format import TableFormat, default_columns, parse_columns, sensor_columns
     from selfpab_jax.features.extract import ExtractionSettings
-    from selfpab_jax.features.streaming import default_columns, skipped_path
     from selfpab_jax.features.streaming import embed as embed_files
+    from selfpab_jax.features.streaming import skipped_path
     from selfpab_jax.model_dir import read_config
 
     if sensors and columns:
@@ -102,7 +110,10 @@ def embed(
             first_date=first_date,
             segment_column=segment_column,
             gap_limit=gap_limit,
+            non_wear=non_wear,
+            calibrate=calibrate,
         ),
+        sensor_files=sensor_files,
         sensor_roles=roles,
         level=level,
         extraction=ExtractionSettings(

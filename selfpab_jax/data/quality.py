@@ -75,16 +75,19 @@ def quality_summary(folder: Path) -> list[str]:
     if not (folder / QUALITY_FILE).exists():
         return []
     cut: dict[str, float] = defaultdict(float)
-    bridged = gaps = 0.0
+    bridged = gaps = flagged = 0.0
     for line in (folder / QUALITY_FILE).read_text(encoding="utf-8").splitlines():
         report = json.loads(line)
         bridged, gaps = bridged + report["bridged_s"], gaps + report["gap_s"]
+        flagged += sum(report["flagged_s"].values())
         for reason, seconds in report["cut_s"].items():
             cut[reason] += seconds
     parts = [f"{reason} {_amount(seconds)}" for reason, seconds in cut.items()]
     lines = [f"cut while reading: {', '.join(parts)}"] if parts else []
     if bridged or gaps:
         lines.append(f"{_amount(bridged)} of short gaps bridged; {_amount(gaps)} in longer gaps")
+    if flagged:
+        lines.append(f"{_amount(flagged)} of non-wear by a sensor kept (--non_wear cut leaves it out)")
     return [*lines, f"what became of each file: {folder / PAGE_FILE}"]
 
 
@@ -153,8 +156,8 @@ def _page(reports: Sequence[dict[str, Any]], pictures: list[tuple[str, str]], ti
         f"<h1>{html.escape(title)}</h1>"
         f"<p>{len(reports)} files of {subjects} subjects: {total_in:.2f} h of samples, {total_used:.2f} h of "
         f"continuous signal, gaps that were bridged included. Cut: {html.escape(cut_text)}.</p>"
-        "<table><tr><th>file<th>subject<th>hours in<th>hours used<th>cut, s<th>bridged, s<th>gaps, s<th>rate, Hz"
-        f"<th>drift, ppm<th>remarks</tr>{rows}</table><h2>Days</h2>{omitted}{shown}</html>"
+        "<table><tr><th>file<th>subject<th>hours in<th>hours used<th>cut, s<th>non-wear, s<th>bridged, s<th>gaps, s"
+        f"<th>rate, Hz<th>drift, ppm<th>remarks</tr>{rows}</table><h2>Days</h2>{omitted}{shown}</html>"
     )
 
 
@@ -167,6 +170,7 @@ def _row(report: dict[str, Any]) -> str:
         f"{report['hours_in']:.3f}",
         f"{report['hours_used']:.3f}",
         cut,
+        "<br>".join(f"{html.escape(reason)} {seconds:,.0f}" for reason, seconds in report["flagged_s"].items()),
         f"{report['bridged_s']:.2f}",
         f"{report['gap_s']:.1f}",
         measured,

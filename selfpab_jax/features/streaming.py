@@ -18,12 +18,18 @@ import numpy as np
 from jaxtyping import Float32, Shaped
 
 from selfpab_jax.data.quality import write_quality
-from selfpab_jax.data.sources.base import Skipped, SkippedLog, milliseconds
+from selfpab_jax.data.sources.base import Skipped, SkippedLog, milliseconds, sensors_of
 from selfpab_jax.data.sources.blocks import SignalBlock
-from selfpab_jax.data.sources.files import stem_of
 from selfpab_jax.data.sources.report import FileReport
-from selfpab_jax.data.sources.streaming import estimated_hours, find_files, read_signal, resample_blocks
-from selfpab_jax.data.tables.format import TableFormat, sensor_columns
+from selfpab_jax.data.sources.streaming import (
+    estimated_hours,
+    find_given,
+    read_signal,
+    recording_name,
+    resample_blocks,
+)
+from selfpab_jax.data.tables.format import TableFormat, default_columns
+from selfpab_jax.data.tables.recordings import RecordingPath
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.features.encoder import PretrainedEncoder
 from selfpab_jax.features.extract import ExtractionSettings, configure_encoders, feature_shape, make_forward
@@ -71,6 +77,7 @@ def embed(
     out: Path | str,
     *,
     table_format: TableFormat | None = None,
+    sensor_files: str | None = None,
     sensor_roles: Mapping[str, str] | None = None,
     level: Level = "frame",
     extraction: ExtractionSettings = EXTRACTION,
@@ -90,6 +97,7 @@ def embed(
         model: model directory, or an encoder that is loaded already.
         out: `.parquet` or `.npz`; it appears when it is complete. What was skipped is listed beside it.
         table_format: how the files are read; by default, columns named after the model's sensors, in g, at 50 Hz.
+        sensor_files: where each sensor has a device file of its own, see `find_sensor_files`; `files` are folders then.
         sensor_roles: the model's name for a sensor of the data, where the two differ: `{"hip": "thigh"}`.
         level: one row per frame or per window.
         extraction: what to keep of the encoder's outputs; temporal context is not supported.
@@ -115,11 +123,13 @@ def embed(
         else open_sensor_encoders(model, table_format.channels, sensor_roles)
     )
     encoders = configure_encoders(encoders, extraction)
-    paths = find_files([Path(path) for path in ([files] if isinstance(files, Path | str) else files)])
+    given = [Path(path) for path in ([files] if isinstance(files, Path | str) else files)]
+    skipped = SkippedLog(strict)
+    paths = find_given(given, sensor_files, sensors_of(table_format.channels), skipped.add)
     hours_in_all = sum(estimated_hours(path, table_format.rate_hz) for path in paths) if progress else None
     hop_s = config.spectrogram.fft_hop / config.spectrogram.rate_hz
-    frames_done, skipped, short_seconds = 0, SkippedLog(strict), []
-    reports = [FileReport(str(path), stem_of(path), strict) for path in paths]
+    frames_done, short_seconds = 0, []
+    reports = [FileReport(str(path), recording_name(path), strict) for path in paths]
     with Progress("embed", hours_in_all, "h", enabled=progress) as display:
         names = ", ".join(dict.fromkeys(sensor for each in encoders for sensor in each.sensors))
         display.log(
@@ -159,20 +169,6 @@ def _check(out: Path, level: str, extraction: ExtractionSettings, overwrite: boo
         raise ConfigError(f"{out}: features are written as .parquet or .npz")
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} exists; choose another file, or allow to overwrite it (--overwrite)")
-
-
-def default_columns(
-    model_sensors: tuple[str, ...], sensor_roles: Mapping[str, str] | None = None
-) -> tuple[tuple[str, str], ...]:
-    """Pairs of channel and column for tables whose columns are named after the model's sensors.
-
-    Args:
-        model_sensors: names of the model's sensors.
-        sensor_roles: the model's name for a sensor of the data, where the two differ.
-    """
-    roles = dict(sensor_roles or {})
-    others = (sensor for sensor in model_sensors if sensor not in roles.values())
-    return sensor_columns(tuple(dict.fromkeys([*roles, *others])))
 
 
 def feature_names(encoders: tuple[SensorEncoder, ...], extraction: ExtractionSettings) -> tuple[str, ...]:
@@ -303,7 +299,7 @@ class WindowCutter:
 
 
 def _windows_of_file(
-    path: Path,
+    path: RecordingPath,
     table_format: TableFormat,
     encoders: tuple[SensorEncoder, ...],
     skipped: SkippedLog,
@@ -376,7 +372,7 @@ def _rows(window: FrameWindow, features: Shaped[np.ndarray, "*T L D"], hop_s: fl
     return FeatureRows(window.file, window.recording, start_ms, start_s, count_R, features_RxE)
 
 
-def _nothing_to_write(paths: list[Path], skipped: SkippedLog) -> str:
+def _nothing_to_write(paths: list[RecordingPath], skipped: SkippedLog) -> str:
     if skipped.entries:
         first = skipped.entries[0]
         return f"none of {len(paths)} files could be used; the first: {first.what}: {first.reason}"

@@ -22,7 +22,7 @@ from selfpab_jax.data.sources.checks import WRONG_UNIT_G, check_signal
 from selfpab_jax.data.sources.continuous import continuous_blocks
 from selfpab_jax.data.sources.report import FileReport
 from selfpab_jax.data.sources.segments import BRIDGED_SECONDS
-from selfpab_jax.data.tables.format import whole_recordings
+from selfpab_jax.data.tables.recordings import whole_recordings
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.signal.resample import UNITS_PER_G
 

@@ -9,8 +9,10 @@ from selfpab_jax.data.har.registry import open_dataset, public_dataset_names
 from selfpab_jax.data.records.spec import SHARD_BYTES, BuildSpec, RecordSettings
 from selfpab_jax.data.sources.base import Source
 from selfpab_jax.data.sources.hunt4 import Hunt4
+from selfpab_jax.data.sources.survey import NonWear
 from selfpab_jax.data.splits import SplitSettings
-from selfpab_jax.data.tables.format import HARTH_SENSORS, Tables, parse_columns, sensor_columns
+from selfpab_jax.data.tables.format import HARTH_SENSORS, parse_columns, sensor_columns
+from selfpab_jax.data.tables.recordings import Tables
 from selfpab_jax.data.tables.timestamps import TimestampUnit
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.signal.resample import Unit
@@ -34,6 +36,9 @@ TABLE_OPTIONS = (
     "segment_column",
     "label_column",
     "gap_limit",
+    "sensor_files",
+    "non_wear",
+    "calibrate",
 )
 
 
@@ -68,6 +73,10 @@ class BuildSettings:
         segment_column: recordings only. Windows never cross a change of its value.
         label_column: recordings only. Whole numbers that become the label of every frame.
         gap_limit: recordings only. Longest gap, in seconds, that is bridged; windows never cross a longer one.
+        sensor_files: recordings only. Where each sensor has a device file of its own, a pattern of their names such as
+            {subject}_{sensor}.cwa, or a CSV table with the columns subject, sensor and file.
+        non_wear: recordings only. Keep or cut times in which a sensor lay still for 30 minutes; they are reported.
+        calibrate: recordings only. Calibrate each sensor by gravity (van Hees et al. 2014) where possible.
         first_seconds: hunt4 only. Seconds used of each file, from its start.
         skip_night: hunt4 only. Leave out recordings that start in the hours 0 to 6.
         split_by: subject puts no subject into two splits; recording draws files, as the original did.
@@ -103,6 +112,9 @@ class BuildSettings:
     segment_column: str | None = None
     label_column: str | None = None
     gap_limit: float = 1.0
+    sensor_files: str | None = None
+    non_wear: NonWear = "keep"
+    calibrate: bool = False
     first_seconds: float = 300.0
     skip_night: bool = False
     split_by: Literal["subject", "recording"] = "subject"
@@ -186,6 +198,9 @@ class BuildSettings:
             segment_column=self.segment_column,
             label_column=self.label_column,
             gap_limit=self.gap_limit,
+            sensor_files=self.sensor_files,
+            non_wear=self.non_wear,
+            calibrate=self.calibrate,
         )
 
     def _refuse(self, names: tuple[str, ...], source: str) -> None:

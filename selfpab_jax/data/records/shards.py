@@ -25,7 +25,7 @@ from selfpab_jax.data.sources.base import (
     windows,
 )
 from selfpab_jax.data.sources.report import FileReport
-from selfpab_jax.data.tables.format import Tables
+from selfpab_jax.data.tables.recordings import Tables
 from selfpab_jax.errors import DataError
 from selfpab_jax.io import atomic_path
 from selfpab_jax.signal.normalization import UNKNOWN_HOUR, Moments

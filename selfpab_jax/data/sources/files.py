@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfpab_jax.data.sources.base import SourceFile
+from selfpab_jax.data.sources.devices.read import READERS
 from selfpab_jax.data.tables.columns import estimated_rows, is_table
 from selfpab_jax.errors import ConfigError, DataError
 
@@ -60,7 +61,7 @@ def visible_files(folder: Path) -> list[Path]:
 
 
 def find_recordings(paths: Iterable[str], subject: str = "file") -> FoundRecordings:
-    """The tables below folders.
+    """The tables and device files below folders.
 
     Hidden files and folders do not count, endings may be in any case. Of files with equal content the first counts.
 
@@ -82,12 +83,12 @@ def find_recordings(paths: Iterable[str], subject: str = "file") -> FoundRecordi
         if not Path(root).is_dir():
             raise DataError(f"{root}: no such folder of recordings")
         for path in visible_files(Path(root)):
-            if is_table(path):
+            if is_table(path) or path.suffix.lower() in READERS:
                 tables.append(path)
             else:
                 passed_over[path.suffix.lower()] += 1
     if not tables:
-        raise DataError(f"{', '.join(paths)}: there is no *.csv, *.tsv or *.parquet")
+        raise DataError(f"{', '.join(paths)}: there is no *.csv, *.tsv, *.parquet, *.cwa, *.gt3x or *.bin")
     tables, duplicates = _without_duplicates(list(dict.fromkeys(tables)))
     named = [(subject_of(path, subject), path) for path in tables]
     _check_names(named, subject)

@@ -1,6 +1,7 @@
 """Sensors in files of their own: which files belong to one subject, and their samples on one clock."""
 
 import csv
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +27,19 @@ class SensorFiles:
     subject: str
     paths: dict[str, Path]
 
+    def as_text(self) -> str:
+        """As one text, for plans of builds."""
+        return json.dumps([self.subject, {sensor: str(path) for sensor, path in self.paths.items()}])
+
+    @classmethod
+    def from_text(cls, text: str) -> "SensorFiles":
+        """From the text of `as_text`."""
+        subject, paths = json.loads(text)
+        return cls(subject, {sensor: Path(path) for sensor, path in paths.items()})
+
+    def __str__(self) -> str:
+        return f"{self.subject} ({', '.join(path.name for path in self.paths.values())})"
+
 
 class Pairs(NamedTuple):
     """Subjects that have a file of every sensor, and what else was found.
@@ -37,6 +51,32 @@ class Pairs(NamedTuple):
 
     subjects: list[SensorFiles]
     skipped: list[Skipped]
+
+
+def find_sensor_files(paths: tuple[str, ...], rule: str, sensors: tuple[str, ...]) -> Pairs:
+    """The files of each subject where every sensor has a file of its own.
+
+    Args:
+        paths: folders; of a table of files, they are not searched.
+        rule: a pattern of names with `{subject}` and `{sensor}`, or a CSV table with subject, sensor and file.
+        sensors: names of the sensors.
+
+    Raises:
+        ConfigError: the pattern lacks a field.
+        DataError: a folder is missing, the table cannot be read, or no subject has a file of every sensor.
+    """
+    if "{" not in rule:
+        pairs = pair_by_table(Path(rule), sensors)
+    else:
+        found = [pair_by_name(Path(path), rule, sensors) for path in paths]
+        pairs = Pairs([each for one in found for each in one.subjects], [each for one in found for each in one.skipped])
+    if not pairs.subjects:
+        why = "; ".join(f"{each.what}: {each.reason}" for each in pairs.skipped[:3]) or "no file fits"
+        raise DataError(f"{rule}: no subject has a file of each of {', '.join(sensors)} ({why})")
+    names = [each.subject for each in pairs.subjects]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"{rule}: {', '.join(twice)} is in several of {', '.join(paths)}; give one of them")
+    return pairs
 
 
 def pair_by_name(folder: Path, pattern: str, sensors: tuple[str, ...]) -> Pairs:

@@ -23,6 +23,7 @@ class FileReport:
         used_s: seconds of signal that came out, gaps that were bridged included.
         cut_s: seconds of samples that were not used, by reason.
         bridged_s: seconds without usable samples that were filled by interpolation.
+        flagged_s: seconds that were used although doubtful (non-wear), by reason.
         gap_s: seconds between the first and the last timestamp without samples, beyond those bridged.
         notes: remarks that a user should read.
         spans: (start, end, kind) in seconds since 1970, or from the first sample; `kind` is `used` or a reason.
@@ -37,6 +38,7 @@ class FileReport:
     used_s: float = 0.0
     cut_s: dict[str, float] = field(default_factory=dict)
     bridged_s: float = 0.0
+    flagged_s: dict[str, float] = field(default_factory=dict)
     gap_s: float = 0.0
     notes: list[str] = field(default_factory=list)
     spans: list[tuple[float, float, str]] = field(default_factory=list)
@@ -98,6 +100,7 @@ class FileReport:
             "hours_in": round(self.in_s / 3600, 5),
             "hours_used": round(self.used_s / 3600, 5),
             "cut_s": {reason: round(seconds, 3) for reason, seconds in self.cut_s.items()},
+            "flagged_s": {reason: round(seconds, 3) for reason, seconds in self.flagged_s.items()},
             "bridged_s": round(self.bridged_s, 3),
             "gap_s": round(self.gap_s, 3),
             "notes": self.notes,

@@ -13,9 +13,12 @@ from selfpab_jax.data.sources.base import UnusableError
 from selfpab_jax.data.sources.blocks import BLOCK_ROWS, Rows, SignalBlock
 from selfpab_jax.data.sources.continuous import continuous_blocks
 from selfpab_jax.data.sources.files import stem_of, visible_files
+from selfpab_jax.data.sources.pairing import SensorFiles, find_sensor_files
 from selfpab_jax.data.sources.report import FileReport
+from selfpab_jax.data.sources.survey import NonWear
 from selfpab_jax.data.tables.columns import COMPRESSION, estimated_rows, is_table
-from selfpab_jax.data.tables.format import HARTH_SENSORS, TableFormat, parse_columns, sensor_columns, whole_recordings
+from selfpab_jax.data.tables.format import HARTH_SENSORS, TableFormat, parse_columns, sensor_columns
+from selfpab_jax.data.tables.recordings import RecordingPath, is_device_file, signal_blocks, whole_recordings
 from selfpab_jax.data.tables.text import is_text_table, open_bytes
 from selfpab_jax.data.tables.timestamps import TimestampUnit
 from selfpab_jax.errors import DataError
@@ -29,8 +32,8 @@ OnSkip = Callable[[str, str], None]
 
 
 def is_recording(path: Path) -> bool:
-    """Whether a file's name is that of a recording: a table, or an npz of the HUNT4 layout."""
-    return is_table(path) or path.suffix.lower() == ".npz"
+    """Whether a file's name is that of a recording: a table, a device file, or an npz of the HUNT4 layout."""
+    return is_table(path) or is_device_file(path) or path.suffix.lower() == ".npz"
 
 
 def find_files(paths: list[Path]) -> list[Path]:
@@ -48,15 +51,47 @@ def find_files(paths: list[Path]) -> list[Path]:
         else:
             raise DataError(f"{path}: no such file or folder of recordings")
     if not found:
-        raise DataError(f"{', '.join(map(str, paths))}: there is no *.csv, *.tsv, *.parquet or *.npz")
+        raise DataError(
+            f"{', '.join(map(str, paths))}: there is no *.csv, *.tsv, *.parquet, *.cwa, *.gt3x, *.bin or *.npz"
+        )
     return list(dict.fromkeys(found))
 
 
-def estimated_hours(path: Path, rate_hz: float) -> float:
+def find_given(
+    paths: list[Path], sensor_files: str | None, sensors: tuple[str, ...], on_skip: OnSkip
+) -> list[RecordingPath]:
+    """The recordings that a user gave.
+
+    Args:
+        paths: files and folders.
+        sensor_files: where each sensor has a file of its own, see `find_sensor_files`; `paths` are folders then.
+        sensors: names of the sensors.
+        on_skip: called with files and subjects that do not fit `sensor_files`.
+
+    Raises:
+        ConfigError, DataError: see `find_files` and `find_sensor_files`.
+    """
+    if sensor_files is None:
+        return [*find_files(paths)]
+    pairs = find_sensor_files(tuple(map(str, paths)), sensor_files, sensors)
+    for each in pairs.skipped:
+        on_skip(each.what, each.reason)
+    return [*pairs.subjects]
+
+
+def recording_name(path: RecordingPath) -> str:
+    """The subject of several files, or a file's name without its ending."""
+    return path.subject if isinstance(path, SensorFiles) else stem_of(path)
+
+
+def estimated_hours(path: RecordingPath, rate_hz: float) -> float:
     """Hours of recording by a footer, or by the file's size and a table's first rows; 0 where it cannot be read."""
+    if isinstance(path, SensorFiles):
+        return max(estimated_hours(each, rate_hz) for each in path.paths.values())
     try:
         if not is_text_table(path):
-            rows = estimated_rows(path) if is_table(path) else path.stat().st_size / (len(hunt4.CHANNELS) * 8)
+            is_npz = path.suffix.lower() == ".npz"
+            rows = estimated_rows(path) if not is_npz else path.stat().st_size / (len(hunt4.CHANNELS) * 8)
             return rows / rate_hz / 3600
         with open_bytes(path) as file:
             head = file.read(2**16)
@@ -70,12 +105,16 @@ def estimated_hours(path: Path, rate_hz: float) -> float:
 
 
 def read_signal(
-    path: Path, format: TableFormat, on_skip: OnSkip, rows: int = BLOCK_ROWS, report: FileReport | None = None
+    path: RecordingPath,
+    format: TableFormat,
+    on_skip: OnSkip,
+    rows: int = BLOCK_ROWS,
+    report: FileReport | None = None,
 ) -> Iterator[SignalBlock]:
     """The continuous recordings of a file in blocks, cleaned, on an even clock (see `continuous`).
 
     Args:
-        path: table, or an npz of the HUNT4 layout.
+        path: table, device file, one device file per sensor, or an npz of the HUNT4 layout.
         format: how a table is read; channels of an npz are taken by name, its start from its file name
             `<YYYY-MM-DD_HH>.npz`.
         on_skip: called with the file and the reason if it cannot be used, and once with what was cut.
@@ -83,11 +122,14 @@ def read_signal(
         report: gets what is cut, bridged and doubted.
     """
     report = report or FileReport(str(path))
-    if not is_recording(path):
-        on_skip(str(path), "unknown kind of file: give .csv, .tsv (also .gz), .parquet or .npz")
+    if isinstance(path, Path) and not is_recording(path):
+        on_skip(str(path), "unknown kind of file: give .csv, .tsv (also .gz), .parquet, .cwa, .gt3x, .bin or .npz")
         return
     try:
-        yield from format.blocks(path, report, size=rows) if is_table(path) else _npz_blocks(path, format, report, rows)
+        if isinstance(path, Path) and path.suffix.lower() == ".npz":
+            yield from _npz_blocks(path, format, report, rows)
+        else:
+            yield from signal_blocks(format, path, report, size=rows)
     except UnusableError as reason:
         report.notes.append(f"skipped: {reason}")
         on_skip(str(path), str(reason))
@@ -137,12 +179,14 @@ def read_recording(
     day_first: bool | None = None,
     first_date: str | None = None,
     gap_limit: float = 1.0,
+    non_wear: NonWear = "keep",
+    calibrate: bool = False,
     strict: bool = False,
 ) -> ReadSignal:
     """The acceleration in a file, as `records build`, `embed` and `probe` read it.
 
     Args:
-        path: .csv or .tsv (also .gz), .parquet, or an npz of the HUNT4 layout.
+        path: .csv or .tsv (also .gz), .parquet, .cwa, .gt3x, .bin, or an npz of the HUNT4 layout.
         rate: sampling rate in Hz.
         unit: unit of the acceleration columns.
         sensors: for the columns `<sensor>_x`, `<sensor>_y`, `<sensor>_z`.
@@ -152,6 +196,8 @@ def read_recording(
         day_first: whether 03/04/2020 is the third of April, where the file leaves it open.
         first_date: date of the first row, YYYY-MM-DD, where timestamps are times of day only.
         gap_limit: seconds; shorter gaps are bridged, longer ones are NaN.
+        non_wear: keep or cut times in which a sensor lay still for 30 minutes; either way they are reported.
+        calibrate: calibrate each sensor by gravity where its recording allows it.
         strict: the first thing that would be cut or doubted is an error.
 
     Raises:
@@ -167,6 +213,8 @@ def read_recording(
         day_first=day_first,
         first_date=first_date,
         gap_limit=gap_limit,
+        non_wear=non_wear,
+        calibrate=calibrate,
     )
     report = FileReport(str(path), stem_of(Path(path)), strict)
 
@@ -180,13 +228,13 @@ def read_recording(
     for recording in recordings:
         place = end
         if start is not None and recording.start is not None:
-            place = max(end, round((recording.start - start).total_seconds() * rate))
+            place = max(end, round((recording.start - start).total_seconds() * recording.rate_hz))
         places.append(place)
         end = place + len(recording.signal_NxC)
     signal_NxC = np.full((end, len(layout.channels)), np.nan, np.float32)
     for place, recording in zip(places, recordings, strict=True):
         signal_NxC[place : place + len(recording.signal_NxC)] = recording.signal_NxC
-    return ReadSignal(signal_NxC, rate, start, report)
+    return ReadSignal(signal_NxC, recordings[0].rate_hz, start, report)
 
 
 # Blocks at another sampling rate.

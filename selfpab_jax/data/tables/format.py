@@ -4,7 +4,7 @@
 continuous recordings of a table: `records build` (`Tables`), `embed` (`streaming`) and `probe` on own tables.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
@@ -13,12 +13,10 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float32, Float64, Int, Int32
 
-from selfpab_jax.data.sources.base import Recording, SourceFile
-from selfpab_jax.data.sources.blocks import BLOCK_ROWS, Rows, SignalBlock
-from selfpab_jax.data.sources.continuous import continuous_blocks
-from selfpab_jax.data.sources.files import find_recordings, stem_of
+from selfpab_jax.data.sources.blocks import BLOCK_ROWS, Rows
 from selfpab_jax.data.sources.report import FileReport
-from selfpab_jax.data.tables.columns import labels, numbers, read_blocks, read_table, seconds, segment_codes
+from selfpab_jax.data.sources.survey import NonWear
+from selfpab_jax.data.tables.columns import numbers, read_blocks, read_table, seconds, segment_codes
 from selfpab_jax.data.tables.timestamps import TimeFormat, TimeReader, TimestampUnit, to_datetime
 from selfpab_jax.errors import ConfigError
 from selfpab_jax.signal.resample import Unit, to_g
@@ -30,6 +28,20 @@ ReadLabels = Callable[[pa.Table], Int32[np.ndarray, " N"]]
 def sensor_columns(sensors: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     """(channel, column) pairs of the columns `<sensor>_x`, `<sensor>_y`, `<sensor>_z`, as HARTH names them."""
     return tuple((f"{sensor}_{axis}", f"{sensor}_{axis}") for sensor in sensors for axis in "xyz")
+
+
+def default_columns(
+    model_sensors: tuple[str, ...], sensor_roles: Mapping[str, str] | None = None
+) -> tuple[tuple[str, str], ...]:
+    """Pairs of channel and column for tables whose columns are named after the model's sensors.
+
+    Args:
+        model_sensors: names of the model's sensors.
+        sensor_roles: the model's name for a sensor of the data, where the two differ.
+    """
+    roles = dict(sensor_roles or {})
+    others = (sensor for sensor in model_sensors if sensor not in roles.values())
+    return sensor_columns(tuple(dict.fromkeys([*roles, *others])))
 
 
 def parse_columns(text: str) -> tuple[tuple[str, str], ...]:
@@ -67,6 +79,8 @@ class TableFormat:
         segment_column: a continuous recording ends where its value changes; None: the whole file is one.
         label_column: label of each row, or None.
         gap_limit: seconds; shorter gaps are bridged, a longer one ends a continuous recording.
+        non_wear: keep or cut times in which a sensor lay still for 30 minutes; either way they are reported.
+        calibrate: calibrate each sensor by gravity (van Hees et al. 2014) where its recording allows it.
     """
 
     columns: tuple[tuple[str, str], ...] = sensor_columns(HARTH_SENSORS)
@@ -79,6 +93,8 @@ class TableFormat:
     segment_column: str | None = None
     label_column: str | None = None
     gap_limit: float = 1.0
+    non_wear: NonWear = "keep"
+    calibrate: bool = False
 
     def __post_init__(self) -> None:
         _ = self.time_format  # raises where `first_date` is no date
@@ -170,25 +186,6 @@ class TableFormat:
             if note not in report.notes:
                 report.notes.append(note)
 
-    def blocks(
-        self, path: Path, report: FileReport, read_labels: ReadLabels | None = None, size: int = BLOCK_ROWS
-    ) -> Iterator[SignalBlock]:
-        """The continuous recordings of a file in blocks, cleaned, on an even clock.
-
-        Args:
-            path: of the file.
-            report: gets what is cut, bridged and doubted.
-            read_labels: the label of each row of a block; labels are not read without it.
-            size: rows that are read at a time.
-
-        Raises:
-            UnusableError: nothing can be used, or the report is strict and something is cut.
-        """
-        report.rate_hz = self.rate_hz
-        rows = self.rows(path, report, read_labels, size)
-        name = stem_of(path)
-        return continuous_blocks(rows, self.channels, self.rate_hz, self.gap_limit, report, name, self.to_datetime)
-
     def to_datetime(self, time: float) -> datetime | None:
         """Date and time of seconds of the timestamps, where they are known."""
         return None if self.timestamp_column is None else to_datetime(time, self.timestamp_unit)
@@ -214,69 +211,3 @@ class TableFormat:
     def codes(self, table: pa.Table) -> Int[np.ndarray, " N"] | None:
         """See `segment_codes`; None without a segment column."""
         return None if self.segment_column is None else segment_codes(table, self.segment_column)
-
-
-def whole_recordings(blocks: Iterable[SignalBlock], subject: str) -> list[Recording]:
-    """The recordings that come in blocks, as wholes.
-
-    Args:
-        blocks: of one file.
-        subject: whose they are.
-    """
-    grouped: list[list[SignalBlock]] = []
-    for block in blocks:
-        grouped.append([block]) if block.begins else grouped[-1].append(block)
-    return [
-        Recording(
-            subject=subject,
-            name=group[0].recording,
-            start=group[0].start,
-            rate_hz=group[0].rate_hz,
-            signal_NxC=np.concatenate([block.signal_NxC for block in group]),
-            labels_N=None
-            if group[0].labels_N is None
-            else np.concatenate([block.labels_N for block in group if block.labels_N is not None]),
-        )
-        for group in grouped
-    ]
-
-
-@dataclass(frozen=True)
-class Tables(TableFormat):
-    """Folders of CSV or Parquet files as a source of recordings.
-
-    Attributes:
-        paths: folders; see `find_recordings` for the files that count.
-        subject: what names the subject of a file, see `find_recordings`.
-    """
-
-    paths: tuple[str, ...]
-    subject: str = "file"
-
-    @property
-    def name(self) -> str:
-        """The source's name in the records."""
-        return "recordings"
-
-    def files(self) -> Iterator[SourceFile]:
-        """Every table, by subject and name.
-
-        Raises:
-            DataError: a folder is missing, there is no table, or it is not clear whose a file is.
-        """
-        yield from find_recordings(self.paths, self.subject).files
-
-    def read(self, file: SourceFile, report: FileReport | None = None) -> list[Recording]:
-        """The continuous recordings of a table: no change of segment, no gap in time.
-
-        Args:
-            file: of `files`.
-            report: gets what is cut, bridged and doubted.
-
-        Raises:
-            UnusableError: unreadable, a column missing or of the wrong type, or nothing can be used.
-        """
-        report = report or FileReport(file.path, file.subject)
-        column = self.label_column
-        read_labels = None if column is None else lambda table: labels(table, column)
-        return whole_recordings(self.blocks(Path(file.path), report, read_labels), file.subject)

@@ -100,6 +100,16 @@ def open_bytes(path: Path) -> io.IOBase:
     return file
 
 
+def first_lines(path: Path, count: int) -> list[str]:
+    """The first lines of a text table; none where it cannot be read."""
+    try:
+        with open_bytes(path) as file:
+            head = file.read(SNIFFED_BYTES)
+    except (OSError, EOFError):
+        return []
+    return head.decode(_encoding(head), errors="replace").lstrip("\ufeff").splitlines()[:count]
+
+
 def find_layout(path: Path, columns: list[str]) -> Layout:
     """Look at the beginning of a text table.
 

@@ -14,11 +14,11 @@ from typing import Any, get_args
 
 from selfpab_jax.data.sources.base import Skipped, sensors_of
 from selfpab_jax.data.sources.streaming import estimated_hours, find_files
-from selfpab_jax.data.tables.format import TableFormat, sensor_columns
+from selfpab_jax.data.tables.format import TableFormat, default_columns, sensor_columns
 from selfpab_jax.errors import ConfigError, DataError, StorageError
 from selfpab_jax.features.encoder import PretrainedEncoder
 from selfpab_jax.features.sensors import SensorEncoder, open_sensor_encoders, sensor_encoders
-from selfpab_jax.features.streaming import WINDOWS_AHEAD, default_columns, encode_batches
+from selfpab_jax.features.streaming import WINDOWS_AHEAD, encode_batches
 from selfpab_jax.io import exclusive_lock, reason, require_parent, write_json
 from selfpab_jax.model_dir import read_config
 from selfpab_jax.prefetch import prefetch_chain

@@ -17,7 +17,8 @@ from selfpab_jax.data.sources.base import UnusableError
 from selfpab_jax.data.sources.files import find_recordings
 from selfpab_jax.data.sources.report import FileReport
 from selfpab_jax.data.sources.streaming import find_files, read_recording
-from selfpab_jax.data.tables.format import TableFormat, parse_columns, sensor_columns, whole_recordings
+from selfpab_jax.data.tables.format import TableFormat, parse_columns, sensor_columns
+from selfpab_jax.data.tables.recordings import signal_blocks, whole_recordings
 from selfpab_jax.errors import ConfigError, DataError
 
 RATE, START = 50.0, datetime(2021, 3, 1, 10, 0, 0)
@@ -66,7 +67,7 @@ def read(path: Path, content: str | bytes, name: str = "S01.csv", strict: bool =
     (path / name).write_bytes(gzip.compress(data) if name.lower().endswith(".gz") else data)
     report = FileReport(str(path / name), "S01", strict)
     layout = TableFormat(**options)  # pyright: ignore[reportArgumentType]
-    return whole_recordings(layout.blocks(path / name, report), "S01"), report
+    return whole_recordings(signal_blocks(layout, path / name, report), "S01"), report
 
 
 def lines_changed(change: Callable[[list[str]], list[str]]) -> str:
@@ -336,7 +337,7 @@ def test_parquet_with_zones_keeps_the_wall_clock(tmp_path: Path) -> None:
     frame.insert(0, "timestamp", pd.to_datetime(stamps(CLOCK)).tz_localize("Europe/Oslo"))
     frame.to_parquet(tmp_path / "S01.parquet")
     report = FileReport("S01")
-    [recording] = whole_recordings(TableFormat().blocks(tmp_path / "S01.parquet", report), "S01")
+    [recording] = whole_recordings(signal_blocks(TableFormat(), tmp_path / "S01.parquet", report), "S01")
     assert recording.start == START
     assert any("Oslo" in note for note in report.notes)
 

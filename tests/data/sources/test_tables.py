@@ -10,7 +10,8 @@ from selfpab_jax.data.sources.base import Recording, UnusableError, Windowing, s
 from selfpab_jax.data.sources.report import FileReport
 from selfpab_jax.data.sources.segments import continuous_segments
 from selfpab_jax.data.tables.columns import labels, numbers, read_blocks, read_table, seconds
-from selfpab_jax.data.tables.format import TableFormat, Tables, parse_columns, sensor_columns
+from selfpab_jax.data.tables.format import TableFormat, parse_columns, sensor_columns
+from selfpab_jax.data.tables.recordings import Tables
 from selfpab_jax.errors import ConfigError
 
 

@@ -18,8 +18,10 @@ from selfpab_jax.data.har.subject_tables import SubjectTables
 from selfpab_jax.data.sources.base import Recording, SourceFile, UnusableError, sensors_of
 from selfpab_jax.data.sources.files import find_recordings
 from selfpab_jax.data.sources.report import FileReport
+from selfpab_jax.data.sources.survey import NonWear
 from selfpab_jax.data.tables.columns import read_table
-from selfpab_jax.data.tables.format import HARTH_SENSORS, TableFormat, parse_columns, sensor_columns, whole_recordings
+from selfpab_jax.data.tables.format import HARTH_SENSORS, TableFormat, parse_columns, sensor_columns
+from selfpab_jax.data.tables.recordings import signal_blocks, whole_recordings
 from selfpab_jax.data.tables.timestamps import TimestampUnit
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.signal.resample import UNITS_PER_G, Unit
@@ -49,6 +51,8 @@ class OwnTables(SubjectTables):
         label_column: whole numbers or text; missing values are no label.
         classes: labels in the order of the class indices, as `1=walking,2=running` or `walking,running`; others count
             as none. None: every label that the files have, in order.
+        non_wear: keep or cut times in which a sensor lay still for 30 minutes.
+        calibrate: calibrate each sensor by gravity where its recording allows it.
 
     Raises:
         ConfigError: an option is wrong, or does not fit another.
@@ -66,6 +70,8 @@ class OwnTables(SubjectTables):
     segment_column: str | None = None
     label_column: str = "label"
     classes: str | None = None
+    non_wear: NonWear = "keep"
+    calibrate: bool = False
 
     def __post_init__(self) -> None:
         if self.version is not None:
@@ -138,6 +144,8 @@ class OwnTables(SubjectTables):
             segment_column=self.segment_column,
             label_column=self.label_column,
             gap_limit=self.gap_limit,
+            non_wear=self.non_wear,
+            calibrate=self.calibrate,
         )
 
     def files(self) -> Iterator[SourceFile]:
@@ -166,7 +174,7 @@ class OwnTables(SubjectTables):
             unknown.update(dict.fromkeys(notes))
             return indices_N
 
-        recordings = whole_recordings(self.table_format.blocks(Path(file.path), report, class_of), file.subject)
+        recordings = whole_recordings(signal_blocks(self.table_format, Path(file.path), report, class_of), file.subject)
         if self.axes:
             sensors = len(self.selected_sensors)
             recordings = [
