@@ -35,7 +35,7 @@ _RUNNING = "builtins os posix nt pty subprocess multiprocessing asyncio threadin
 _READING = "importlib ctypes types io _io pickle _pickle marshal webbrowser pip pdb"
 RUNNING = frozenset((*_RUNNING.split(), *_READING.split()))
 """Modules whose functions run, write or fetch something: a file that names one of them is hostile."""
-_BUILTINS = "set frozenset bytearray bytes complex range slice object dict list tuple int float str bool type"
+_BUILTINS = "set frozenset bytearray bytes complex range xrange slice object dict list tuple int float str bool type"
 HARMLESS = frozenset(("types.SimpleNamespace", *(f"builtins.{name}" for name in _BUILTINS.split())))
 """Classes of such modules that are only data."""
 
@@ -339,11 +339,11 @@ DICTIONARIES = ("collections.OrderedDict", "collections.defaultdict", "builtins.
 _REBUILT = "qtensor sparse_tensor sparse_csr_tensor nested_tensor meta_tensor_no_storage wrapper_subclass"
 _VALUES = (
     "datetime.datetime datetime.date datetime.time datetime.timedelta datetime.timezone functools.partial "
-    "builtins.complex builtins.range builtins.slice builtins.object operator.getitem _operator.getitem"
+    "builtins.complex builtins.range builtins.xrange builtins.slice builtins.object operator.getitem _operator.getitem"
 )
 KEPT_OPAQUE = frozenset((*_VALUES.split(), *(f"torch._utils._rebuild_{kind}" for kind in _REBUILT.split())))
 """Callables with a name in lower case that only make a value."""
-RANDOM_STATE = re.compile(r"numpy\.random\._pickle\.__\w+_ctor")
+RANDOM_STATE = re.compile(r"numpy\.random\.[\w.]+")
 
 
 def _is_class(name: str) -> bool:

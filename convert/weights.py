@@ -174,7 +174,7 @@ def _sets_in(keys: tuple[str, ...], values: Mapping[Any, Any], *, is_average: bo
             home = next((prefix for prefix in prefixes if name.startswith(prefix)), prefixes[-1])
             foreign[home][name] = tensor
     sets = []
-    for prefix in reversed(prefixes):
+    for prefix in (prefix for prefix in groups if prefix in prefixes):
         label = ".".join((*keys, prefix))
         counted = f"{prefix.removesuffix('module.')}{NUMBER_AVERAGED}" in named
         averaged = is_average or counted or AVERAGED.search(CAMEL_CASE.sub("_", label)) is not None
