@@ -74,7 +74,7 @@ class Way(NamedTuple):
     refused: str = ""
     without: str = ""
     printed: str = ""
-    change_weights: Callable[[Any], Any] | None = None
+    change_weights: Callable[[Any, Any], Any] | None = None
 
 
 def renamed(new: Callable[[str], str]) -> Callable:
