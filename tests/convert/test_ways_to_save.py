@@ -44,17 +44,15 @@ class Attributes(dict):
 class Node:
     """Like a node of OmegaConf."""
 
-    def __init__(self, value):
-        self._val, self._parent = value, None
+    def __init__(self, value: Any, parent: Any):
+        self._val, self._parent = value, parent
 
 
 class Tree:
     """Like a `DictConfig` of OmegaConf, whose nodes refer to it."""
 
     def __init__(self, values):
-        self._content = {name: Node(value) for name, value in values.items()}
-        for node in self._content.values():
-            node._parent = self
+        self._content = {name: Node(value, self) for name, value in values.items()}
 
 
 class Way(NamedTuple):
