@@ -3,25 +3,30 @@
 No checkpoint stores everything about its inputs and its pretext task; the three published families supply the rest.
 """
 
+import math
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float32
 
 from selfpab_jax.convert.hyper_parameters import (
     CALENDAR_ENCODING,
-    DOWNSTREAM,
     arguments_of,
+    completed,
     encodings_of,
     settings_of,
     size,
 )
-from selfpab_jax.convert.pickle_reader import StoredTensor
+from selfpab_jax.convert.pickle_objects import StoredTensor
 from selfpab_jax.convert.positions import is_position, is_sinusoid, table_shapes
 from selfpab_jax.convert.table import Arrays, require_torch_names, to_ours, torch_names
 from selfpab_jax.convert.torch_file import TorchFile, open_torch_file
+from selfpab_jax.convert.weights import WeightSet, choose_weights
 from selfpab_jax.data.sources.base import sensors_of
 from selfpab_jax.data.sources.hunt4 import CHANNELS
 from selfpab_jax.errors import ModelError
@@ -121,9 +126,30 @@ def recognize(features: int, temporal_positions: bool, given: FamilyName | None)
     raise ModelError(f"no published family has {features} features ({known}): choose one with --family")
 
 
-LONGEST_NAME, MOST_TENSORS = 200, 10_000
 LIGHTNING = "1.6."
 """The releases of PyTorch Lightning whose files the converter was tested with; the original pins 1.6.4."""
+VERSION_KEY = "pytorch-lightning_version"
+CASTABLE = ("bfloat16", "float16", "float64")
+"""Dtypes that `--cast float32` takes besides float32."""
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What a file does not show, or leaves to choose.
+
+    Args:
+        family: which it is, where its features are not a published family's.
+        any_version: accept files of other releases of PyTorch Lightning than 1.6.
+        weights: name of the set of weights, where the file holds several.
+        cast: dtype that weights of another one are cast to; float32 is the only one.
+        heads: number of attention heads, where the file has no hyper-parameters.
+    """
+
+    family: FamilyName | None = None
+    any_version: bool = False
+    weights: str | None = None
+    cast: Literal["float32"] | None = None
+    heads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -132,24 +158,30 @@ class Checkpoint:
 
     Args:
         file: the file.
+        weight_set: the tensors that are converted, under the original's names.
         family: which of the published ones.
         settings: sizes of the encoder.
         features: of an input frame.
         outputs: features of a reconstructed frame.
-        arguments: the original's own, as stored.
+        arguments: the original's own, as stored, and sizes of the tensors where the file has none.
+        has_arguments: whether the file has any.
+        notes: lines for the user: where the weights were, what was passed over, cast or assumed.
     """
 
     file: TorchFile
+    weight_set: WeightSet
     family: Family
     settings: ModelSettings
     features: int
     outputs: int
     arguments: Mapping[str, Any]
+    has_arguments: bool = True
+    notes: tuple[str, ...] = ()
 
     @property
     def tensors(self) -> dict[str, StoredTensor]:
-        """The `state_dict`."""
-        return self.file.content["state_dict"]
+        """The chosen `state_dict`, under the original's names."""
+        return self.weight_set.tensors
 
     @property
     def weights(self) -> dict[str, StoredTensor]:
@@ -161,14 +193,41 @@ class Checkpoint:
         """The version of PyTorch Lightning that wrote the file."""
         return lightning_version(self.file.content)
 
+    @property
+    def source(self) -> str:
+        """The file's name and what wrote it."""
+        written = f", written by PyTorch Lightning {self.version}" if VERSION_KEY in self.file.content else ""
+        return f"{self.file.path.name}{written}"
+
+    @property
+    def cast_from(self) -> list[str]:
+        """Other dtypes than float32 among the parameters and positional tables."""
+        return sorted({tensor.dtype for tensor in self.tensors.values()} - {"float32"})
+
+    def array(self, tensor: StoredTensor) -> Float32[np.ndarray, "..."]:
+        """A tensor in float32: a view of the file where it is stored so, else a copy."""
+        with np.errstate(over="ignore"):  # values beyond float32 become infinite, and are found by `check_values`
+            return self.file.array(tensor).astype(np.float32, copy=False)
+
     def parameters(self) -> Arrays:
-        """Our parameters as views of the file; copies nothing."""
+        """Our parameters, as views of the file where they are stored in float32."""
         return self.to_ours(self.weights)
 
     def to_ours(self, tensors: Mapping[str, StoredTensor]) -> Arrays:
-        """Tensors of the weights' shapes (AdamW's moments, for example) under our names, as views of the file."""
-        arrays = {name: self.file.array(tensor) for name, tensor in tensors.items()}
+        """Tensors of the weights' shapes (AdamW's moments, for example) under our names."""
+        arrays = {name: self.array(tensor) for name, tensor in tensors.items()}
         return to_ours(arrays, self.settings, self.features, self.outputs)
+
+    def largest_rounding(self) -> float:
+        """How far casting moves a weight at most, divided by the largest weight of its tensor; 0 if it is exact."""
+        largest = 0.0
+        for tensor in self.weights.values():
+            if tensor.dtype == "float64":  # the narrower ones are exact in float32
+                stored = self.file.array(tensor)
+                moved = np.abs(stored - self.array(tensor)).max()
+                largest = max(largest, float(moved / np.abs(stored).max()) if moved else 0.0)
+                self.file.release(tensor)
+        return largest
 
     def check_values(self, tensors: Mapping[str, StoredTensor]) -> None:
         """Read tensors once, one after another.
@@ -178,8 +237,8 @@ class Checkpoint:
         """
         wrong = []
         for name, tensor in tensors.items():
-            self.file.checksum(tensor)
-            if not np.isfinite(self.file.array(tensor)).all():
+            self.file.check(tensor)
+            if not np.isfinite(self.array(tensor)).all():
                 wrong.append(name)
             self.file.release(tensor)
         if wrong:
@@ -196,7 +255,7 @@ class Checkpoint:
         return tables
 
     def check_positions(self) -> dict[str, int]:
-        """Compare the positional tables with what the encoder computes; returns their checksums by name.
+        """Compare the positional tables with what the encoder computes; returns the checksums of float32 ones by name.
 
         Raises:
             ModelError: a table does not hold the sinusoids.
@@ -204,28 +263,31 @@ class Checkpoint:
         checksums = {}
         for name in filter(is_position, self.tensors):
             tensor = self.tensors[name]
-            checksums[name] = self.file.checksum(tensor)
-            if not is_sinusoid(self.file.array(tensor).reshape(-1, self.settings.width)):
+            self.file.check(tensor)
+            table = self.array(tensor)
+            rounding = float(jnp.finfo(tensor.dtype).eps) / 2
+            if not is_sinusoid(table.reshape(-1, self.settings.width), rounding if rounding > 1e-6 else 0.0):
                 raise ModelError(f"{self.file.path}: {name} is an unknown positional encoding (not the sinusoids)")
+            if tensor.dtype == "float32":
+                checksums[name] = zlib.crc32(table.tobytes())
             self.file.release(tensor)
         return checksums
 
 
-def read_checkpoint(path: Path, family: FamilyName | None = None, *, any_version: bool = False) -> Checkpoint:
+def read_checkpoint(path: Path, options: ReadOptions | None = None) -> Checkpoint:
     """Open and check a checkpoint without reading its weights.
 
     Args:
-        path: of the `.ckpt` file.
-        family: which it is, where its features are not a published family's.
-        any_version: accept files of other releases of PyTorch Lightning than 1.6.
+        path: of the file.
+        options: what it does not show, or leaves to choose.
 
     Raises:
-        ModelError: it is not a checkpoint, is of another class or version, or its tensors do not fit its
-            hyper-parameters.
+        ModelError: it is not a checkpoint, is of another class or version, leaves something to choose, or its tensors
+            do not fit its hyper-parameters.
     """
     file = open_torch_file(path)
     try:
-        return _checked(file, family, any_version)
+        return _checked(file, options or ReadOptions())
     except ModelError as error:
         raise ModelError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
 
@@ -236,42 +298,56 @@ def lightning_version(content: Mapping[Any, Any]) -> str:
     return version[:40] if isinstance(version, str) else "unknown"
 
 
-def tensors_of(content: Mapping[Any, Any]) -> dict[str, StoredTensor]:
-    """The `state_dict`.
-
-    Raises:
-        ModelError: there is none.
-    """
-    tensors = content.get("state_dict")
-    if not isinstance(tensors, dict) or not all(isinstance(tensor, StoredTensor) for tensor in tensors.values()):
-        raise ModelError("it is not a checkpoint of PyTorch Lightning: it has no state_dict of tensors")
-    if not all(isinstance(name, str) and len(name) <= LONGEST_NAME and name.isprintable() for name in tensors):
-        raise ModelError("it is not a checkpoint of PyTorch Lightning: its tensors have no names")
-    if len(tensors) > MOST_TENSORS:
-        raise ModelError(f"it has {len(tensors):,} tensors, which no encoder of the original has")
-    if any(name.startswith("upstream_models.") for name in tensors):
-        raise ModelError(f"it {DOWNSTREAM}")
-    return tensors
-
-
-def _checked(file: TorchFile, family_name: FamilyName | None, any_version: bool) -> Checkpoint:
-    tensors = tensors_of(file.content)
+def _checked(file: TorchFile, options: ReadOptions) -> Checkpoint:
+    chosen = choose_weights(file.content, options.weights)
+    tensors, notes = chosen.weights.tensors, list(chosen.notes)
     version = lightning_version(file.content)
-    if not version.startswith(LIGHTNING) and not any_version:
+    if VERSION_KEY in file.content and not version.startswith(LIGHTNING) and not options.any_version:
         raise ModelError(
             f"it was written by PyTorch Lightning {version}, not by {LIGHTNING}x; --any-version converts it "
             "nevertheless, if every name and shape fits"
         )
-    arguments = arguments_of(file.content)
+    stored = {name: _number(file, value) for name, value in arguments_of(file.content).items()}
+    arguments = completed(stored, tensors, options.heads)
+    if not stored:
+        notes.append(f"no hyper-parameters in the file: sizes are those of the tensors, {options.heads} heads as given")
     encodings = encodings_of(arguments)
     temporal = CALENDAR_ENCODING in encodings
     settings = settings_of(arguments, temporal)
     features, outputs = (size(arguments, name) for name in ("input_dim", "output_dim"))
-    require_torch_names(tensors, settings, features, outputs)
+    notes += _cast_notes(tensors, options.cast)
+    castable = {name: _Float32(t.shape) if t.dtype in CASTABLE else t for name, t in tensors.items()}
+    require_torch_names(castable, settings, features, outputs)
     _require_tables(tensors, table_shapes(encodings, settings.width))
-    family = recognize(features, temporal, family_name)
+    family = recognize(features, temporal, options.family)
     family.spectrogram(features)  # refuses a number of features that its channels cannot have
-    return Checkpoint(file, family, settings, features, outputs, arguments)
+    return Checkpoint(file, chosen.weights, family, settings, features, outputs, arguments, bool(stored), tuple(notes))
+
+
+class _Float32(NamedTuple):
+    """The shape of a tensor that is cast to float32 when it is read."""
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+
+def _number(file: TorchFile, value: Any) -> Any:
+    """A hyper-parameter that is stored as a tensor or array of one number, as that number."""
+    is_number = isinstance(value, StoredTensor) and math.prod(value.shape) == 1 and value.dtype != "bfloat16"
+    return file.array(value).item() if is_number else value
+
+
+def _cast_notes(tensors: Mapping[str, StoredTensor], cast: str | None) -> list[str]:
+    others = {dtype: sum(t.dtype == dtype for t in tensors.values()) for dtype in CASTABLE}
+    counted = " and ".join(
+        f"{count} of its {len(tensors)} tensors are {dtype}" for dtype, count in others.items() if count
+    )
+    if counted and cast is None:
+        raise ModelError(f"{counted}, not float32: --cast float32 converts them")
+    notes = [f"cast to float32: {counted}"] if counted else []
+    if any(is_position(name) and tensor.dtype in ("bfloat16", "float16") for name, tensor in tensors.items()):
+        notes.append("positions are computed in float32, not rounded as the file's table is")
+    return notes
 
 
 def _require_tables(tensors: Mapping[str, StoredTensor], expected: Mapping[str, tuple[int, ...]]) -> None:
@@ -279,5 +355,5 @@ def _require_tables(tensors: Mapping[str, StoredTensor], expected: Mapping[str, 
     if tables.keys() != expected.keys():
         raise ModelError(f"unknown positional encoding: its tables are {', '.join(sorted(tables)) or 'missing'}")
     for name, table in tables.items():
-        if table.shape != expected[name] or table.dtype != "float32":
+        if table.shape != expected[name] or table.dtype not in ("float32", *CASTABLE):
             raise ModelError(f"unknown positional encoding: {name} has shape {table.shape} of {table.dtype}")

@@ -6,7 +6,7 @@ from typing import Any
 
 from selfpab_jax.convert.checkpoint import Checkpoint
 from selfpab_jax.convert.hyper_parameters import plain
-from selfpab_jax.convert.pickle_reader import StoredTensor
+from selfpab_jax.convert.pickle_objects import StoredTensor
 from selfpab_jax.io import require_disk_space
 from selfpab_jax.model_dir import ModelConfig, require_writable, write_model
 from selfpab_jax.signal.normalization import Statistics
@@ -46,9 +46,9 @@ def config_of(checkpoint: Checkpoint, tables: Mapping[str, int]) -> ModelConfig:
         checkpoint: the checkpoint.
         tables: checksums of its positional tables, with which `to_torch` checks the ones that it builds.
     """
-    content, family = checkpoint.file.content, checkpoint.family
+    content, family, name = checkpoint.file.content, checkpoint.family, checkpoint.weight_set.name
     kept = {
-        "args": plain(checkpoint.arguments),
+        "args": plain(checkpoint.arguments) if checkpoint.has_arguments else None,
         "epoch": _count(content, "epoch"),
         "global_step": _count(content, "global_step"),
         "pytorch-lightning_version": checkpoint.version,
@@ -64,7 +64,9 @@ def config_of(checkpoint: Checkpoint, tables: Mapping[str, int]) -> ModelConfig:
         spectrogram=family.spectrogram(checkpoint.features),
         frames=family.frames,
         provenance={
-            "source": f"{checkpoint.file.path.name}, written by PyTorch Lightning {checkpoint.version}",
+            "source": checkpoint.source,
+            **({} if name == "state_dict" else {"weights": name}),
+            **({"cast_from": checkpoint.cast_from} if checkpoint.cast_from else {}),
             "steps": _count(content, "global_step"),
             "batch_size": plain(checkpoint.arguments.get("batch_size")),
             "held_out_loss": _best_score(checkpoint),
@@ -84,4 +86,6 @@ def _best_score(checkpoint: Checkpoint) -> float | None:
         score: Any = state.get("best_model_score") if isinstance(state, dict) else None
         if str(name).startswith("ModelCheckpoint") and isinstance(score, StoredTensor) and score.shape == ():
             return float(checkpoint.file.array(score))
+        if str(name).startswith("ModelCheckpoint") and isinstance(score, float):
+            return score
     return None

@@ -1,37 +1,110 @@
 """The original's `hyper_parameters` as our settings, and back; numbers may be stored as text such as '1e-4'."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from selfpab_jax.convert.pickle_objects import Named, Opaque, StoredTensor
 from selfpab_jax.convert.pickle_reader import require_small
+from selfpab_jax.convert.positions import FRAME_ENCODING, FRAME_TABLE, NUMBERED_FRAME_TABLE, is_position
 from selfpab_jax.errors import ModelError
 from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model_dir import ModelConfig
 
 Number = TypeVar("Number", int, float)
 
-FRAME_ENCODING, CALENDAR_ENCODING = "AbsolutePositionalEncoding", "TemporalPositionalEncoding"
+CALENDAR_ENCODING = "TemporalPositionalEncoding"
 SUPPORTED = {"seq_operation": (None,), "output_activation": (None,), "n_prediction_head_layers": (1, "1")}
 """Options that change the function; every published run has these values."""
+PLACES = ("hyper_parameters", "hparams", "hyperparameters", "args", "config", "cfg", "opt", "options")
+"""Where training loops store them; Lightning's is the first."""
+LAYER = re.compile(r"transformer_encoder\.layers\.(\d{1,6})\.")
+PUBLISHED_DROPOUT = 0.1
 LARGEST_ARGUMENTS = 2**16
 """Values and characters; the published ones have about 600."""
 DOWNSTREAM = "is a DownstreamMLP, a classifier on top of an encoder: convert the upstream_model.ckpt it was made from"
 
 
 def arguments_of(content: Mapping[Any, Any]) -> dict[str, Any]:
-    """The arguments that the original's class was created with.
+    """The arguments that the original's class was created with; empty where the file has none.
 
     Raises:
-        ModelError: there are none, they are a DownstreamMLP's, or far too large.
+        ModelError: they are a DownstreamMLP's, or far too large.
     """
-    stored = content.get("hyper_parameters")
-    arguments = stored.get("args", stored) if isinstance(stored, dict) else None
-    if not isinstance(arguments, dict) or not arguments:
-        raise ModelError("it has no hyper_parameters, so the number of heads is unknown")
-    if "upstream_algorithm" in arguments or "upstream_model_path" in arguments:
-        raise ModelError(f"it {DOWNSTREAM}")
-    require_small(arguments, "hyper_parameters", LARGEST_ARGUMENTS)
-    return arguments
+    for key in PLACES:
+        arguments = as_mapping(content.get(key))
+        inner = as_mapping(arguments.get("args"))
+        arguments = inner or arguments
+        if "upstream_algorithm" in arguments or "upstream_model_path" in arguments:
+            raise ModelError(f"it {DOWNSTREAM}")
+        if arguments and (key == PLACES[0] or "nhead" in arguments):
+            require_small(arguments, "hyper_parameters", LARGEST_ARGUMENTS)
+            return {str(name): value for name, value in arguments.items()}
+    return {}
+
+
+def as_mapping(value: Any) -> dict[Any, Any]:
+    """A dictionary, the attributes of an object, or OmegaConf's nodes as a dictionary; empty for anything else."""
+    if isinstance(value, dict):
+        return value
+    if not isinstance(value, Opaque):
+        return {}
+    nodes = value.attributes.get("_content")
+    if isinstance(nodes, dict):
+        return {name: _node(node) for name, node in nodes.items()}
+    return {**value.attributes, **value.items}
+
+
+def _node(node: Any) -> Any:
+    return node.attributes["_val"] if isinstance(node, Opaque) and "_val" in node.attributes else node
+
+
+def completed(
+    arguments: Mapping[str, Any], tensors: Mapping[str, StoredTensor], heads: int | None = None
+) -> dict[str, Any]:
+    """Arguments, with the sizes of the tensors where the file does not name them.
+
+    Args:
+        arguments: of the file.
+        tensors: under the original's names.
+        heads: their number, which no tensor shows.
+
+    Raises:
+        ModelError: the number of heads is unknown, or not the file's.
+    """
+    if heads is None and "nhead" not in arguments:
+        missing = "hyper-parameter nhead" if arguments else "hyper_parameters"
+        raise ModelError(f"it has no {missing}, so the number of heads is unknown: add --heads N (6 as published)")
+    if heads is not None and "nhead" in arguments and number(arguments, "nhead", int) != heads:
+        raise ModelError(f"its hyper-parameter nhead is {short(arguments['nhead'])}, not {heads} as --heads gives")
+
+    def axis(name: str, place: int) -> int:
+        shape = tensors[name].shape if name in tensors else ()
+        return shape[place] if len(shape) == 2 else 0
+
+    numbers = {int(found[1]) for name in tensors if (found := LAYER.match(name))}
+    inferred = {
+        "d_model": axis("emb.lin_proj_layer.weight", 0),
+        "dim_feedforward": axis("transformer_encoder.layers.0.linear1.weight", 0),
+        "n_encoder_layers": len(numbers),
+        "nhead": heads,
+        "input_dim": axis("emb.lin_proj_layer.weight", 1),
+        "output_dim": axis("prediction_head.mlp.out_layer.weight", 0),
+        "dropout": PUBLISHED_DROPOUT,
+    }
+    return inferred | _inferred_encodings(tensors) | dict(arguments)
+
+
+def _inferred_encodings(tensors: Mapping[str, StoredTensor]) -> dict[str, Any]:
+    tables = [name for name in tensors if is_position(name)]
+    if not tables or FRAME_TABLE in tables:
+        return {"positional_encoding": FRAME_ENCODING}
+    places = {int(name.split(".")[3]) for name in tables}
+    names = [
+        FRAME_ENCODING if NUMBERED_FRAME_TABLE.format(n=place) in tables else CALENDAR_ENCODING
+        for place in sorted(places)
+    ]
+    return {"positional_encoding": names}
 
 
 def settings_of(arguments: Mapping[str, Any], temporal_positions: bool) -> ModelSettings:
@@ -143,6 +216,7 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
         return [plain(item) for item in value]
+    value = value.name if isinstance(value, Named) else value
     return value if value is None or isinstance(value, (bool, int, float, str)) else None
 
 

@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from selfpab_jax.convert.checkpoint import Checkpoint, FamilyName, lightning_version, read_checkpoint, tensors_of
-from selfpab_jax.convert.pickle_reader import StoredTensor
-from selfpab_jax.convert.positions import is_position
+from selfpab_jax.convert.checkpoint import Checkpoint, ReadOptions, lightning_version, read_checkpoint
+from selfpab_jax.convert.pickle_objects import StoredTensor
 from selfpab_jax.convert.table import MOST_LISTED, is_ignored
 from selfpab_jax.convert.torch_file import open_torch_file
+from selfpab_jax.convert.weights import WeightSet, find_weights
 from selfpab_jax.errors import ModelError
 
 KNOWN_KEYS = {
@@ -25,32 +26,41 @@ KNOWN_KEYS = {
     "state_dict",
 }
 """Keys that Lightning 1.6 writes."""
-PREFIXES = ("emb.lin_proj_layer.", "transformer_encoder.layers.", "prediction_head.")
-"""How the names of the original's parameters start."""
+BYTES = {"float64": 8, "int64": 8, "float16": 2, "bfloat16": 2, "int8": 1, "uint8": 1, "bool": 1}
 DEEPEST = 8
 """Levels of nested values in which tensors are counted."""
 
 
-def summarize(path: Path, family: FamilyName | None = None) -> tuple[list[str], str | None]:
+def summarize(path: Path, options: ReadOptions | None = None) -> tuple[list[str], str | None]:
     """Lines about a checkpoint, and the reason why it cannot be converted, if there is one.
+
+    Args:
+        path: of the file.
+        options: as for its conversion; files of all releases of PyTorch Lightning are described.
 
     Raises:
         ModelError: it cannot be opened at all.
     """
-    content = open_torch_file(path).content
+    content, options = open_torch_file(path).content, options or ReadOptions()
     try:
-        lines = _model_lines(read_checkpoint(path, family, any_version=True))
-        reason = None
+        checkpoint = read_checkpoint(path, replace(options, any_version=True))
+        lines, reason = [*_model_lines(checkpoint), *checkpoint.notes], None
     except ModelError as error:
         lines, reason = [], str(error).removeprefix(f"{path}: ")
-    tensors = _tensors_in(content.get("state_dict"))
+    sets = _sets(content)
+    chosen = [each for each in sets if each.name == options.weights] or [each for each in sets if each.is_main] or sets
+    main = chosen[0] if chosen else None
+    tensors = list(main.tensors.values()) if main else _tensors_in(content.get("state_dict", content))
+    lines += (
+        [f"weights: {', '.join(f'{each.name} ({len(each.tensors)} tensors)' for each in sets)}"] if sets[1:] else []
+    )
     moments = _tensors_in(content.get("optimizer_states"))
     lines += [
-        f"tensors: {len(tensors)} in the state_dict, {_megabytes(tensors)} on disk",
+        f"tensors: {len(tensors)} in {main.name if main else 'the state_dict'}, {_megabytes(tensors)} on disk",
         f"training: epoch {_count(content, 'epoch')}, step {_count(content, 'global_step')}",
         f"optimizer state: {f'yes, {_megabytes(moments)} (--run continues from it)' if moments else 'no'}",
         f"written by: PyTorch Lightning {lightning_version(content)}",
-        f"unknown: {', '.join(_unknown(content)) or 'nothing'}",
+        f"unknown: {', '.join(_unknown(content, sets, main)) or 'nothing'}",
     ]
     return [f"{path}: {path.stat().st_size:,} bytes", *lines], reason
 
@@ -69,6 +79,13 @@ def _model_lines(checkpoint: Checkpoint) -> list[str]:
     ]
 
 
+def _sets(content: Mapping[Any, Any]) -> list[WeightSet]:
+    try:
+        return find_weights(content)
+    except ModelError:
+        return []
+
+
 def _tensors_in(value: Any, depth: int = 0) -> list[StoredTensor]:
     if isinstance(value, StoredTensor):
         return [value]
@@ -77,7 +94,8 @@ def _tensors_in(value: Any, depth: int = 0) -> list[StoredTensor]:
 
 
 def _megabytes(tensors: list[StoredTensor]) -> str:
-    return f"{sum(4 * math.prod(tensor.shape) for tensor in tensors) / 1e6:,.1f} MB"
+    sizes = (math.prod(tensor.shape) * BYTES.get(tensor.dtype, 4) for tensor in tensors)
+    return f"{sum(sizes) / 1e6:,.1f} MB"
 
 
 def _count(content: Mapping[Any, Any], key: str) -> str:
@@ -85,15 +103,21 @@ def _count(content: Mapping[Any, Any], key: str) -> str:
     return f"{value:,}" if isinstance(value, int) else "unknown"
 
 
-def _unknown(content: Mapping[Any, Any]) -> list[str]:
+def _unknown(content: Mapping[Any, Any], sets: list[WeightSet], main: WeightSet | None) -> list[str]:
     """What is in a file beyond what is converted: unknown keys, ignored tensors, tensors of other names."""
-    try:
-        tensors = tensors_of(content)
-    except ModelError:
+    if not sets:
         return ["everything"]
-    found = [f"key {str(key)[:40].encode('unicode_escape').decode()}" for key in content if key not in KNOWN_KEYS]
-    found += [f"ignored {name}" for name in tensors if is_ignored(name)]
-    found += [
-        f"tensor {name}" for name in tensors if not (name.startswith(PREFIXES) or is_position(name) or is_ignored(name))
-    ]
+    known = KNOWN_KEYS.union(*(each.keys[:1] for each in sets))
+    found = [f"key {_printable(key)}" for key in content if key not in known and not _in_a_set(content[key], sets)]
+    foreign = main.foreign if main else {}
+    found += [f"ignored {name}" for name in foreign if is_ignored(name)]
+    found += [f"tensor {_printable(name)}" for name in foreign if not is_ignored(name)]
     return found[:MOST_LISTED] + ([f"and {len(found) - MOST_LISTED:,} more"] if len(found) > MOST_LISTED else [])
+
+
+def _in_a_set(value: Any, sets: list[WeightSet]) -> bool:
+    return isinstance(value, StoredTensor) and any(not each.keys for each in sets)
+
+
+def _printable(name: Any) -> str:
+    return str(name)[:80].encode("unicode_escape").decode()

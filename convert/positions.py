@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from selfpab_jax.convert.hyper_parameters import FRAME_ENCODING
 from selfpab_jax.model.encoder import CALENDAR
 
+FRAME_ENCODING = "AbsolutePositionalEncoding"
 TABLE_ROWS = 10_000
 """Rows of the original's table of frame positions, whatever the length of its windows."""
 FRAME_TABLE, NUMBERED_FRAME_TABLE = "emb.pos_encoder.pe", "emb.pos_encoder.pos_encoders.{n}.pe"
@@ -49,11 +49,15 @@ def table_shapes(encodings: str | list[str], width: int) -> dict[str, tuple[int,
     return shapes
 
 
-def is_sinusoid(table_RxD: Float[np.ndarray, "R D"]) -> bool:
+def is_sinusoid(table_RxD: Float[np.ndarray, "R D"], rounding: float = 0.0) -> bool:
     """Whether a table holds the sinusoids (base 10,000), up to float32 rounding.
 
     The original computes rate and angle in float32, so the tolerance grows with the angle: 1e-6 at row 0, and 1e-4
     at frame 599 of the fastest feature.
+
+    Args:
+        table_RxD: R rows of D features.
+        rounding: of values near 1 in the dtype that the table was stored in, where it is less precise than float32.
     """
     rows, width = table_RxD.shape
     exponent = np.arange(0, width, 2) * (math.log(10_000.0) / width)
@@ -61,7 +65,7 @@ def is_sinusoid(table_RxD: Float[np.ndarray, "R D"]) -> bool:
     for start in range(0, rows, ROWS_AT_A_TIME):
         chunk = table_RxD[start : start + ROWS_AT_A_TIME]
         angle = np.arange(start, start + len(chunk))[:, None] * rate
-        tolerance = 1e-6 + angle * 1.3e-7 * (1 + exponent)
+        tolerance = 1e-6 + rounding + angle * 1.3e-7 * (1 + exponent)
         for features, wave in ((chunk[:, 0::2], np.sin), (chunk[:, 1::2], np.cos)):
             if not (np.abs(features - wave(angle)) <= tolerance).all():
                 return False

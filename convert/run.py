@@ -13,7 +13,7 @@ import numpy as np
 
 from selfpab_jax.convert.checkpoint import Checkpoint
 from selfpab_jax.convert.hyper_parameters import number, short
-from selfpab_jax.convert.pickle_reader import StoredTensor
+from selfpab_jax.convert.pickle_objects import StoredTensor
 from selfpab_jax.convert.table import Arrays, is_ignored
 from selfpab_jax.errors import ModelError, StorageError
 from selfpab_jax.io import atomic_path, require_disk_space, require_parent, write_json
@@ -135,7 +135,7 @@ def _metadata(checkpoint: Checkpoint, settings: PretrainSettings, statistics: St
         "sensors": list(family.sensors),
         "frames": family.frames,
         "features": len(statistics.mean),
-        "source": f"{checkpoint.file.path.name}, written by PyTorch Lightning {checkpoint.version}",
+        "source": checkpoint.source,
     }
     return checkpoint_metadata(
         as_json(settings),
@@ -165,6 +165,17 @@ def read_training_state(checkpoint: Checkpoint) -> TorchTrainingState:
 
 def _read_state(checkpoint: Checkpoint) -> TorchTrainingState:
     content = checkpoint.file.content
+    if not checkpoint.has_arguments:
+        raise ModelError("it has no hyper_parameters, so its run cannot be continued; convert the weights only")
+    if not checkpoint.weight_set.is_main:
+        raise ModelError(
+            f"its optimizer state is not that of {checkpoint.weight_set.name}; convert these weights without --run"
+        )
+    if checkpoint.cast_from:
+        raise ModelError(
+            f"its weights are {' and '.join(checkpoint.cast_from)}, but a run continues in float32; convert the "
+            "weights only"
+        )
     name = checkpoint.arguments.get("optimizer")
     if name != "AdamW":
         raise ModelError(f"its optimizer is {short(name)}; only AdamW can be continued")

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Float32, Int, Int32
 
-from selfpab_jax.convert.checkpoint import FamilyName, read_checkpoint
+from selfpab_jax.convert.checkpoint import ReadOptions, read_checkpoint
 from selfpab_jax.convert.hyper_parameters import encodings_of
 from selfpab_jax.convert.positions import build_tables, is_position
 from selfpab_jax.convert.table import Arrays
@@ -86,26 +86,25 @@ class LayerDifference:
 # Opening models
 
 
-def open_model(
-    path: Path, compute: Compute, family: FamilyName | None, *, attention: bool, any_version: bool = False
-) -> TracedModel:
+def open_model(path: Path, compute: Compute, options: ReadOptions | None = None, *, attention: bool) -> TracedModel:
     """Open a model directory or a checkpoint.
 
     Args:
         path: of either.
         compute: dtype of matrix products in our models; torch.nn computes in float32.
-        family: of a checkpoint whose features are not a published family's.
+        options: of a checkpoint: what it does not show, or leaves to choose.
         attention: trace the attention weights too.
-        any_version: accept files of other releases of PyTorch Lightning than 1.6.
 
     Raises:
         ModelError: it is neither, or it is damaged.
     """
     if path.is_dir():
         return _open_directory(path, compute, attention)
-    checkpoint = read_checkpoint(path, family, any_version=any_version)
+    checkpoint = read_checkpoint(path, options)
     checkpoint.check_weights()
-    tensors = {name: checkpoint.file.array(tensor) for name, tensor in checkpoint.tensors.items()}
+    # Tables that were rounded to 16 bits are computed anew: positions are never rounded here.
+    rounded = {name for name in checkpoint.tensors if is_position(name) and "16" in checkpoint.tensors[name].dtype}
+    tensors = {name: checkpoint.array(tensor) for name, tensor in checkpoint.tensors.items() if name not in rounded}
     encodings = encodings_of(checkpoint.arguments)
 
     def trace(x: Float32[np.ndarray, "B T X"], timestamps: Timestamps | None) -> Arrays:

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from jsonargparse import Namespace
 
 from selfpab_jax.config import Parser
-from selfpab_jax.convert.checkpoint import FamilyName
+from selfpab_jax.convert.checkpoint import FamilyName, ReadOptions
 from selfpab_jax.errors import ConfigError, ExitCode
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-1}
@@ -16,11 +16,24 @@ FAMILY_HELP = f"{', '.join(get_args(FamilyName))}; needed where its features are
 VERSION_HELP = "accept files of other releases of PyTorch Lightning than 1.6"
 
 
+def _add_reading(parser: Parser) -> None:
+    """Options of `ReadOptions`: what a checkpoint does not show, or leaves to choose."""
+    parser.add_argument("--family", type=FamilyName | None, help=FAMILY_HELP)
+    parser.add_argument("--any-version", action="store_true", help=VERSION_HELP)
+    parser.add_argument("--weights", type=str | None, help="the set of weights to take, where a file holds several")
+    parser.add_argument("--cast", type=Literal["float32"] | None, help="take weights of another dtype, in this one")
+    parser.add_argument("--heads", type=int | None, help="attention heads, where a file has no hyper-parameters")
+
+
+def _reading(options: Namespace) -> ReadOptions:
+    return ReadOptions(options.family, options.any_version, options.weights, options.cast, options.heads)
+
+
 def inspect_parser() -> Parser:
     """Arguments of `convert inspect`."""
     parser = Parser("convert inspect", "Summarize a PyTorch checkpoint without loading its weights.")
     parser.add_argument("file", type=Path, help="upstream_model.ckpt")
-    parser.add_argument("--family", type=FamilyName | None, help=FAMILY_HELP)
+    _add_reading(parser)
     return parser
 
 
@@ -28,7 +41,7 @@ def run_inspect(options: Namespace) -> int:
     """Run `convert inspect`; fails where the file cannot be converted."""
     from selfpab_jax.convert.inspection import summarize
 
-    lines, reason = summarize(options.file, options.family)
+    lines, reason = summarize(options.file, _reading(options))
     print("\n".join(lines))
     print(f"cannot be converted: {reason}" if reason else "can be converted: every name and shape fits")
     return ExitCode.FAILED if reason else ExitCode.OK
@@ -42,8 +55,7 @@ def from_torch_parser() -> Parser:
     parser.add_argument("--run", type=Path | None, help="run to write, which `pretrain --resume` continues")
     parser.add_argument("--statistics", type=Path | None, help="npz, or folder with (folders with) mean.csv, std.csv")
     parser.add_argument("--no-statistics", action="store_true", help="write a model that takes only normalized frames")
-    parser.add_argument("--family", type=FamilyName | None, help=FAMILY_HELP)
-    parser.add_argument("--any-version", action="store_true", help=VERSION_HELP)
+    _add_reading(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing model directory")
     return parser
 
@@ -60,7 +72,12 @@ def run_from_torch(options: Namespace) -> int:
     from selfpab_jax.convert.from_torch import write_converted
     from selfpab_jax.convert.statistics import statistics_for
 
-    checkpoint = read_checkpoint(options.file, options.family, any_version=options.any_version)
+    checkpoint = read_checkpoint(options.file, _reading(options))
+    for note in checkpoint.notes:
+        print(note)
+    if "float64" in checkpoint.cast_from:
+        moved = checkpoint.largest_rounding()
+        print(f"float64 to float32: {f'rounded by at most {moved:.1e} (relative)' if moved else 'exact'}")
     statistics = None if options.no_statistics else statistics_for(checkpoint, options.statistics)
     note = f"statistics: {statistics.kind}" if statistics else "WITHOUT statistics: it takes only normalized frames"
     if options.run is not None and statistics is not None:
@@ -127,8 +144,7 @@ def verify_parser() -> Parser:
     )
     parser.add_argument("--tolerance", type=float | None, help="largest relative error that passes; 1e-4 in float32")
     parser.add_argument("--attention", action="store_true", help="compare the attention weights too")
-    parser.add_argument("--family", type=FamilyName | None, help=FAMILY_HELP)
-    parser.add_argument("--any-version", action="store_true", help=VERSION_HELP)
+    _add_reading(parser)
     return parser
 
 
@@ -146,7 +162,7 @@ def run_verify(options: Namespace) -> int:
     )
 
     first, second = (
-        open_model(path, options.compute, options.family, attention=options.attention, any_version=options.any_version)
+        open_model(path, options.compute, _reading(options), attention=options.attention)
         for path in (options.first, options.second)
     )
     tolerance = TOLERANCE[options.compute] if options.tolerance is None else options.tolerance

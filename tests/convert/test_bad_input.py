@@ -270,12 +270,6 @@ def test_extras_are_ignored_only_if_the_table_names_them(torch, changed, checkpo
     assert main(["convert", "from-torch", str(checkpoint), str(tmp_path / "m"), "--no-statistics"]) == 0
 
 
-def test_a_tensor_that_is_not_contiguous(torch, changed):
-    name = "transformer_encoder.layers.0.linear1.weight"
-    message = changed(lambda content: content["state_dict"].update({name: torch.zeros(60, 96).T}))
-    assert "not contiguous" in message
-
-
 def test_too_little_disk(tmp_path, checkpoint, rejected, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))

@@ -42,7 +42,7 @@ def test_any_other_callable_is_refused_by_name(tmp_path, protocol, function, nam
         (b"(S'touch x'\nios\nsystem\n.", "refused|needs"),  # INST
         (b"\x80\x02\x82\x01.", "EXT1"),  # the extension registry
         (b"cos\nsystem\n(U\x01xtR.", r"os\.system"),  # a GLOBAL of protocol 0
-        (b"\x80\x02ccollections\nOrderedDict\n)\x81.", "NEWOBJ"),
+        (b"\x80\x02csubprocess\nPopen\n)\x81.", "subprocess.Popen"),
         (b"\x80\x02ctorch\nFloatStorage\n)R.", "torch.FloatStorage"),  # a dtype is no function
         (b"\x80\x02]" + b"\x85" * 200_000 + b"K\x01s.", "damaged"),  # a deep tuple as a key
         (b"\x80\x02}]K\x01s.", "damaged"),  # a list as a key
@@ -50,11 +50,31 @@ def test_any_other_callable_is_refused_by_name(tmp_path, protocol, function, nam
         (b"\x80\x02r\xff\xff\xff\xff.", "damaged"),  # a memo of four thousand million
         (b"\x80\x02X\xff\xff\xff\x7fabc.", "damaged"),  # a text longer than the file
         (b"", "damaged"),
-        (b"\x80\x02}q\x00X\x01\x00\x00\x00ah\x00s.", "refers to itself"),
-        (b"\x80\x02]" + b"\x85" * 33 + b".", "damaged or hostile"),  # a deep tuple
-        (b"\x80\x02]e.", "a mark is missing"),
+        (b"\x80\x02cos.path\nexists\n.", r"os\.path\.exists"),  # named, not called
+        (b"\x80\x02ctorch.hub\nload\nX\x01\x00\x00\x00a\x85R.", r"calls torch\.hub\.load"),
+        (b"\x80\x02c__builtin__\ngetattr\n)R.", r"builtins\.getattr"),
+        (b"\x80\x02ctypes\nCodeType\n)\x81.", r"types\.CodeType"),
+        (b"\x80\x02K\x01)R.", "damaged"),  # a number is called
+        (b"\x80\x02cmy.code\nThing\n)\x81q\x00}X\x01\x00\x00\x00ah\x00sb]" + b"\x85" * 40 + b"\x86.", "hostile"),
     ],
 )
 def test_hostile_pickles_are_told_apart_and_not_run(data, said):
     with pytest.raises(ModelError, match=said):
         read_pickle(data)
+
+
+def test_objects_are_data_and_their_classes_are_never_imported():
+    data = (
+        b"\x80\x02cno_such_module\nThing\n)\x81}X\x01\x00\x00\x00aK\x01sb"  # its attribute a is 1
+        b"cpathlib\nPosixPath\nX\x01\x00\x00\x00/X\x01\x00\x00\x00d\x86R"
+        b"cargparse\nNamespace\n)\x81}X\x01\x00\x00\x00bK\x02sb\x87."
+    )
+    thing, path, namespace = read_pickle(data)
+    assert (thing.name, thing.attributes) == ("no_such_module.Thing", {"a": 1})
+    assert (path, namespace) == ("/d", {"b": 2})
+
+
+def test_a_file_cannot_ask_for_copies_without_end():
+    text, copy = b"X\x00\x00\x10\x00" + b"a" * 2**20 + b"q\x00", b"c_codecs\nencode\nh\x00\x85R"
+    with pytest.raises(ModelError, match="hostile"):
+        read_pickle(b"\x80\x02" + text + copy * 300 + b".")
