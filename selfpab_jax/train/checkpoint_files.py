@@ -116,5 +116,10 @@ def _read_values(folder: Path) -> None:
 
 def _short(error: Exception) -> str:
     text = str(error).strip() or type(error).__name__
-    kinds = {"OUT_OF_RANGE": "a file is truncated", "NOT_FOUND": "a file is missing", "DATA_LOSS": "a file is damaged"}
+    kinds = {
+        "OUT_OF_RANGE": "a file is truncated",
+        "NOT_FOUND": "a file is missing",
+        "FAILED_PRECONDITION": "a file is missing",  # of an array that the manifest lists
+        "DATA_LOSS": "a file is damaged",
+    }
     return next((words for code, words in kinds.items() if text.startswith(code)), text.splitlines()[0][:100])

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from selfpab_jax.scaling.laws.points import DONE, Point, PointSeries, group_by, replicate_groups
+from selfpab_jax.scaling.laws.points import DONE, Point, PointSeries, replicate_groups
 
 STATES_OF_SWEEPS = ("waiting", "running", "failed")
 LISTED = 4
@@ -27,7 +27,8 @@ def left_out(excluded: Mapping[str, str]) -> list[str]:
         excluded: reasons by run.
     """
     sentences = []
-    for why, runs in group_by(excluded, lambda run: excluded[run]).items():
+    for why in dict.fromkeys(excluded.values()):
+        runs = [run for run, reason in excluded.items() if reason == why]
         sentence = f"Not fitted, because the run {why}: {_names(runs)}."
         if why.startswith("is ") and why.removeprefix("is ") not in STATES_OF_SWEEPS:
             sentence += f' If the training is finished, write "{DONE}" into the column status.'
