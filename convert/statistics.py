@@ -117,7 +117,7 @@ def _statistics(folders: list[Path], kind: str) -> Statistics:
 
 def _column(path: Path) -> np.ndarray:
     try:
-        return np.array([float(line) for line in path.read_text().split()], np.float32)
+        return np.array([float(line) for line in path.read_text(encoding="utf-8-sig").split()], np.float32)
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read as one number per line: {error}") from None
 

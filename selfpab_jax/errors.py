@@ -3,6 +3,7 @@
 The command line prints these errors in a line or two, without a traceback.
 """
 
+import sys
 from enum import IntEnum
 
 
@@ -45,3 +46,8 @@ class StorageError(SelfPABError):
 
 class LockedError(RunError):
     """Another process is working in the folder."""
+
+
+def warn(text: str) -> None:
+    """Print what a user should know, but need not stop for."""
+    print(f"selfpab-jax: warning: {text}", file=sys.stderr, flush=True)

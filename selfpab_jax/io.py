@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import json
-import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,14 +11,12 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from selfpab_jax.errors import LockedError, StorageError
+from selfpab_jax.errors import LockedError, StorageError, warn
 
 SLACK = 2**20
 """Bytes for configuration, statistics and other small files."""
-NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
-"""What file systems without locks answer (some NFS and Lustre mounts)."""
-
-logger = logging.getLogger(__name__)
+BUSY = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES}
+"""What `flock` answers where another process holds the lock; some NFS and Lustre mounts answer ENOLCK or ENOSYS."""
 
 
 @contextmanager
@@ -72,7 +69,8 @@ def write_json(target: Path, content: Any) -> None:
 def exclusive_lock(path: Path, busy: str) -> Iterator[None]:
     """Hold a file or folder for this process; a killed process lets go of it by itself.
 
-    On a file system without locks the block runs without one, which is logged.
+    On a file system without locks the block runs without one, and a warning is printed: a lock file would outlive a
+    killed process, and keep the next one, perhaps on another host, from going on.
 
     Args:
         path: an existing folder, or a file that is created if it is missing.
@@ -89,10 +87,10 @@ def exclusive_lock(path: Path, busy: str) -> Iterator[None]:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno not in NO_LOCKS:
+        if error.errno in BUSY:
             os.close(handle)
             raise LockedError(busy) from None
-        logger.warning("%s: this file system has no locks; make sure that no other process writes here", path)
+        warn(f"{path} cannot be locked ({reason(error)}); make sure that no other process writes here")
     try:
         yield
     finally:

@@ -15,7 +15,7 @@ from selfpab_jax.data.records.format import QUALITY_FOLDER
 from selfpab_jax.data.records.settings import BuildSettings
 from selfpab_jax.data.records.usage import usage_text
 from selfpab_jax.data.sources.files import find_recordings
-from selfpab_jax.errors import ConfigError
+from selfpab_jax.errors import ConfigError, StorageError, warn
 
 FLAGS = {
     "skip_night": "hunt4 only. Leave out recordings that start in the hours 0 to 6.",
@@ -93,8 +93,14 @@ def run_describe(namespace: Namespace) -> int:
     records = open_records(namespace.directory)
     print(describe_text(records))
     path = namespace.picture or records.folder / "records.png"
-    plot_records(records, path)
-    print(f"picture: {path}")
+    try:
+        plot_records(records, path)
+    except StorageError as error:
+        if namespace.picture:
+            raise
+        warn(f"{error}; choose another place with --picture FILE.png")
+    else:
+        print(f"picture: {path}")
     return 0
 
 

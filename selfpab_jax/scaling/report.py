@@ -69,7 +69,7 @@ def write_report(analysis: ScalingAnalysis, out: Path) -> None:
 
 def summary(analysis: ScalingAnalysis) -> str:
     """The analysis as lines for a terminal."""
-    lines = [_counts(analysis)]
+    lines = [_counts(analysis), *analysis.remarks]
     for finding in analysis.findings:
         result = finding.result
         if isinstance(result, Refusal):
@@ -85,7 +85,12 @@ def summary(analysis: ScalingAnalysis) -> str:
 def as_json(analysis: ScalingAnalysis) -> dict[str, Any]:
     """All numbers of the report; those that are not finite are null."""
     return _finite(
-        {"confidence": CONFIDENCE, "excluded": analysis.excluded, "fits": [_fit(f) for f in analysis.findings]}
+        {
+            "confidence": CONFIDENCE,
+            "excluded": analysis.excluded,
+            "remarks": analysis.remarks,
+            "fits": [_fit(f) for f in analysis.findings],
+        }
     )
 
 
@@ -149,7 +154,7 @@ def _finite(value: Any) -> Any:
 
 
 def _page(analysis: ScalingAnalysis, figures: list[Path], iso_flop: Path | None) -> str:
-    parts = [f"<h1>Scaling report</h1><p>{escape(_counts(analysis))}</p>", _overview(analysis)]
+    parts = [f"<h1>Scaling report</h1><p>{escape(_counts(analysis))}</p>", _remarks(analysis), _overview(analysis)]
     if not analysis.findings:
         parts.append(f"<p class=refused>{NO_SERIES}</p>")
     for finding, figure in zip(analysis.findings, figures, strict=True):
@@ -162,10 +167,14 @@ def _page(analysis: ScalingAnalysis, figures: list[Path], iso_flop: Path | None)
     return f'<!doctype html><html lang="en">{head}{"".join(parts)}</html>\n'
 
 
+def _remarks(analysis: ScalingAnalysis) -> str:
+    return f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in analysis.remarks)}</ul>" if analysis.remarks else ""
+
+
 def _counts(analysis: ScalingAnalysis) -> str:
     runs, excluded, few = len(analysis.points), len(analysis.excluded), len(analysis.few_subjects)
     text = f"{runs} runs, {runs - excluded} of them fitted"
-    text += f", {excluded} not (failed, unfinished or without a loss)." if excluded else "."
+    text += f", {excluded} not." if excluded else "."
     if few:
         text += f" {few} have fewer subjects than others with as many hours: they are in series of subjects only."
     return text

@@ -97,12 +97,20 @@ class Statistics:
             DataError: not such a file.
         """
         try:
+            if not zipfile.is_zipfile(path) and path.is_file():
+                raise ValueError("it is of another format")
             with np.load(path, allow_pickle=False) as archive:
                 mean, std = (np.asarray(archive[name], np.float32) for name in ("mean", "std"))
                 kind = str(archive["kind"]) if "kind" in archive else "given"
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            if mean.ndim != 1 or mean.shape != std.shape:
+                raise ValueError(
+                    f"mean has shape {mean.shape} and std {std.shape}; both must have one number a feature"
+                )
+            return cls(mean, std, kind)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
+        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(f"{path}: no readable statistics (an npz with mean and std): {error}") from None
-        return cls(mean, std, kind)
 
 
 def normalize(spectrogram: Float32[np.ndarray, "*B T X"], statistics: Statistics) -> Float32[np.ndarray, "*B T X"]:

@@ -6,6 +6,7 @@ and `facts`, and each layer's query, key and value kernels are packed into one a
 """
 
 import errno
+import json
 import logging
 import math
 import os
@@ -19,18 +20,23 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from selfpab_jax.config import update_names
-from selfpab_jax.errors import ConfigError, RunError
+from selfpab_jax.errors import ConfigError, RunError, SelfPABError, warn
 from selfpab_jax.model.functional import Parameters, packed_shapes, split_packed
 from selfpab_jax.signal.normalization import Statistics
+from selfpab_jax.train.checkpoint_files import agreed_damage, checksum, damage, require_writable_path
 from selfpab_jax.train.state import TrainState
 
 LATEST, BEST = "latest", "best"
+DAMAGED = "damaged"
+"""Where `restore` moves the states that it could not read."""
 FILE_OVERHEAD = 2**18
 """Bytes that a checkpoint's directories, metadata and half-filled blocks take beside its arrays."""
 RECORDS_FIELDS = (
     "settings", "window_samples", "shift_samples", "channels", "sensors", "frames", "features", "source",
+    "splits", "fingerprint",
 )  # fmt: skip
 """What the model must know about the records it was trained on."""
 
@@ -59,16 +65,18 @@ class Checkpoints:
     Args:
         run: the run's directory.
         settings: how much to keep.
+
+    Raises:
+        RunError: what is written below this path could not be read.
     """
 
     def __init__(self, run: Path, settings: CheckpointSettings):
+        require_writable_path(run)
         self._run = run
         self._latest = _manager(run / "checkpoints" / LATEST, settings.keep)
         self._best = _manager(run / "checkpoints" / BEST, 1)
-        # A resumed run repeats the steps after its newest state, and finds out again which is the best.
-        for step in self._best.all_steps():
-            if step > (self.latest_step or 0):
-                self._best.delete(step)
+        self._unproven = {LATEST, BEST}
+        self._drop_best_beyond(self.latest_step or 0)
 
     @property
     def latest_step(self) -> int | None:
@@ -78,6 +86,8 @@ class Checkpoints:
     def save(self, state: TrainState, metadata: dict[str, Any], step: int) -> None:
         """Start writing the complete state; returns once the arrays are copied off the devices.
 
+        The first save is waited for and read back before training goes on, here and in `save_best`.
+
         Args:
             state: after `step` steps.
             metadata: see `checkpoint_metadata`.
@@ -86,14 +96,8 @@ class Checkpoints:
         Raises:
             RunError: this save or the one before it failed (a full disk, say); older ones are complete.
         """
-        items = ocp.args.Composite(
-            parameters=ocp.args.StandardSave(state.parameters),
-            optimizer=ocp.args.StandardSave(state.optimizer),
-            metadata=ocp.args.JsonSave({**metadata, "step": step}),
-        )
-        with self._short_errors():
-            self._check_disk_space(state)
-            self._latest.save(step, args=items, force=True)
+        arrays = {"parameters": state.parameters, "optimizer": state.optimizer}
+        self._save(LATEST, self._latest, arrays, metadata, step)
 
     def save_best(self, parameters: Parameters, metadata: dict[str, Any], step: int) -> None:
         """Start writing the best parameters so far; the previous ones are removed once these are complete.
@@ -106,25 +110,37 @@ class Checkpoints:
         Raises:
             RunError: as for `save`.
         """
-        items = ocp.args.Composite(
-            parameters=ocp.args.StandardSave(parameters), metadata=ocp.args.JsonSave({**metadata, "step": step})
-        )
-        with self._short_errors():
-            self._check_disk_space(parameters)
-            self._best.save(step, args=items, force=True)
+        self._save(BEST, self._best, {"parameters": parameters}, metadata, step)
 
     def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """The newest complete state, sharded as `abstract` is, whatever mesh and processes wrote it.
+        """The newest complete state that is whole, sharded as `abstract` is, whatever mesh and processes wrote it.
+
+        Newer ones that are damaged are moved to `checkpoints/damaged`, with a warning.
 
         Raises:
-            RunError: it cannot be read.
+            RunError: none can be read.
         """
-        step = self._latest.latest_step()
         arrays = {"parameters": abstract.parameters, "optimizer": abstract.optimizer}
-        with _unreadable(f"checkpoint {step}"):
-            restored, metadata = _read(self._latest, step or 0, lambda _: arrays)
-        counter = jax.device_put(jax.numpy.asarray(step, "int32"), abstract.step.sharding)
-        return TrainState(counter, restored["parameters"], restored["optimizer"]), metadata
+        problems: dict[int, str] = {}
+        for step in sorted(self._latest.all_steps(), reverse=True):
+            directory = self._run / "checkpoints" / LATEST
+            problem = agreed_damage(directory / str(step), _item_names(directory, step))
+            if not problem:
+                try:
+                    restored, metadata = _read(self._latest, step, lambda _: arrays)
+                except Exception as error:  # as for saving
+                    if jax.process_count() > 1:
+                        raise RunError(f"{directory / str(step)} cannot be read: {_first_line(error)}") from error
+                    problem = _first_line(error)
+                else:
+                    self._move_aside(problems, step)
+                    counter = jax.device_put(jax.numpy.asarray(step, "int32"), abstract.step.sharding)
+                    return TrainState(counter, restored["parameters"], restored["optimizer"]), metadata
+            problems[step] = problem
+        raise RunError(
+            f"{self._run} has no checkpoint that is whole ({_listed(problems)}); copy them from a backup, or start "
+            "again with --overwrite"
+        )
 
     def finish(self) -> None:
         """Wait until everything started is written.
@@ -140,6 +156,60 @@ class Checkpoints:
         """Stop the writers' threads."""
         for manager in (self._latest, self._best):
             manager.close()
+
+    def _save(
+        self, kind: str, manager: ocp.CheckpointManager, arrays: dict[str, Any], metadata: dict[str, Any], step: int
+    ) -> None:
+        checksums = {name: int(checksum(tree)) for name, tree in arrays.items()}
+        stored = ocp.args.JsonSave({**metadata, "step": step, "checksums": checksums})
+        items = {name: ocp.args.StandardSave(tree) for name, tree in arrays.items()}
+        with self._short_errors():
+            self._check_disk_space(arrays)
+            manager.save(step, args=ocp.args.Composite(**items, metadata=stored), force=True)
+        if kind in self._unproven:
+            self._unproven.remove(kind)
+            self._read_back(kind, manager, arrays, step)
+
+    def _read_back(self, kind: str, manager: ocp.CheckpointManager, arrays: dict[str, Any], step: int) -> None:
+        """Not every file system holds what it is given: better found out before hours of training."""
+        self.finish()
+        directory = self._run / "checkpoints" / kind
+        parameters = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), arrays["parameters"]
+        )
+        problem = agreed_damage(directory / str(step), (*arrays, "metadata"))
+        if not problem:
+            try:
+                _read(manager, step, lambda _: {"parameters": parameters})
+            except Exception as error:  # as for saving
+                problem = _first_line(error)
+        if problem:
+            raise RunError(
+                f"{directory / str(step)} was written, but cannot be read back ({problem}); choose a --run on another "
+                "file system"
+            )
+
+    def _move_aside(self, problems: Mapping[int, str], step: int) -> None:
+        """Keep damaged states out of the way of those that are saved again."""
+        if not problems:
+            return
+        latest, aside = (self._run / "checkpoints" / name for name in (LATEST, DAMAGED))
+        if jax.process_index() == 0:
+            aside.mkdir(exist_ok=True)
+            for each in problems:
+                shutil.rmtree(aside / str(each), ignore_errors=True)
+                shutil.move(latest / str(each), aside / str(each))
+            warn(f"{self._run}: {_listed(problems)}; going back to step {step}, and moving what is damaged to {aside}")
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("damaged checkpoints are moved")
+        self._latest.reload()
+        self._drop_best_beyond(step)
+
+    def _drop_best_beyond(self, latest: int) -> None:
+        # A resumed run repeats the steps after its newest state, and finds out again which is the best.
+        for step in self._best.all_steps():
+            if step > latest:
+                self._best.delete(step)
 
     def _check_disk_space(self, arrays: Any) -> None:
         """Better reported before than discovered half-way."""
@@ -164,6 +234,8 @@ def read_parameters(
 ) -> tuple[Parameters, dict[str, Any]]:
     """The parameters and metadata of a run's best or latest checkpoint, for use outside of training.
 
+    A `latest` that is damaged is passed over for the state before it, with a warning.
+
     Args:
         run: the run's directory.
         which: `best`, `latest`, or the number of a step whose state is kept.
@@ -177,19 +249,45 @@ def read_parameters(
     if not directory.is_dir():
         raise RunError(f"{run} has no {which} checkpoint (looked in {directory}); was it trained by `pretrain`?")
     with ocp.CheckpointManager(directory.absolute()) as manager:
-        step = manager.latest_step() if wanted is None else wanted
-        if step not in manager.all_steps() and wanted is not None:
-            raise RunError(
-                f"{run} keeps no state of step {wanted}; there are {sorted(manager.all_steps())}, best, latest"
-            )
-        if step is None:
-            raise RunError(f"{run} has no complete {which} checkpoint yet; wait for one, or resume the run")
-    with (
-        _unreadable(f"{directory / str(step)}"),
-        ocp.CheckpointManager(directory.absolute(), item_names=_item_names(directory, step)) as manager,
-    ):
-        restored, metadata = _read(manager, step, lambda metadata: {"parameters": abstract_of(metadata)})
-    return restored["parameters"], metadata
+        steps = sorted(manager.all_steps(), reverse=True)
+    if wanted is not None and wanted not in steps:
+        raise RunError(f"{run} keeps no state of step {wanted}; there are {sorted(steps)}, best, latest")
+    if not steps:
+        raise RunError(f"{run} has no complete {which} checkpoint yet; wait for one, or resume the run")
+    problems: dict[int, str] = {}
+    for step in steps if wanted is None else [wanted]:
+        problem = damage(directory / str(step), (_item_names(directory, step)[0], _item_names(directory, step)[-1]))
+        if not problem:
+            with ocp.CheckpointManager(directory.absolute(), item_names=_item_names(directory, step)) as manager:
+                try:
+                    restored, metadata = _read(manager, step, lambda found: {"parameters": abstract_of(found)})
+                except SelfPABError:
+                    raise
+                except Exception as error:  # as for saving
+                    problem = _first_line(error)
+                else:
+                    if problems:
+                        warn(f"{run}: {_listed(problems)}; using step {step}")
+                    return restored["parameters"], metadata
+        problems[step] = problem
+    others = "" if which == LATEST else f"; try --checkpoint {LATEST}"
+    raise RunError(f"the {which} checkpoint of {run} cannot be read ({_listed(problems)}){others}")
+
+
+def newest_metadata(run: Path) -> dict[str, Any] | None:
+    """The metadata of the newest state whose metadata can be read, without its arrays; None where there is none."""
+    directory = run / "checkpoints" / LATEST
+    if not directory.is_dir():
+        return None
+    with ocp.CheckpointManager(directory.absolute()) as manager:
+        steps = sorted(manager.all_steps(), reverse=True)
+    for step in steps:
+        try:
+            text = (directory / str(step) / _item_names(directory, step)[-1] / "metadata").read_text(encoding="utf-8")
+            return dict(json.loads(text))
+        except (OSError, ValueError):  # `restore` reports it
+            continue
+    return None
 
 
 def checkpoint_metadata(
@@ -263,6 +361,9 @@ def _read(
     if names[-1] == "metadata":
         items = {name: ocp.args.StandardRestore(arrays) for name, arrays in wanted.items()}
         restored = manager.restore(step, args=ocp.args.Composite(**items))
+        for name, expected in metadata.get("checksums", {}).items():
+            if name in wanted and int(checksum(restored[name])) != expected:
+                raise ValueError(f"{name} differ from what was saved (checksum)")
         return {name: restored[name] for name in wanted}, metadata
     # Version 0.1.
     old_name = {"parameters": "parameters", "optimizer": "optimiser"}
@@ -288,15 +389,10 @@ def _map_dicts(change: Callable[[Mapping[str, Any]], dict[str, Any]], tree: Any)
     return jax.tree.map(lambda node: change(node) if is_parameters(node) else node, tree, is_leaf=is_parameters)
 
 
-@contextmanager
-def _unreadable(what: str) -> Iterator[None]:
-    try:
-        yield
-    except RunError:
-        raise
-    except Exception as error:  # as for saving
-        raise RunError(f"{what} cannot be read: {_first_line(error)}") from error
+def _listed(problems: Mapping[int, str]) -> str:
+    return "; ".join(f"step {step} is damaged: {problem}" for step, problem in problems.items())
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return text.partition(" See full TensorStore details")[0][:200]

@@ -28,6 +28,7 @@ class DataSettings:
             the day by their counts; or `plain`: over all frames.
         workers: processes that read ahead; 0 reads in threads of this process.
         threads: reading threads of each process.
+        allow_changed: resume on records that are not those the run was trained on so far. It is not stored.
     """
 
     path: Path | None = None
@@ -37,6 +38,7 @@ class DataSettings:
     statistics: Literal["hour_weighted", "plain"] = "hour_weighted"
     workers: int = 0
     threads: int = 4
+    allow_changed: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("hours", 0), ("subjects", 1), ("workers", 0), ("threads", 1)):
@@ -110,6 +112,7 @@ class PretrainSettings:
 
 
 def as_json(settings: PretrainSettings) -> dict[str, Any]:
-    """The settings as plain JSON values, without those of `distributed`, which a resumed run may change."""
+    """The settings as plain JSON values, without those that hold for one start only: `distributed`, `allow_changed`."""
     groups = {group: value for group, value in asdict(settings).items() if group != "distributed"}
+    del groups["data"]["allow_changed"]
     return json.loads(json.dumps(groups, default=str))

@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,9 +24,10 @@ from selfpab_jax.model.functional import Parameters
 from selfpab_jax.prefetch import run_ahead
 from selfpab_jax.progress import Progress
 from selfpab_jax.train.checkpoint import Checkpoints, checkpoint_metadata, statistics_of
+from selfpab_jax.train.checkpoint_files import require_writable_path
 from selfpab_jax.train.config import PretrainSettings, as_json
 from selfpab_jax.train.logging import Log, Meter, open_log, rewind_log
-from selfpab_jax.train.run_dir import SUBJECTS_FILE, open_run
+from selfpab_jax.train.run_dir import SUBJECTS_FILE, check_records, open_run, records_metadata
 from selfpab_jax.train.setup import TrainSetup, make_setup
 from selfpab_jax.train.state import (
     TrainState,
@@ -83,6 +84,7 @@ def pretrain(settings: PretrainSettings, run: Path, *, resume: bool = False, ove
         RunError: the run's directory cannot be used, a loss is not finite, or a checkpoint cannot be written.
     """
     run = Path(run)
+    require_writable_path(run)
     join(settings.distributed)
     if settings.data.path is None:
         raise ConfigError("data.path is not set: give --data.path the directory that `selfpab-jax records build` wrote")
@@ -92,7 +94,14 @@ def pretrain(settings: PretrainSettings, run: Path, *, resume: bool = False, ove
         multihost_utils.sync_global_devices("the run is open")
         with catch_stop_signals() as stop:
             return _train(setup, run, stop)
-    with catch_stop_signals() as stop, open_run(run, as_json(settings), resume=resume, overwrite=overwrite):
+
+    def check() -> None:
+        check_records(run, records, allow_changed=settings.data.allow_changed)
+
+    with (
+        catch_stop_signals() as stop,
+        open_run(run, as_json(settings), resume=resume, overwrite=overwrite, check=check),
+    ):
         subjects = np.unique(np.asarray(records.index("train").subject)[setup.rows])
         write_json(run / SUBJECTS_FILE, [str(subject) for subject in subjects])
         if jax.process_count() > 1:
@@ -304,7 +313,7 @@ def _metadata(setup: TrainSetup, validation: Validation) -> dict[str, Any]:
     return checkpoint_metadata(
         as_json(setup.settings),
         setup.objective.statistics,
-        asdict(setup.records.info),
+        records_metadata(setup.records),
         features=setup.objective.functional.features,
         outputs=setup.objective.functional.outputs,
         hours=setup.hours,

@@ -3,14 +3,19 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from selfpab_jax.config import parse_settings, update_names
-from selfpab_jax.errors import RunError
+from selfpab_jax.data.records.dataset import Records
+from selfpab_jax.errors import RunError, warn
 from selfpab_jax.io import exclusive_lock, write_json
+from selfpab_jax.train.checkpoint import RECORDS_FIELDS, newest_metadata, statistics_of
 from selfpab_jax.train.config import PretrainSettings, as_json
 
 SETTINGS_FILE = "settings.json"
@@ -22,7 +27,14 @@ DATA_MAY_CHANGE = ("path", "workers", "threads")
 
 
 @contextmanager
-def open_run(run: Path, settings: dict[str, Any], *, resume: bool, overwrite: bool) -> Iterator[None]:
+def open_run(
+    run: Path,
+    settings: dict[str, Any],
+    *,
+    resume: bool,
+    overwrite: bool,
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[None]:
     """Create the directory of a new run, or check that this is the run to resume, and lock it for this process.
 
     Args:
@@ -30,6 +42,7 @@ def open_run(run: Path, settings: dict[str, Any], *, resume: bool, overwrite: bo
         settings: of the run, as JSON.
         resume: continue an existing run.
         overwrite: remove an existing run first.
+        check: raises an error where the run cannot continue for another reason; called before anything is written.
 
     Raises:
         RunError: the run exists and neither `resume` nor `overwrite` is set, or it is another run.
@@ -57,8 +70,79 @@ def open_run(run: Path, settings: dict[str, Any], *, resume: bool, overwrite: bo
                     f"{run} was started with other settings ({'; '.join(changed[:4])}); "
                     f"use those in its {SETTINGS_FILE}, or another --run"
                 )
+        check()
         write_json(path, settings)
         yield
+
+
+def check_records(run: Path, records: Records, *, allow_changed: bool) -> None:
+    """Check that records are those that a run was trained on so far, if it has a checkpoint.
+
+    Of a run that an earlier version or the converter wrote, only the statistics can be compared.
+
+    Args:
+        run: its directory.
+        records: to continue on.
+        allow_changed: warn instead of refusing.
+
+    Raises:
+        DataError: they have other channels or spectrogram settings.
+        RunError: they are others.
+    """
+    metadata = newest_metadata(run)
+    if metadata is None:
+        return
+    records.info.check_fits(metadata["records"], records.folder)
+    before, now = metadata["records"], records_metadata(records)
+    found = _changed_records(metadata, records)
+    if not found:
+        if "fingerprint" not in before:
+            warn(
+                f"{run} keeps no fingerprint of its records, so it could not be checked that {records.folder} has them"
+            )
+        return
+    text = f"{run} was trained on other records than those in {records.folder} ({'; '.join(found[:4])})"
+    if not allow_changed:
+        raise RunError(
+            f"{text}; give --data.path those, or start another --run, or add --data.allow_changed true to go on with "
+            "the statistics it began with"
+        )
+    warn(
+        f"{text}; it goes on, with the statistics that it began with"
+        + ("" if now["splits"] == before.get("splits") else ", and its epochs have another length")
+    )
+
+
+def records_metadata(records: Records) -> dict[str, Any]:
+    """What a checkpoint keeps of its records, as JSON."""
+    stored = {**asdict(records.info), "fingerprint": records.fingerprint}
+    return json.loads(json.dumps({name: stored[name] for name in RECORDS_FIELDS}))
+
+
+def _changed_records(metadata: dict[str, Any], records: Records) -> list[str]:
+    """What differs between the records of a checkpoint and these, as texts."""
+    before, now = metadata["records"], records_metadata(records)
+    if before.get("fingerprint") == now["fingerprint"]:
+        return []
+    statistics = statistics_of(metadata)
+    is_theirs = statistics.kind in ("hour_weighted", "plain")
+    other_statistics = is_theirs and not (
+        np.array_equal(statistics.mean, records.statistics(statistics.kind).mean)
+        and np.array_equal(statistics.std, records.statistics(statistics.kind).std)
+    )
+    if "fingerprint" not in before:
+        return ["their statistics differ"] if other_statistics else []
+    sizes = [
+        f"{split}: {_size(before, split)}, now {_size(now, split)}"
+        for split in ("train", "validation")
+        if _size(before, split) != _size(now, split)
+    ]
+    return [*sizes, "their statistics differ" if other_statistics else "their content differs"]
+
+
+def _size(records: dict[str, Any], split: str) -> str:
+    size = records["splits"].get(split)
+    return f"{size['records']:,} records of {size['subjects']:,} subjects" if size else "no records"
 
 
 def read_settings(run: Path) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def test_given_statistics(checkpoint, tmp_path, refused, capsys):
     for features in (156, 78):
         folder = tmp_path / str(features)
         folder.mkdir()
-        (folder / "mean.csv").write_text("0.5\n" * features)
+        (folder / "mean.csv").write_text("\ufeff" + "0.5\n" * features, encoding="utf-8")
         (folder / "std.csv").write_text("0.0\n" * features)
     assert (
         main(["convert", "from-torch", str(checkpoint), str(tmp_path / "m"), "--statistics", str(tmp_path / "156")])

@@ -159,3 +159,47 @@ def test_a_missing_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00run")
     with pytest.raises(DataError, match="not a table"):
         points_from_csv(tmp_path / "binary.csv")
+
+
+def hours_sweep() -> list[Point]:
+    return [p for p in sweep() if p.parameters == SIZES[1] and p.subjects == 40]
+
+
+LEFT_OUT = {
+    "unknown status": (lambda p: replace(p, status="aborted"), ["Not fitted", "aborted", "status"]),
+    "no loss": (lambda p: replace(p, loss=float("inf")), ["Not fitted", "finite loss"]),
+    "percent": (lambda p: replace(p, macro_f1=100 * (p.macro_f1 or 0)), ["macro-F1", "percent"]),
+    "negative score": (lambda p: replace(p, macro_f1=-0.5), ["macro-F1", "-0.5"]),
+    "diverged": (lambda p: replace(p, loss=25.0), ["Suspicious", "loss 25"]),
+    "too low": (lambda p: replace(p, loss=p.loss / 100), ["Suspicious", "times"]),
+    "same amounts and seed as another": (lambda p: replace(p, seed=0, loss=1.05 * p.loss), ["In no series"]),
+}
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_runs_that_are_left_out_or_suspicious_are_named(name: str, tmp_path: Path) -> None:
+    change, words = LEFT_OUT[name]
+    points = hours_sweep()
+    assert fit_scaling_laws(points).remarks == []
+    points[7] = change(points[7])
+    analysis = fit_scaling_laws(points, out=tmp_path)
+    text = next(remark for remark in analysis.remarks if words[0] in remark)
+    assert points[7].run in text
+    for word in words:
+        assert word in text
+    assert text in summary(analysis)
+    assert text in json.loads((tmp_path / "fits.json").read_text())["remarks"]
+
+
+def test_without_replicates_a_loss_above_those_of_runs_with_less_is_suspicious() -> None:
+    points = [point for point in hours_sweep() if point.seed == 0]
+    assert fit_scaling_laws(points).remarks == []
+    points[3] = replace(points[3], loss=25.0)
+    assert any(points[3].run in remark for remark in fit_scaling_laws(points).remarks)
+
+
+@pytest.mark.parametrize("status", ["Done", "FINISHED", " completed ", "Success", ""])
+def test_words_for_finished_runs_count_as_done(status: str, tmp_path: Path) -> None:
+    path = tmp_path / "points.csv"
+    path.write_text(f"run,hours,subjects,parameters,tokens,flops,seed,loss,status\na,1,2,3,4,5,6,0.5,{status}\n")
+    assert usable(points_from_csv(path))[1] == {}

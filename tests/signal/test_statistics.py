@@ -118,3 +118,26 @@ def test_unreadable_statistics_are_an_error(tmp_path):
     np.savez(tmp_path / "shapes.npz", mean=np.zeros(2, np.float32), std=np.ones(3, np.float32))
     with pytest.raises((DataError, TypeError)):  # by the file's reader, or by the checker of shapes in this test run
         Statistics.load(tmp_path / "shapes.npz")
+
+
+@pytest.mark.parametrize("name", ["stacked.npy", "text.npz", "shapes.npz", "mean_only.npz", "words.npz", "zero.npz"])
+def test_files_that_are_no_statistics_get_one_line(name, tmp_path):
+    path, ones = tmp_path / name, np.ones(4, np.float32)
+    match name:
+        case "stacked.npy":
+            np.save(path, np.stack([ones, ones]))
+        case "text.npz":
+            path.write_text("mean,std\n1,2\n")
+        case "shapes.npz":
+            np.savez(path, mean=ones, std=np.ones((2, 2)))
+        case "mean_only.npz":
+            np.savez(path, mean=ones)
+        case "words.npz":
+            np.savez(path, mean=np.array(["a"]), std=np.array(["b"]))
+        case _:
+            np.savez(path, mean=ones, std=0 * ones)
+    with pytest.raises(DataError, match=name) as raised:
+        Statistics.load(path)
+    assert len(str(raised.value).splitlines()) == 1
+    with pytest.raises(DataError, match="nowhere"):
+        Statistics.load(tmp_path / "nowhere.npz")

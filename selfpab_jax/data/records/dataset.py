@@ -1,5 +1,7 @@
 """Finished records, opened for training: checked, indexed, and read at random."""
 
+import hashlib
+import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -66,6 +68,19 @@ class Records:
     def skipped_file(self) -> Path:
         """The list of files that were skipped in the build, as JSON lines."""
         return skipped_file(self.folder)
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies what training uses, in whatever folder: the train and validation shards, and the statistics.
+
+        It is computed from files that every version wrote, so records of all versions have one. The shards' own
+        fingerprints do not cover their middle; a change there changes the statistics.
+        """
+        shards = [[s.split, s.records, s.fingerprint] for s in self.info.shards if s.split in ("train", "validation")]
+        digest = hashlib.sha256(json.dumps(shards).encode())
+        for kind in sorted(self._statistics):
+            digest.update(self._statistics[kind].mean.tobytes() + self._statistics[kind].std.tobytes())
+        return digest.hexdigest()[:16]
 
     def statistics(self, kind: str = "hour_weighted") -> Statistics:
         """Mean and standard deviation of the training split: `hour_weighted` (the original's) or `plain`.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from selfpab_jax.scaling.laws.checks import in_no_series, left_out, suspicious_losses, wrong_scores
 from selfpab_jax.scaling.laws.forms import FLOORED, JOINT
 from selfpab_jax.scaling.laws.intervals import SIGNIFICANCE, LawEstimate, Prediction, Refusal, estimate
 from selfpab_jax.scaling.laws.points import (
@@ -67,6 +68,7 @@ class ScalingAnalysis:
         iso_flop: series of parameters at equal compute.
         few_subjects: runs whose hours come from fewer subjects than those of others with as many hours: they are in
             series of subjects only.
+        remarks: runs that were left out or whose numbers are suspicious, and what to do, in sentences.
     """
 
     points: list[Point]
@@ -74,6 +76,7 @@ class ScalingAnalysis:
     findings: list[Finding]
     iso_flop: list[PointSeries]
     few_subjects: list[str]
+    remarks: list[str]
 
 
 def analyze(points: list[Point], seed: int = 0) -> ScalingAnalysis:
@@ -93,7 +96,18 @@ def analyze(points: list[Point], seed: int = 0) -> ScalingAnalysis:
             findings.append(_find(PointSeries(series.amounts, series.held, scored), F1, errors, seed))
     wide = most_subjects(fitted)
     few_subjects = [point.run for point in fitted if point not in wide]
-    return ScalingAnalysis(points, excluded, findings, iso_flop(fitted), few_subjects)
+    compute = iso_flop(fitted)
+    remarks = [
+        *left_out(excluded),
+        *wrong_scores(fitted),
+        *suspicious_losses(
+            (each.series, each.values, each.result.fit.residuals if isinstance(each.result, LawEstimate) else None)
+            for each in findings
+            if each.measure == LOSS
+        ),
+        *in_no_series(fitted, [*(each.series for each in findings), *compute]),
+    ]
+    return ScalingAnalysis(points, excluded, findings, compute, few_subjects, remarks)
 
 
 def _find(series: PointSeries, measure: str, values: np.ndarray, seed: int) -> Finding:

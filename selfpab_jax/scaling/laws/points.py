@@ -20,6 +20,8 @@ from selfpab_jax.errors import DataError
 from selfpab_jax.io import atomic_path, reason
 
 DONE = "done"
+SAME_AS_DONE = ("done", "finished", "complete", "completed", "success", "succeeded", "ok")
+"""What other tools call a finished run, in any capitalization."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ def _point(row: dict[str, str | None], where: str) -> Point:
             raise DataError(f"{where}: {name} is {text}, which is not a whole number")
         return value
 
+    status = (row.get("status") or "").strip() or DONE
     macro_f1 = number("macro_f1") if "macro_f1" in row else math.nan
     return Point(
         run=(row["run"] or "").strip(),
@@ -109,7 +112,7 @@ def _point(row: dict[str, str | None], where: str) -> Point:
         seed=int(number("seed")),
         loss=number("loss"),
         macro_f1=None if math.isnan(macro_f1) else macro_f1,
-        status=(row.get("status") or DONE).strip(),
+        status=DONE if status.casefold() in SAME_AS_DONE else status,
     )
 
 

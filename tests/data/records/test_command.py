@@ -1,5 +1,7 @@
 """Mistakes in calls of `records` and `cohort`: one line each, no traceback."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -89,6 +91,16 @@ def test_a_picture_that_cannot_be_written(records, fails):
         assert f"{path}: the picture cannot be written" in fails(
             "records", "describe", records.folder, "--picture", path
         )
+
+
+def test_a_folder_that_cannot_take_the_picture_is_described(records, tmp_path, capsys):
+    folder = shutil.copytree(records.folder, tmp_path / "copy")
+    (folder / "records.png").unlink(missing_ok=True)
+    (folder / "records.png").mkdir()  # tests may run as root, who may write to read-only folders
+    assert main(["records", "describe", str(folder)]) == 0
+    printed = capsys.readouterr()
+    assert "statistics of the training split" in printed.out
+    assert "--picture" in printed.err
 
 
 def test_overlapping_windows_are_counted_once(cohort, tmp_path, capsys):
