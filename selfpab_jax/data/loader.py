@@ -14,6 +14,7 @@ import numpy as np
 from absl import flags
 from jaxtyping import Int64
 
+from selfpab_jax.data.records.format import VALID_FRAMES
 from selfpab_jax.errors import ConfigError, DataError
 
 LARGEST_SEED = 2**32 - 1
@@ -22,7 +23,10 @@ Batch = dict[str, np.ndarray]
 
 @runtime_checkable
 class RandomAccess(Protocol):
-    """Records by position, e.g. `RecordSource`; it is pickled for worker processes."""
+    """Records by position, e.g. `RecordSource`; it is pickled for worker processes.
+
+    Where it has an attribute `padded` that is true, batches carry the valid frames of their records.
+    """
 
     def __len__(self) -> int: ...
 
@@ -57,7 +61,8 @@ def batches(
         buffer: batches read ahead in each of them: memory is (workers or 1) * buffer batches, whatever the data's size.
 
     Yields:
-        `spectrogram` (b, T, X) float16 and `row` (b,) int64, positions in the split.
+        `spectrogram` (b, T, X) float16 and `row` (b,) int64, positions in the split; and `frames` (b,) int32, valid
+        frames, where some records of the split are padded.
 
     Raises:
         DataError: there are no rows.
@@ -123,12 +128,14 @@ class ReadRows:
     def __call__(self, rows_B: Int64[np.ndarray, " B"]) -> Batch:
         """Stack the records of rows_B[part]."""
         rows_b = rows_B[self.part]
-        first = self.source[int(rows_b[0])]["spectrogram"]
-        spectrogram = np.empty((len(rows_b), *first.shape), first.dtype)
-        spectrogram[0] = first
-        for i, row in enumerate(rows_b[1:], 1):
-            spectrogram[i] = self.source[int(row)]["spectrogram"]
-        return {"spectrogram": spectrogram, "row": rows_b}
+        first = self.source[int(rows_b[0])]
+        shape, dtype = first["spectrogram"].shape, first["spectrogram"].dtype
+        spectrogram, frames = np.empty((len(rows_b), *shape), dtype), np.empty(len(rows_b), np.int32)
+        for i, row in enumerate(rows_b):
+            record = self.source[int(row)] if i else first
+            spectrogram[i], frames[i] = record["spectrogram"], record.get(VALID_FRAMES, shape[0])
+        batch = {"spectrogram": spectrogram, "row": rows_b}
+        return batch | {VALID_FRAMES: frames} if getattr(self.source, "padded", False) else batch
 
 
 @dataclass(frozen=True)

@@ -36,25 +36,30 @@ class SelfAttention(nnx.Module):
         self.settings = settings
 
     def __call__(
-        self, h_BxTxD: Float[Array, "B T D"], keys_B: Key[Array, " B"] | None, frames: int
+        self,
+        h_BxTxD: Float[Array, "B T D"],
+        keys_B: Key[Array, " B"] | None,
+        frames: int,
+        valid_B: Int[Array, " B"] | None = None,
     ) -> Float[Array, "B T D"]:
         """The attention output.
 
         Args:
             h_BxTxD: input; frames after the first `frames` are padding, which is never attended to.
             keys_B: one key per sample for dropout, or None for evaluation.
-            frames: without padding.
+            frames: without the layout's padding.
+            valid_B: frames of each sample that are attended to; `frames` where not given.
         """
         q, k, v = self._projected(h_BxTxD)
         rate = self.settings.dropout if keys_B is not None else 0.0
         kind = attention_kind(self.settings, h_BxTxD.shape[1], rate)
         if kind == "cudnn":
-            mixed_BxTxHxK = _cudnn(q, k, v, frames)
+            mixed_BxTxHxK = _cudnn(q, k, v, frames, valid_B)
         else:
             mix = _by_blocks if kind == "blocks" else mix_values
             if self.settings.rematerialize == "attention":
                 mix = jax.checkpoint(mix, static_argnums=(4, 5))
-            mixed_BxTxHxK = mix(q, k, v, keys_B, frames, rate)
+            mixed_BxTxHxK = mix(q, k, v, keys_B, frames, rate, valid_B)
         compute = self.settings.compute
         kernel = zero_padded(self.out_kernel[...].astype(compute), None, q.shape[-1], h_BxTxD.shape[-1])
         bias = zero_padded(self.out_bias[...].astype(compute), h_BxTxD.shape[-1])
@@ -112,7 +117,10 @@ def _widest_cudnn_head() -> int:
 
 
 def attention_weights(
-    q_BxTxHxK: Float[Array, "B T H K"], k_BxSxHxK: Float[Array, "B S H K"], frames: int
+    q_BxTxHxK: Float[Array, "B T H K"],
+    k_BxSxHxK: Float[Array, "B S H K"],
+    frames: int,
+    valid_B: Int[Array, " B"] | None = None,
 ) -> Float[Array, "B H T S"]:
     """Softmax over the first `frames` keys, in float32; the queries are already scaled.
 
@@ -120,10 +128,12 @@ def attention_weights(
         q_BxTxHxK: queries.
         k_BxSxHxK: keys.
         frames: keys without padding.
+        valid_B: of them, those of each sample that count.
     """
     scores_BxHxTxS = _scores(q_BxTxHxK, k_BxSxHxK)
-    if frames < k_BxSxHxK.shape[1]:
-        is_frame = jax.lax.broadcasted_iota(jnp.int32, scores_BxHxTxS.shape, 3) < frames
+    if frames < k_BxSxHxK.shape[1] or valid_B is not None:
+        counted = frames if valid_B is None else valid_B[:, None, None, None]
+        is_frame = jax.lax.broadcasted_iota(jnp.int32, scores_BxHxTxS.shape, 3) < counted
         scores_BxHxTxS = jnp.where(is_frame, scores_BxHxTxS, -jnp.inf)
     return jax.nn.softmax(scores_BxHxTxS, axis=-1)
 
@@ -153,6 +163,7 @@ def mix_values(
     keys_B: Key[Array, " B"] | None,
     frames: int,
     rate: float,
+    valid_B: Int[Array, " B"] | None = None,
     first: Int[Array, ""] | int = 0,
 ) -> Float[Array, "B T H K"]:
     """Values averaged with the attention weights, with dropout on the weights.
@@ -164,15 +175,18 @@ def mix_values(
         keys_B: one key per sample for dropout, or None.
         frames: keys without padding.
         rate: of dropout.
+        valid_B: keys of each sample that count.
         first: where these queries begin in the window.
     """
-    weights = attention_weights(q, k, frames).astype(q.dtype)
+    weights = attention_weights(q, k, frames, valid_B).astype(q.dtype)
     kept = dropout(weights, rate, keys_B, (q.shape[2], frames, frames), first)
     # In this order whole rows of K are copied; otherwise the product comes out with K and T exchanged.
     return jnp.swapaxes(multiply("bhts,bhsk->bhtk", kept, jnp.swapaxes(v, 1, 2), str(q.dtype)), 1, 2)
 
 
-def _by_blocks(q: Array, k: Array, v: Array, keys_B: Array | None, frames: int, rate: float) -> Array:
+def _by_blocks(
+    q: Array, k: Array, v: Array, keys_B: Array | None, frames: int, rate: float, valid_B: Array | None
+) -> Array:
     """As `mix_values`, one block of queries at a time: memory grows with T, not with its square."""
     batch, length, heads, size = q.shape
     blocks = -(-length // QUERIES_PER_BLOCK)
@@ -181,14 +195,16 @@ def _by_blocks(q: Array, k: Array, v: Array, keys_B: Array | None, frames: int, 
 
     @jax.checkpoint
     def one(block: Array, number: Array) -> Array:
-        return mix_values(block, k, v, keys_B, frames, rate, number * QUERIES_PER_BLOCK)
+        return mix_values(block, k, v, keys_B, frames, rate, valid_B, number * QUERIES_PER_BLOCK)
 
     mixed = jax.lax.map(lambda given: one(*given), (q_blocks, jnp.arange(blocks)))
     return jnp.moveaxis(mixed, 0, 1).reshape(padded.shape)[:, :length]
 
 
-def _cudnn(q: Array, k: Array, v: Array, frames: int) -> Array:
-    lengths = None if frames == k.shape[1] else jnp.full(q.shape[0], frames, jnp.int32)
+def _cudnn(q: Array, k: Array, v: Array, frames: int, valid_B: Array | None) -> Array:
+    lengths = valid_B
+    if valid_B is None and frames < k.shape[1]:
+        lengths = jnp.full(q.shape[0], frames, jnp.int32)
     return cast(
         Array,
         jax.nn.dot_product_attention(

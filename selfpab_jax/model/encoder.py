@@ -113,18 +113,23 @@ class EncoderLayer(nnx.Module):
         self.settings = settings
 
     def __call__(
-        self, h_BxTxD: Float[Array, "B T D"], keys_B: Key[Array, " B"] | None, frames: int
+        self,
+        h_BxTxD: Float[Array, "B T D"],
+        keys_B: Key[Array, " B"] | None,
+        frames: int,
+        valid_B: Int[Array, " B"] | None = None,
     ) -> Float[Array, "B T D"]:
         """The layer's output (float32).
 
         Args:
             h_BxTxD: input; frames after the first `frames` are padding.
             keys_B: one key per sample for dropout, or None for evaluation.
-            frames: without padding.
+            frames: without the layout's padding.
+            valid_B: frames of each sample that are attended to; `frames` where not given.
         """
         rate, d, m = self.settings.dropout, self.settings.width, self.settings.feedforward
         keys = [None] * 4 if keys_B is None else [fold_each(keys_B, site) for site in range(4)]
-        attended = dropout(self.attention(h_BxTxD, keys[0], frames), rate, keys[1], (frames, d))
+        attended = dropout(self.attention(h_BxTxD, keys[0], frames, valid_B), rate, keys[1], (frames, d))
         h = self.norm1(h_BxTxD + attended.astype(jnp.float32))
         hidden = dropout(jax.nn.relu(self.expand(h)), rate, keys[2], (frames, m))
         return self.norm2(h + dropout(self.contract(hidden), rate, keys[3], (frames, d)).astype(jnp.float32))
@@ -184,14 +189,24 @@ class Encoder(nnx.Module):
         return self.without_padding(self.encode_padded(x_BxTxX, timestamps_BxTx5, keys_B), x_BxTxX.shape[1])
 
     def encode_padded(
-        self, x_BxTxX: Float[Array, "B T X"], timestamps_BxTx5: Array | None = None, keys_B: Array | None = None
+        self,
+        x_BxTxX: Float[Array, "B T X"],
+        timestamps_BxTx5: Array | None = None,
+        keys_B: Array | None = None,
+        valid_B: Int[Array, " B"] | None = None,
     ) -> Float[Array, "B P Q"]:
-        """As `__call__`, with the layout's padding after the last frame (any values) and the last feature (zeros)."""
+        """As `__call__`, with the layout's padding after the last frame (any values) and the last feature (zeros).
+
+        Args:
+            x_BxTxX, timestamps_BxTx5, keys_B: see `__call__`.
+            valid_B: frames of each sample that are attended to; outputs of the frames after them have no meaning. All
+                where not given.
+        """
         frames = x_BxTxX.shape[1]
         h_BxTxD = self._embedded(x_BxTxX, timestamps_BxTx5)
         run = nnx.remat(_run, static_argnums=(3,)) if self.settings.rematerialize == "layers" else _run
         for depth, layer in enumerate(self.layers):
-            h_BxTxD = run(layer, h_BxTxD, None if keys_B is None else fold_each(keys_B, depth), frames)
+            h_BxTxD = run(layer, h_BxTxD, None if keys_B is None else fold_each(keys_B, depth), frames, valid_B)
         return h_BxTxD
 
     def without_padding(self, h_BxPxQ: Float[Array, "B P Q"], frames: int) -> Float[Array, "B T D"]:
@@ -232,8 +247,8 @@ class Encoder(nnx.Module):
         return shard_batch(h_BxTxD + zero_padded(positions, None, rows, h_BxTxD.shape[-1]))
 
 
-def _run(layer: EncoderLayer, h_BxTxD: Array, keys_B: Array | None, frames: int) -> Array:
-    return shard_batch(layer(h_BxTxD, keys_B, frames))
+def _run(layer: EncoderLayer, h_BxTxD: Array, keys_B: Array | None, frames: int, valid_B: Array | None = None) -> Array:
+    return shard_batch(layer(h_BxTxD, keys_B, frames, valid_B))
 
 
 class ReconstructionModel(nnx.Module):
@@ -257,7 +272,8 @@ class ReconstructionModel(nnx.Module):
         x_BxTxX: Float[Array, "B T X"],
         timestamps_BxTx5: Int[Array, "B T 5"] | None = None,
         keys_B: Key[Array, " B"] | None = None,
+        valid_B: Int[Array, " B"] | None = None,
     ) -> Float[Array, "B T O"]:
-        """Reconstructed normalized frames (float32)."""
-        h_BxTxD = self.encoder.encode_padded(x_BxTxX, timestamps_BxTx5, keys_B)
+        """Reconstructed normalized frames (float32); arguments as for `Encoder.encode_padded`."""
+        h_BxTxD = self.encoder.encode_padded(x_BxTxX, timestamps_BxTx5, keys_B, valid_B)
         return self.head(h_BxTxD)[:, : x_BxTxX.shape[1], : self.outputs].astype(jnp.float32)

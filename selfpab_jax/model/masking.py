@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from selfpab_jax.errors import ConfigError
@@ -69,7 +70,16 @@ def segment_count(length: int, share: float, width: int) -> int:
     return min(int(share * (length / width)), max(length - width, 0))
 
 
-def draw_segments(key: Key[Array, ""], length: int, count: int, width: int) -> Int[Array, "count width"]:
+class ValidPart(NamedTuple):
+    """The valid frames of a padded sample, and how many segments are drawn in them."""
+
+    length: Int[Array, ""]
+    count: Int[Array, ""]
+
+
+def draw_segments(
+    key: Key[Array, ""], length: int, count: int, width: int, part: ValidPart | None = None
+) -> Int[Array, "count width"]:
     """Positions of segments with distinct starts in [0, length - width), so that the last position is never covered.
 
     The original draws from the same half-open range, so its last frame and last bin are never masked either.
@@ -79,13 +89,19 @@ def draw_segments(key: Key[Array, ""], length: int, count: int, width: int) -> I
         length: of the axis.
         count: of segments.
         width: of a segment.
+        part: of the axis to draw in: the segments are those drawn for an axis of its length, and the others are at
+            `length`, which is no position. Random numbers depend on their place alone, not on how many there are.
     """
-    _, starts = jax.lax.top_k(jax.random.uniform(key, (length - width,)), count)
-    return starts[:, None] + jnp.arange(width)
+    drawn = jax.random.uniform(key, (length - width,))
+    if part is not None:
+        drawn = jnp.where(jnp.arange(length - width) < part.length - width, drawn, -1)
+    _, starts = jax.lax.top_k(drawn, count)
+    positions = starts[:, None] + jnp.arange(width)
+    return positions if part is None else jnp.where(jnp.arange(count)[:, None] < part.count, positions, length)
 
 
 def covered(positions: Int[Array, "count width"], length: int) -> Bool[Array, " length"]:
-    """True at the given positions."""
+    """True at the given positions; those beyond the length are left out."""
     return jnp.zeros(length, bool).at[positions.reshape(-1)].set(True)
 
 
@@ -94,7 +110,8 @@ def swap_frames(
 ) -> tuple[Float[Array, "T X"], Bool[Array, " T"]]:
     """Copy frame source[i] of the original sample to target[i]; where targets coincide, the last one wins.
 
-    Returns the new frames and which of them are targets. `swap_tensor` of the original does the same.
+    Returns the new frames and which of them are targets; targets beyond the last frame are left out. `swap_tensor` of
+    the original does the same.
 
     Args:
         frames: of a sample.
@@ -108,7 +125,11 @@ def swap_frames(
 
 
 def mask_sample(
-    frames: Float[Array, "T X"], key: Key[Array, ""], channels: int, settings: MaskingSettings
+    frames: Float[Array, "T X"],
+    key: Key[Array, ""],
+    channels: int,
+    settings: MaskingSettings,
+    valid: Int[Array, ""] | None = None,
 ) -> MaskedSample:
     """Mask one normalized sample, in which 0 is each feature's mean (as the original's masked data set).
 
@@ -117,10 +138,12 @@ def mask_sample(
         key: of the sample.
         channels: channels C; a masked band covers the same bins in all of them.
         settings: shares, widths, probabilities.
+        valid: valid frames; padding after them is neither masked nor in the mask, and the others are masked as in a
+            sample without it. All where not given.
     """
     bins = frames.shape[1] // channels
     frames_key, bands_key = jax.random.split(key)
-    masked, in_time = _mask_time(frames, frames_key, settings)
+    masked, in_time = _mask_time(frames, frames_key, settings, valid)
 
     count = segment_count(bins, settings.frequency_share, settings.frequency_width)
     in_band = jnp.zeros(bins, bool)
@@ -129,23 +152,28 @@ def mask_sample(
         bands = covered(draw_segments(start_key, bins, count, settings.frequency_width), bins)
         in_band = bands & (jax.random.uniform(chance_key) < settings.frequency_probability)
     in_band_X = jnp.tile(in_band, channels)
-    return MaskedSample(jnp.where(in_band_X, 0, masked), in_time[:, None] | in_band_X)
+    sample = MaskedSample(jnp.where(in_band_X, 0, masked), in_time[:, None] | in_band_X)
+    if valid is None:
+        return sample
+    return sample._replace(mask=sample.mask & (jnp.arange(len(frames))[:, None] < valid))
 
 
-def _mask_time(frames: Array, key: Array, settings: MaskingSettings) -> tuple[Array, Array]:
+def _mask_time(frames: Array, key: Array, settings: MaskingSettings, valid: Array | None) -> tuple[Array, Array]:
     length = frames.shape[0]
     count = segment_count(length, settings.time_share, settings.time_width)
     if not count:
         return frames, jnp.zeros(length, bool)
     kind_key, mask_key, reverse_key, source_key, target_key = jax.random.split(key, 5)
     width = settings.time_width
+    part = None if valid is None else _part(valid, length, settings)
 
-    hidden = covered(draw_segments(mask_key, length, count, width), length)
+    hidden = covered(draw_segments(mask_key, length, count, width, part), length)
     if settings.reverse_probability:
         mirrored = jax.random.uniform(reverse_key) < settings.reverse_probability
-        hidden = jnp.where(mirrored, hidden[::-1], hidden)
-    source = draw_segments(source_key, length, count, width).reshape(-1)
-    target = draw_segments(target_key, length, count, width).reshape(-1)
+        reverse = hidden[::-1] if valid is None else jnp.roll(hidden[::-1], valid - length)
+        hidden = jnp.where(mirrored, reverse, hidden)
+    source = draw_segments(source_key, length, count, width, part).reshape(-1)
+    target = draw_segments(target_key, length, count, width, part).reshape(-1)
     swapped, is_target = swap_frames(frames, source, target)
 
     u = jax.random.uniform(kind_key)
@@ -153,6 +181,11 @@ def _mask_time(frames: Array, key: Array, settings: MaskingSettings) -> tuple[Ar
     is_swap = ~is_mask & (u < settings.mask_probability + settings.swap_probability)
     masked = jnp.where((is_mask & hidden)[:, None], 0, jnp.where(is_swap, swapped, frames))
     return masked, (is_mask & hidden) | (is_swap & is_target)
+
+
+def _part(valid: Array, length: int, settings: MaskingSettings) -> ValidPart:
+    counts = [segment_count(valid, settings.time_share, settings.time_width) for valid in range(length + 1)]
+    return ValidPart(valid, jnp.asarray(np.array(counts, np.int32))[valid])
 
 
 @dataclass(frozen=True)
@@ -223,6 +256,7 @@ def mask_batch(
     *,
     channels: int,
     sensors: tuple[str, ...],
+    valid_B: Int[Array, " B"] | None = None,
 ) -> MaskedBatch:
     """Mask a normalized batch for the pretext task.
 
@@ -232,20 +266,25 @@ def mask_batch(
         task: the pretext task.
         channels: channels C of all sensors together.
         sensors: names of the sensors in the order of the features.
+        valid_B: valid frames of each sample, see `mask_sample`.
     """
     if task.kind == "masked":
-        masked = jax.vmap(lambda x, key: mask_sample(x, key, channels, task.masking))(frames_BxTxX, keys_B)
+
+        def masked_sample(frames: Array, key: Array, valid: Array | None) -> MaskedSample:
+            return mask_sample(frames, key, channels, task.masking, valid)
+
+        masked = jax.vmap(masked_sample)(frames_BxTxX, keys_B, valid_B)
         return MaskedBatch(masked.frames, frames_BxTxX, masked.mask)
 
     half = frames_BxTxX.shape[-1] // 2
     input_first = task.input_sensor in ("", sensors[0])
 
-    def one(frames: Array, key: Array) -> MaskedBatch:
+    def one(frames: Array, key: Array, valid: Array | None) -> MaskedBatch:
         switch_key, mask_key = jax.random.split(key)
         sides = (frames[:, :half], frames[:, half:]) if input_first else (frames[:, half:], frames[:, :half])
         switched = jax.random.uniform(switch_key) < task.switch_probability
         source, target = (jnp.where(switched, a, b) for a, b in (sides[::-1], sides))
-        masked = mask_sample(source, mask_key, channels // 2, task.masking)
+        masked = mask_sample(source, mask_key, channels // 2, task.masking, valid)
         return MaskedBatch(masked.frames, target, masked.mask)
 
-    return jax.vmap(one)(frames_BxTxX, keys_B)
+    return jax.vmap(one)(frames_BxTxX, keys_B, valid_B)

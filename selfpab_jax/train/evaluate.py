@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from selfpab_jax.data.loader import in_order
 from selfpab_jax.data.records.dataset import Records, open_records
+from selfpab_jax.data.records.format import VALID_FRAMES
 from selfpab_jax.data.splits import evenly
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.io import write_json
@@ -170,30 +171,35 @@ def evaluate_model(
     index = records.index(split)
 
     @jax.jit
-    def reconstruct(parameters: Parameters, spectrogram: jax.Array, rows: jax.Array) -> tuple:
-        return objective.reconstruct(parameters, spectrogram, held_out_keys(seed, rows), training=False)
+    def reconstruct(parameters: Parameters, spectrogram: jax.Array, rows: jax.Array, *valid: jax.Array) -> tuple:
+        return objective.reconstruct(parameters, spectrogram, held_out_keys(seed, rows), *valid, training=False)
 
     power = 1 if objective.task.loss == "masked_l1" else 2
     channels = objective.channels * objective.functional.outputs // records.info.features
     totals = np.zeros(3)
     kept: list[Example] = []
     seen = 0
-    for batch in in_order(records.source(split), rows, batch_size=batch_size):
+    source = records.source(split)
+    for batch in in_order(source, rows, batch_size=batch_size):
+        valid = [to_devices(mesh, batch[VALID_FRAMES], batch_size)] if source.padded else []
         with jax.set_mesh(mesh):
             masked, output = reconstruct(
                 parameters,
                 to_devices(mesh, batch["spectrogram"], batch_size),
                 to_devices(mesh, batch["row"].astype(np.int32), batch_size),
+                *valid,
             )
-        target, mask, output, frames = (np.asarray(x) for x in (masked.target, masked.mask, output, masked.input))
+        arrays = [np.asarray(x) for x in (masked.target, masked.input, output, masked.mask)]
         for i in range(min(batch_size, len(rows) - seen)):
-            guesses = (output[i], np.zeros_like(target[i]), interpolate(target[i], mask[i], channels))
-            hidden = max(int(mask[i].sum()), 1)
-            totals += [float((np.abs(guess - target[i])[mask[i]] ** power).sum()) / hidden for guess in guesses]
-            subject = str(index.subject[int(batch["row"][i])])
-            shows_both = mask[i].all(axis=1).any() and mask[i].all(axis=0).any()
+            row = int(batch["row"][i])
+            target, masked_frames, reconstructed, mask = (array[i, : index.frames[row]] for array in arrays)
+            guesses = (reconstructed, np.zeros_like(target), interpolate(target, mask, channels))
+            hidden = max(int(mask.sum()), 1)
+            totals += [float((np.abs(guess - target)[mask] ** power).sum()) / hidden for guess in guesses]
+            subject = str(index.subject[row])
+            shows_both = mask.all(axis=1).any() and mask.all(axis=0).any()
             if len(kept) < examples and shows_both and subject not in {example.name for example in kept}:
-                kept.append(Example(subject, target[i], frames[i], output[i], mask[i]))
+                kept.append(Example(subject, target, masked_frames, reconstructed, mask))
         seen += batch_size
     return HeldOutLosses(len(rows), *(totals / len(rows)).tolist()), kept
 

@@ -17,6 +17,7 @@ from jaxtyping import Int
 
 from selfpab_jax.data.loader import batches, in_order, rows_of_batch
 from selfpab_jax.data.records.dataset import RecordSource, open_records
+from selfpab_jax.data.records.format import VALID_FRAMES
 from selfpab_jax.distributed.init import join
 from selfpab_jax.errors import ConfigError, RunError
 from selfpab_jax.io import write_json
@@ -132,7 +133,8 @@ def held_out_loss(
     """
     index, count = batch_shard(mesh, batch_size)
     held_out = in_order(source, rows, batch_size=batch_size, process_index=index, process_count=count)
-    on_devices = ([to_devices(mesh, batch[name], batch_size) for name in ("spectrogram", "row")] for batch in held_out)
+    names = ("spectrogram", "row", *([VALID_FRAMES] if source.padded else []))
+    on_devices = ([to_devices(mesh, batch[name], batch_size) for name in names] for batch in held_out)
     losses = list(run_ahead((errors(parameters, *inputs) for inputs in on_devices), ahead=2))
     return float(np.concatenate(losses)[: len(rows)].astype(np.float64).mean())
 
@@ -224,6 +226,7 @@ def _loop(
         mesh,
         seed=settings.seed,
         accumulate=settings.optimizer.accumulate,
+        padded=train.padded,
     )
     errors = error_step(objective, mesh, seed=settings.seed)
     first = int(state.step)
@@ -233,7 +236,7 @@ def _loop(
         settings.log,
         steps=setup.steps,
         batch_size=batch_size,
-        window_hours=setup.records.info.window_seconds / 3600,
+        window_hours=setup.window_hours,
         flops=setup.flops,
         mesh=mesh,
     )
@@ -267,7 +270,8 @@ def _loop(
         batch = next(stream)
         meter.waited(time.perf_counter() - began)
         spectrogram = to_devices(mesh, batch["spectrogram"], batch_size)
-        state, metrics = take_step(state, spectrogram, stop_flags(mesh, bool(stop)))
+        valid = [to_devices(mesh, batch[VALID_FRAMES], batch_size)] if train.padded else []
+        state, metrics = take_step(state, spectrogram, stop_flags(mesh, bool(stop)), *valid)
 
         # The device computes this step while the host reads the one before.
         interrupted = unread is not None and read(step - 1, unread)

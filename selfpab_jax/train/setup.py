@@ -33,6 +33,7 @@ class TrainSetup:
         schedule: its learning rate.
         rows: training windows, as positions in the train split.
         hours: of recording in them, overlaps counted once.
+        window_hours: of recording in a window, on average: less than its length where some are padded.
         held_out: windows that validation measures on; none where there is no validation split.
         steps: of the whole run.
         validation_interval: steps between two validations.
@@ -49,6 +50,7 @@ class TrainSetup:
     schedule: Schedule
     rows: Int64[np.ndarray, " n"]
     hours: float
+    window_hours: float
     held_out: Int64[np.ndarray, " m"]
     steps: int
     validation_interval: int
@@ -104,6 +106,7 @@ def make_setup(settings: PretrainSettings, records: Records) -> TrainSetup:
         schedule=schedule,
         rows=rows,
         hours=hours_of(index, rows),
+        window_hours=float(index.frames[rows].mean()) / info.frames * info.window_seconds / 3600,
         held_out=evenly(held_out, settings.validation.windows),
         steps=steps,
         validation_interval=interval,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import NamedTuple, Protocol, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -37,19 +37,37 @@ class Objective:
     sensors: tuple[str, ...]
     channels: int
 
-    def normalize(self, spectrogram: Float16[Array, "B T X"]) -> Float[Array, "B T X"]:
-        """Float32 frames with mean 0 and standard deviation 1 of each feature over the training recordings."""
-        return (spectrogram.astype(jnp.float32) - self.statistics.mean) / self.statistics.std
+    def normalize(
+        self, spectrogram: Float16[Array, "B T X"], valid_B: Int[Array, " B"] | None = None
+    ) -> Float[Array, "B T X"]:
+        """Float32 frames with mean 0 and standard deviation 1 of each feature over the training recordings.
 
-    def mask(self, spectrogram: Float16[Array, "B T X"], keys_B: Key[Array, " B"]) -> MaskedBatch:
-        """Normalize a batch and draw its masks."""
-        return mask_batch(self.normalize(spectrogram), keys_B, self.task, channels=self.channels, sensors=self.sensors)
+        Frames after the first `valid_B` of a sample are padding, and become 0.
+        """
+        frames_BxTxX = (spectrogram.astype(jnp.float32) - self.statistics.mean) / self.statistics.std
+        if valid_B is None:
+            return frames_BxTxX
+        is_valid_BxT = jnp.arange(frames_BxTxX.shape[1]) < valid_B[:, None]
+        return jnp.where(is_valid_BxT[:, :, None], frames_BxTxX, 0)
+
+    def mask(
+        self,
+        spectrogram: Float16[Array, "B T X"],
+        keys_B: Key[Array, " B"],
+        valid_B: Int[Array, " B"] | None = None,
+    ) -> MaskedBatch:
+        """Normalize a batch and draw its masks, within the valid frames."""
+        frames_BxTxX = self.normalize(spectrogram, valid_B)
+        return mask_batch(
+            frames_BxTxX, keys_B, self.task, channels=self.channels, sensors=self.sensors, valid_B=valid_B
+        )
 
     def reconstruct(
         self,
         parameters: Parameters,
         spectrogram: Float16[Array, "B T X"],
         keys_B: Key[Array, " B"],
+        valid_B: Int[Array, " B"] | None = None,
         *,
         training: bool,
     ) -> tuple[MaskedBatch, Float[Array, "B T O"]]:
@@ -59,22 +77,25 @@ class Objective:
             parameters: of the model.
             spectrogram: magnitudes as records hold them.
             keys_B: one key per sample.
+            valid_B: valid frames of each sample: padding after them is neither masked nor attended to, and its
+                reconstruction has no meaning. None: there is no padding.
             training: with dropout.
         """
-        masked = self.mask(spectrogram, fold_each(keys_B, 0))
+        masked = self.mask(spectrogram, fold_each(keys_B, 0), valid_B)
         model = self.functional.build(parameters)
-        return masked, model(masked.input, keys_B=fold_each(keys_B, 1) if training else None)
+        return masked, model(masked.input, keys_B=fold_each(keys_B, 1) if training else None, valid_B=valid_B)
 
     def errors(
         self,
         parameters: Parameters,
         spectrogram: Float16[Array, "B T X"],
         keys_B: Key[Array, " B"],
+        valid_B: Int[Array, " B"] | None = None,
         *,
         training: bool,
     ) -> Float[Array, " B"]:
         """The loss of each sample; arguments as for `reconstruct`."""
-        masked, output = self.reconstruct(parameters, spectrogram, keys_B, training=training)
+        masked, output = self.reconstruct(parameters, spectrogram, keys_B, valid_B, training=training)
         return masked_errors(output, masked.target, masked.mask, self.task.loss)
 
 
@@ -90,8 +111,38 @@ class StepMetrics(NamedTuple):
 
 LearningRate = Callable[[Int[Array, ""]], Float[Array, ""]]
 """As a function of the step, counted from 0."""
-TrainStep = Callable[[TrainState, Float16[Array, "B T X"], Bool[Array, " N"]], tuple[TrainState, StepMetrics]]
-ErrorStep = Callable[[Parameters, Float16[Array, "B T X"], Int[Array, " B"]], Float[Array, " B"]]
+
+
+@runtime_checkable
+class TrainStep(Protocol):
+    """A training step; `valid_B`, the valid frames of each sample, is given where batches may be padded."""
+
+    def __call__(
+        self,
+        state: TrainState,
+        spectrogram: Float16[Array, "B T X"],
+        stop: Bool[Array, " N"],
+        valid_B: Int[Array, " B"] | None = None,
+        /,
+    ) -> tuple[TrainState, StepMetrics]:
+        """The state after the step, and what it reports."""
+        ...
+
+
+@runtime_checkable
+class ErrorStep(Protocol):
+    """The loss of each sample; `valid_B` as for `TrainStep`."""
+
+    def __call__(
+        self,
+        parameters: Parameters,
+        spectrogram: Float16[Array, "B T X"],
+        rows: Int[Array, " B"],
+        valid_B: Int[Array, " B"] | None = None,
+        /,
+    ) -> Float[Array, " B"]:
+        """The losses."""
+        ...
 
 
 def train_step(
@@ -102,6 +153,7 @@ def train_step(
     *,
     seed: int,
     accumulate: int,
+    padded: bool = False,
 ) -> TrainStep:
     """`jitted_train_step` for calls with arrays; the state that goes in is donated.
 
@@ -112,12 +164,15 @@ def train_step(
         mesh: the devices.
         seed: of masking and dropout.
         accumulate: micro-batches that a batch is cut into.
+        padded: whether samples may be padded; the step then takes their numbers of valid frames.
     """
-    jitted = jitted_train_step(objective, optimizer, schedule, mesh, seed=seed, accumulate=accumulate)
+    jitted = jitted_train_step(objective, optimizer, schedule, mesh, seed=seed, accumulate=accumulate, padded=padded)
 
-    def on_mesh(state: TrainState, spectrogram: Array, stop: Array) -> tuple[TrainState, StepMetrics]:
+    def on_mesh(
+        state: TrainState, spectrogram: Array, stop: Array, valid_B: Array | None = None
+    ) -> tuple[TrainState, StepMetrics]:
         with jax.set_mesh(mesh):
-            return jitted(state, spectrogram, stop)
+            return jitted(state, spectrogram, stop, *([valid_B] if padded else []))
 
     return on_mesh
 
@@ -130,6 +185,7 @@ def jitted_train_step(
     *,
     seed: int,
     accumulate: int,
+    padded: bool = False,
 ) -> jax.stages.Wrapped:
     """The training step as `jax.jit` returns it, to be lowered or called under `jax.set_mesh(mesh)`.
 
@@ -142,14 +198,15 @@ def jitted_train_step(
         mesh: the devices.
         seed: of masking and dropout.
         accumulate: micro-batches that a batch is cut into.
+        padded: whether samples may be padded; the step then takes their numbers of valid frames.
     """
 
-    def loss_of(parameters: Parameters, spectrogram: Array, keys_B: Array) -> Array:
-        return objective.errors(parameters, spectrogram, keys_B, training=True).mean()
+    def loss_of(parameters: Parameters, *inputs: Array) -> Array:
+        return objective.errors(parameters, *inputs, training=True).mean()
 
-    def step(state: TrainState, spectrogram: Array, stop: Array) -> tuple[TrainState, StepMetrics]:
+    def step(state: TrainState, spectrogram: Array, stop: Array, *valid: Array) -> tuple[TrainState, StepMetrics]:
         keys_B = sample_keys(jax.random.key(seed), state.step, jnp.arange(spectrogram.shape[0]))
-        loss, gradient = _mean_gradient(loss_of, state.parameters, spectrogram, keys_B, accumulate)
+        loss, gradient = _mean_gradient(loss_of, state.parameters, (spectrogram, keys_B, *valid), accumulate)
         change, optimizer_state = optimizer.update(gradient, state.optimizer, state.parameters)
         parameters = cast(Parameters, optax.apply_updates(state.parameters, change))
         metrics = StepMetrics(loss, optax.tree.norm(gradient), schedule(state.step), stop.any())
@@ -159,23 +216,23 @@ def jitted_train_step(
     batch = batch_sharding(mesh)
     return jax.jit(
         step,
-        in_shardings=(shardings, batch, on_every_device(mesh)),
+        in_shardings=(shardings, batch, on_every_device(mesh), *([batch] if padded else [])),
         out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,
     )
 
 
 def _mean_gradient(
-    loss_of: Callable, parameters: Parameters, spectrogram: Array, keys_B: Array, accumulate: int
+    loss_of: Callable, parameters: Parameters, inputs: tuple[Array, ...], accumulate: int
 ) -> tuple[Array, Parameters]:
     if accumulate == 1:
-        return jax.value_and_grad(loss_of)(parameters, spectrogram, keys_B)
+        return jax.value_and_grad(loss_of)(parameters, *inputs)
 
     def micro(total: tuple, part: tuple) -> tuple[tuple, None]:
         return jax.tree.map(jnp.add, total, jax.value_and_grad(loss_of)(parameters, *part)), None
 
     # Every accumulate-th sample, so that each device cuts its own part of the batch.
-    parts = [jnp.moveaxis(x.reshape(-1, accumulate, *x.shape[1:]), 1, 0) for x in (spectrogram, keys_B)]
+    parts = [jnp.moveaxis(x.reshape(-1, accumulate, *x.shape[1:]), 1, 0) for x in inputs]
     zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, parameters))
     total, _ = jax.lax.scan(micro, zero, tuple(parts))
     return jax.tree.map(lambda x: x / accumulate, total)
@@ -189,14 +246,14 @@ def held_out_keys(seed: int, rows: Int[Array, " B"]) -> Key[Array, " B"]:
 def error_step(objective: Objective, mesh: Mesh, *, seed: int) -> ErrorStep:
     """The compiled held-out loss of each sample; its masking depends on the seed and the record alone."""
 
-    def step(parameters: Parameters, spectrogram: Array, rows: Array) -> Array:
-        return objective.errors(parameters, spectrogram, held_out_keys(seed, rows), training=False)
+    def step(parameters: Parameters, spectrogram: Array, rows: Array, valid_B: Array | None = None) -> Array:
+        return objective.errors(parameters, spectrogram, held_out_keys(seed, rows), valid_B, training=False)
 
     compiled = jax.jit(step, out_shardings=replicated(mesh))
 
-    def on_mesh(parameters: Parameters, spectrogram: Array, rows: Array) -> Array:
+    def on_mesh(parameters: Parameters, spectrogram: Array, rows: Array, valid_B: Array | None = None) -> Array:
         with jax.set_mesh(mesh):
-            return compiled(parameters, spectrogram, rows)
+            return compiled(parameters, spectrogram, rows, valid_B)
 
     return on_mesh
 

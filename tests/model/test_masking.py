@@ -214,3 +214,29 @@ def test_cross_sensor_needs_two_sensors_one_after_the_other() -> None:
 def test_impossible_settings_are_refused(wrong: dict) -> None:
     with pytest.raises(ValueError, match=r"task\.masking\."):
         MaskingSettings(**wrong)
+
+
+@pytest.mark.parametrize(
+    "masking",
+    [
+        MaskingSettings(mask_probability=1.0, swap_probability=0.0, reverse_probability=0.5),
+        MaskingSettings(mask_probability=0.0, swap_probability=1.0, time_share=0.6, time_width=4),
+        MaskingSettings(time_width=0),
+        MaskingSettings(time_share=1.0, frequency_share=0.0),
+    ],
+    ids=str,
+)
+def test_a_padded_sample_is_masked_as_its_valid_frames_alone(masking: MaskingSettings) -> None:
+    length, bins = 47, 13
+    frames = jax.random.normal(jax.random.key(1), (length, 2 * bins))
+    keys = jax.random.split(jax.random.key(2), 8)
+    padded = jax.jit(jax.vmap(lambda key, valid: mask_sample(frames, key, 2, masking, valid), (0, None)))
+    hidden = 0
+    for valid in (1, 4, 19, 20, 46, 47):
+        found = padded(keys, jnp.int32(valid))
+        expected = jax.vmap(lambda key, cut: mask_sample(cut, key, 2, masking), (0, None))(keys, frames[:valid])
+        np.testing.assert_array_equal(found.frames[:, :valid], expected.frames)
+        np.testing.assert_array_equal(found.mask[:, :valid], expected.mask)
+        assert not found.mask[:, valid:].any()
+        hidden += int(expected.mask.sum())
+    assert hidden > 0
