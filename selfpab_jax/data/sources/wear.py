@@ -26,7 +26,7 @@ def non_wear(moments: EpochMoments, start_s: float = 0.0, least_s: float = NON_W
         least_s: shortest time.
     """
     with np.errstate(invalid="ignore"):
-        return _intervals((moments.std_ExC < STILL_G).all(axis=1), start_s, least_s)
+        return _intervals(np.asarray((moments.std_ExC < STILL_G).all(axis=1)), start_s, least_s)
 
 
 def idle_sleep(moments: EpochMoments, start_s: float = 0.0, least_s: float = IDLE_SECONDS) -> list[Interval]:
