@@ -48,9 +48,9 @@ class Calibration:
 def calibrate(moments: EpochMoments) -> Calibration:
     """Offset and gain of each axis by the still times of a recording (van Hees et al. 2014).
 
-    Epochs of 10 s count as still where every axis has a standard deviation below 13 mg and a mean below 2 g. Their means
-    should lie on the sphere of 1 g: axis by axis, weighted least squares fit them to their nearest points on it, again
-    until nothing changes. Accepted where the error falls and ends below 10 mg.
+    Epochs of 10 s count as still where every axis has a standard deviation below 13 mg and a mean below 2 g. Their
+    means should lie on the sphere of 1 g: axis by axis, weighted least squares fit them to their nearest points on it,
+    again until nothing changes. Accepted where the error falls and ends below 10 mg.
     https://doi.org/10.1152/japplphysiol.00421.2014
 
     Args:

@@ -16,9 +16,9 @@ IDLE_SECONDS = 60.0
 def non_wear(moments: EpochMoments, start_s: float = 0.0, least_s: float = NON_WEAR_SECONDS) -> list[Interval]:
     """Times of 30 minutes or more in which a sensor lay still: every axis below 13 mg in every epoch of 10 s.
 
-    After van Hees et al. (2011, https://doi.org/10.1371/journal.pone.0022922), who also ask for 30 minutes; the 13 mg are
-    those that the field uses since 2013. A motionless sleeper still breathes, which most sensors see. Epochs in which
-    nothing was recorded end such a time.
+    After van Hees et al. (2011, https://doi.org/10.1371/journal.pone.0022922), who ask for 30 minutes as well; 13 mg
+    are usual since 2013. A motionless sleeper still breathes, which most sensors see. Epochs in which nothing was
+    recorded end such a time.
 
     Args:
         moments: of one sensor in g, in epochs of 10 s.
@@ -26,7 +26,7 @@ def non_wear(moments: EpochMoments, start_s: float = 0.0, least_s: float = NON_W
         least_s: shortest time.
     """
     with np.errstate(invalid="ignore"):
-        return _intervals((moments.std_ExC < STILL_G).all(axis=1), start_s, least_s)
+        return _intervals(np.asarray((moments.std_ExC < STILL_G).all(axis=1)), start_s, least_s)
 
 
 def idle_sleep(moments: EpochMoments, start_s: float = 0.0, least_s: float = IDLE_SECONDS) -> list[Interval]:
