@@ -16,9 +16,9 @@ IDLE_SECONDS = 60.0
 def non_wear(moments: EpochMoments, start_s: float = 0.0, least_s: float = NON_WEAR_SECONDS) -> list[Interval]:
     """Times of 30 minutes or more in which a sensor lay still: every axis below 13 mg in every epoch of 10 s.
 
-    After van Hees et al. (2011, https://doi.org/10.1371/journal.pone.0022922), who also ask for 30 minutes; the field
-    has used 13 mg since 2013. A motionless sleeper still breathes, which most sensors see. Epochs in which
-    nothing was recorded end such a time.
+    After van Hees et al. (2011, https://doi.org/10.1371/journal.pone.0022922), who ask for 30 minutes as well; 13 mg
+    are usual since 2013. A motionless sleeper still breathes, which most sensors see. Epochs in which nothing was
+    recorded end such a time.
 
     Args:
         moments: of one sensor in g, in epochs of 10 s.

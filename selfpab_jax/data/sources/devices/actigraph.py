@@ -1,8 +1,8 @@
 """ActiGraph's .gt3x of both generations, and the preamble of its CSV exports.
 
 A .gt3x is a zip. Newer ones hold `log.bin`, a series of records with a time in seconds each; those of the GT3X+ (NHANES
-2011-2014) hold `activity.bin`, samples without times. actfast reads only one of the three kinds of records with samples
-(ACTIVITY2), and gives nothing for files that have the others, so that these are read here. Formats:
+2011-2014) hold `activity.bin`, samples without times. They are read here, because actfast 1.3 reads one of the three
+kinds of records with samples (ACTIVITY): of files with another it gives no samples, and no error. Formats:
 https://github.com/actigraph/GT3X-File-Format and https://github.com/actigraph/NHANES-GT3X-File-Format.
 """
 
@@ -28,7 +28,7 @@ TICKS_EPOCH = datetime(1, 1, 1)
 """... since this time."""
 SEPARATOR = 0x1E
 HEADER = struct.Struct("<BBIH")
-EVENT, ACTIVITY, ACTIVITY2, ACTIVITY3 = 0x03, 0x00, 0x1A, 0x1C
+EVENT, ACTIVITY, ACTIVITY2, ACTIVITY3 = 0x03, 0x00, 0x1A, 0x1B
 SLEEP_BEGINS, SLEEP_ENDS = b"\x08", b"\x09"
 PACKED_ORDER = [1, 0, 2]
 """The 12-bit samples of ACTIVITY records and activity.bin are stored as y, x, z."""

@@ -11,6 +11,7 @@ from selfpab_jax.errors import DataError
 
 CWA_HEADER, CWA_SECTOR = 1024, 512
 CWA_MAGIC = b"AX"
+AXIVITY = {"AX3": "Axivity AX3", "AX6": "Axivity AX6"}
 NS = 1_000_000_000
 SAME_NS = 1000
 """Samples of a block are evenly spaced to this many nanoseconds."""
@@ -29,7 +30,11 @@ def read_cwa(path: Path) -> DeviceBlocks:
     sectors = sectors[: len(sectors) // CWA_SECTOR * CWA_SECTOR].reshape(-1, CWA_SECTOR)
     announced = int((sectors[:, :2] == np.frombuffer(CWA_MAGIC, np.uint8)).all(axis=1).sum())
     return _blocks(
-        result, float(configuration["sample_rate_hz"]), device["device_id"], device["hardware_type"], announced
+        result,
+        float(configuration["sample_rate_hz"]),
+        device["device_id"],
+        AXIVITY.get(device["hardware_type"], "Axivity"),
+        announced,
     )
 
 
