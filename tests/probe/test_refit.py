@@ -59,6 +59,7 @@ def test_a_saved_head_predicts_as_the_trained_one(kind: str, corpus, synthetic, 
         linear=QUICK,
         mlp=replace(QUICK, kind="mlp"),
         selection=SelectionSettings(learning_rates=(1e-2, 1e-3), weight_decays=(0.0,)),
+        mlp_selection=SelectionSettings(learning_rates=(1e-2,), weight_decays=(0.0,)),
     )
     folds = check_folds(leave_one_subject_out(corpus.subjects), corpus)
     budgets, _ = label_budgets(corpus, folds, (None,), (0,))
