@@ -14,7 +14,6 @@ from selfpab_jax.data.records.dataset import Records
 from selfpab_jax.data.records.format import QUALITY_FOLDER
 from selfpab_jax.data.records.settings import BuildSettings
 from selfpab_jax.data.records.usage import usage_text
-from selfpab_jax.data.sources.files import find_recordings
 from selfpab_jax.errors import ConfigError, StorageError, warn
 
 FLAGS = {
@@ -60,7 +59,7 @@ def run_build(namespace: Namespace) -> int:
     values: dict[str, Any] = {field.name: options[field.name] for field in fields(BuildSettings)}
     settings = BuildSettings(**{**values, "paths": tuple(options["paths"])})
     if settings.source == "recordings":
-        for note in find_recordings(settings.paths, settings.subject).notes():
+        for note in settings.passed_over():
             print(f"selfpab-jax: {note}", file=sys.stderr)
     records = build_records(
         settings,

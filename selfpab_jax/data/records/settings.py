@@ -177,6 +177,15 @@ class BuildSettings:
             shard_bytes=self.shard_mb * 2**20,
         )
 
+    def passed_over(self) -> list[str]:
+        """Files in the folders of recordings that the build will not use, one line each.
+
+        Raises:
+            DataError: see `Tables.files`.
+        """
+        source = self._open_source()
+        return source.passed_over() if isinstance(source, Tables) else []
+
     def _open_source(self) -> Source:
         paths, sensors = tuple(map(str, self.paths)), _names(self.sensors)
         if self.source == "hunt4":

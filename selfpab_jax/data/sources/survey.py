@@ -147,10 +147,11 @@ def improved(
             if not kept_N.all():
                 report.cut("non-wear", (~kept_N).sum() / block.rate_hz)
                 report.used_s -= float((~kept_N).sum() / block.rate_hz)
-        for first, last in zip(*runs(kept_N), strict=True):
+        firsts, lasts = runs(kept_N)
+        for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
             begins = (block.begins and first == 0) or first > 0 or not open_recording
             if begins:
-                at = position + int(first)
+                at = position + first
                 open_recording = f"{block.recording}+{at}" if at else block.recording
             start = block.start
             if start is not None and "+" in open_recording.removeprefix(block.recording):

@@ -227,6 +227,17 @@ class Tables(TableFormat):
             size = sum(path.stat().st_size for path in files.paths.values())
             yield SourceFile(files.subject, files.subject, files.as_text(), size // BYTES_PER_DEVICE_ROW)
 
+    def passed_over(self) -> list[str]:
+        """Files in the folders that are not used, one line each.
+
+        Raises:
+            DataError: see `files`.
+        """
+        if self.sensor_files is None:
+            return find_recordings(self.paths, self.subject).notes()
+        pairs = find_sensor_files(self.paths, self.sensor_files, sensors_of(self.channels))
+        return [f"{each.what}: {each.reason}" for each in pairs.skipped]
+
     def read(self, file: SourceFile, report: FileReport | None = None) -> list[Recording]:
         """The continuous recordings of a file: no change of segment, no gap in time.
 
