@@ -101,7 +101,7 @@ class MovementByMinute:
 
     sums: dict[int, tuple[float, int]] = field(default_factory=dict)
 
-    def add(self, instant: int, signal_Nx3: Float64[np.ndarray, "N 3"], rate_hz: float) -> None:
+    def add(self, instant: int, signal_Nx3: Float[np.ndarray, "N 3"], rate_hz: float) -> None:
         """Count consecutive samples.
 
         Args:
