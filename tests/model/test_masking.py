@@ -221,7 +221,7 @@ def test_impossible_settings_are_refused(wrong: dict) -> None:
     [
         MaskingSettings(mask_probability=1.0, swap_probability=0.0, reverse_probability=0.5),
         MaskingSettings(mask_probability=0.0, swap_probability=1.0, time_share=0.6, time_width=4),
-        MaskingSettings(time_width=0),
+        MaskingSettings(time_width=0, frequency_share=0.5),
         MaskingSettings(time_share=1.0, frequency_share=0.0),
     ],
     ids=str,

@@ -67,7 +67,7 @@ class GivenMasks(Objective):
 
     given: MaskedBatch
 
-    def mask(self, spectrogram: jax.Array, keys_B: jax.Array) -> MaskedBatch:
+    def mask(self, spectrogram: jax.Array, keys_B: jax.Array, valid_B: jax.Array | None = None) -> MaskedBatch:
         return self.given
 
 
