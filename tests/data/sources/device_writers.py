@@ -32,7 +32,7 @@ def write_cwa(
     header[:11] = struct.pack("<2sHBHI", b"MD", 1020, {"AX3": 0x00, "AX6": 0x64}[kind], 1234, 7)
     header[11:13] = struct.pack("<H", 0)
     header[13:25] = struct.pack("<III", 0, 0, 0)
-    header[36], header[41] = CWA_RATE_CODE, 44
+    header[35], header[36], header[41] = {"AX3": 0x00, "AX6": 0x05}[kind], CWA_RATE_CODE, 44
     size = CWA_SAMPLES[kind]
     sectors = []
     for number, time in enumerate(block_times):
@@ -109,6 +109,7 @@ def write_nhanes_gt3x(path: Path, counts_Nx3: np.ndarray, last: datetime, rate_h
         archive.writestr("info.txt", _info(START, last, rate_hz, "NEO1C04110003", None))
         archive.writestr("activity.bin", pack_12_bit(counts_Nx3))
         archive.writestr("lux.bin", b"\0\0")
+        archive.writestr("log.txt", "")
 
 
 # GENEActiv: the text pages of "GENEActiv Instructions", appendix on the .bin format
