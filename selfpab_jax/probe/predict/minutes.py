@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int, Int64
+from jaxtyping import Float, Float64, Int, Int64
 
 from selfpab_jax.probe.predict.clock import DAY, SECOND, Clock, Hour, offset_text
 from selfpab_jax.probe.predict.seconds import ActivitySeconds
