@@ -2,14 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from selfpab_jax.errors import ConfigError
 from selfpab_jax.features.cache import FeatureTable
+from selfpab_jax.features.sensors import SensorEncoder
 from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.probe.budgets import label_budgets
 from selfpab_jax.probe.config import ProbeSettings
@@ -63,8 +63,9 @@ def test_a_saved_head_predicts_as_the_trained_one(kind: str, corpus, synthetic, 
     )
     folds = check_folds(leave_one_subject_out(corpus.subjects), corpus)
     budgets, _ = label_budgets(corpus, folds, (None,), (0,))
-    config = SimpleNamespace(model=ModelSettings())
-    encoders: Any = (SimpleNamespace(encoder=SimpleNamespace(config=config), sensors=("back",)),)
+    encoder = Mock(spec=SensorEncoder, sensors=("back",), encoder=Mock())
+    encoder.encoder.config.model = ModelSettings()
+    encoders = (encoder,)
     setup = ProbeSetup(settings, corpus, encoders, FeatureTable(features, "", {}), budgets, tmp_path, False)
     methods = [outcome.result for outcome in run_methods(setup) if outcome.result]
     card = synthetic().card
@@ -99,7 +100,6 @@ def test_a_saved_head_predicts_as_the_trained_one(kind: str, corpus, synthetic, 
     [
         (ProbeSettings(heads=("linear",)), "mlp", "heads"),
         (ProbeSettings(heads=(), baselines=("forest",)), "best", "heads"),
-        (ProbeSettings(), "forest", "save_head_kind"),
     ],
 )
 def test_a_head_that_will_not_be_there_is_refused_first(settings: ProbeSettings, which: str, keyword: str) -> None:

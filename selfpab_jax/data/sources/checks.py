@@ -25,7 +25,7 @@ STILL_SECONDS = 10.0
 DEAD_FRACTION = 0.5
 """A channel is dead when it stays at one value, to the bit, for this fraction of the recording without a break ..."""
 DEAD_SECONDS = 10.0
-"""... and at least this long."""
+"""... and at least this long, or for all of it."""
 CLIPPED_G = 1.5
 """Plateaus count as clipping beyond this level only (ranges begin at 2 g); below, they are rest on a coarse grid."""
 CLIPPED_TOLERANCE_G = 0.002
@@ -185,7 +185,7 @@ def _check_dead(moves_n: Bool[np.ndarray, " n"], channel: str, rate_hz: float) -
     first, last = runs(~moves_n)
     still = int((last - first).max(initial=0)) + 1
     samples = len(moves_n) + 1
-    if still >= DEAD_FRACTION * samples and still >= DEAD_SECONDS * rate_hz:
+    if still == samples or still >= max(DEAD_FRACTION * samples, DEAD_SECONDS * rate_hz):
         raise UnusableError(f"dead channel: {channel} stays at one value for {still / rate_hz:.4g} s")
 
 
