@@ -34,6 +34,7 @@ def test_records_are_described(old: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "spectrogram" in capsys.readouterr().out.lower()
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_and_ends_as_it_would_have(old: Path) -> None:
     run = old / "run"
     # The run's mesh takes all devices, of which there was one then.
@@ -62,6 +63,7 @@ def test_a_run_is_resumed_under_other_settings_only_as_before(old: Path, capsys:
     assert "model.layers was 2, is 3" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_old_option_names_are_understood(old: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["pretrain", "--run", str(old / "new"), "--data.path", str(old / "records"), "--model.width", "16"]
     words += ["--model.heads", "2", "--model.layers", "1", "--optimiser.steps", "1", "--optimiser.batch_size", "8"]

@@ -126,6 +126,7 @@ def genuine(torch, shared, golden_network):
 
 
 @pytest.mark.parametrize("source", ["trained", "genuine"])
+@pytest.mark.slow
 def test_one_further_step_is_torchs(torch, source, request, batches, tmp_path):
     model, optimizer, path = request.getfixturevalue(source)
     before = {name: tensor.detach().clone().numpy() for name, tensor in model.named_parameters()}

@@ -226,6 +226,7 @@ def test_impossible_settings_are_refused(wrong: dict) -> None:
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_a_padded_sample_is_masked_as_its_valid_frames_alone(masking: MaskingSettings) -> None:
     length, bins = 47, 13
     frames = jax.random.normal(jax.random.key(1), (length, 2 * bins))

@@ -52,6 +52,7 @@ def measured() -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_parameters_and_optimizer_are_those_of_a_real_run_to_the_byte(planned: StepPlan, measured: dict) -> None:
     assert measured["held"]["parameters"] == [planned.memory.parameters] * 8
     assert measured["held"]["optimizer"] == [planned.memory.optimizer] * 8

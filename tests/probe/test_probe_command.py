@@ -111,6 +111,7 @@ def test_from_own_tables_to_a_report(
     assert json.loads((out / "probe.json").read_text())["protocol"]["folds"] == "leave one subject out"
 
 
+@pytest.mark.slow
 def test_what_is_cached_is_not_computed_again(
     model: Path, tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -215,6 +216,7 @@ def test_unseen_only_needs_a_card_that_lists_subjects(
     assert "does not list" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_class_without_training_rows_is_never_predicted(
     model: Path, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

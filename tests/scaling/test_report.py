@@ -82,6 +82,7 @@ def test_the_best_of_several_runs_of_a_seed_counts() -> None:
     assert {p.run for p in found[0].points} == {p.run for p in found[1].points}
 
 
+@pytest.mark.slow
 def test_report(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "report"
     assert main(["scaling", "fit", str(table), "--out", str(out)]) == 0

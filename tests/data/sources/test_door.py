@@ -264,6 +264,7 @@ def test_gaps_are_counted(tmp_path: Path) -> None:
     swap=st.booleans(),
     style=st.sampled_from(["%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%dT%H:%M:%S.%fZ", "%d.%m.%Y %H:%M:%S.%f"]),
 )
+@pytest.mark.slow
 def test_any_mixture_is_at_the_right_time(
     tmp_path: Path, delimiter: str, encoding: str, rate: float, drift: float, lost: list, swap: bool, style: str
 ) -> None:

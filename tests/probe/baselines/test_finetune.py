@@ -67,6 +67,7 @@ def test_encoder_and_head_learn_activities_and_predict_every_row_of_the_test_sub
     assert "(encoder and head)" in lines[-1]
 
 
+@pytest.mark.slow
 def test_a_frozen_encoder_stays_as_it_was_and_its_features_are_what_the_head_reads(corpus: Corpus, encoders):
     trained = finetune(corpus, FOLD, encoders, replace(FEW, frozen_share=1.0), 0)
     assert all(same(trained, encoders[0]))

@@ -93,6 +93,7 @@ def test_the_step_is_compiled_once_for_folds_seeds_and_budgets(corpus: Corpus):
     assert network.step._cache_size() == network.predict._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_labels_outside_of_mask_and_training_subjects_are_never_looked_at(corpus: Corpus, fold: Fold):
     mask_R, _ = choose_windows(corpus, fold.train, 2, None, 0)
     seen = {(r, f) for r, f in zip(corpus.recording_R[mask_R], corpus.frame_R[mask_R], strict=True)}

@@ -46,6 +46,7 @@ def fold_scores(rows, trained):
     return scores
 
 
+@pytest.mark.slow
 def test_the_selected_head_is_within_a_point_of_logistic_regression():
     rows = cluster_rows(rows=2500, width=24, separation=0.3)
     pairs, notes = pair_folds_and_seeds(FOLDS, [0], NAMES, rows, None)
@@ -131,6 +132,7 @@ def test_with_too_few_labels_the_preferred_candidate_is_taken_and_noted():
         pair_folds_and_seeds(FOLDS, [1], NAMES, rows, masks)
 
 
+@pytest.mark.slow
 def test_every_row_is_predicted_by_the_heads_of_the_fold_that_tests_it(corpus):
     folds = leave_one_subject_out(corpus.subjects)
     heads = {"linear": HEAD, "mlp": replace(HEAD, kind="mlp")}

@@ -22,6 +22,7 @@ def differences(one, other):
 
 
 @pytest.mark.parametrize(("kind", "class_weights", "standardize"), [("linear", True, True), ("mlp", False, False)])
+@pytest.mark.slow
 def test_heads_side_by_side_are_heads_one_after_another(kind, class_weights, standardize):
     rows = cluster_rows(layers=2, unlabeled=0.1)
     folds, seeds = (a.ravel() for a in np.indices((SUBJECTS, 3)))
@@ -41,6 +42,7 @@ def test_heads_side_by_side_are_heads_one_after_another(kind, class_weights, sta
     assert np.abs(p[0] - p[3]).max() > 1e-2
 
 
+@pytest.mark.slow
 def test_groups_within_the_memory_change_nothing():
     rows = cluster_rows()
     heads = make_head_batch(leave_one_out(SUBJECTS), rows)

@@ -82,6 +82,7 @@ def test_rows_for_the_map_show_every_class_of_every_subject():
 
 
 @pytest.mark.parametrize("method", ["pca", "tsne"])
+@pytest.mark.slow
 def test_classes_far_apart_are_far_apart_in_the_plane(method: str, tmp_path: Path):
     generator = np.random.default_rng(0)
     labels = np.repeat([0, 2], 30)
