@@ -26,7 +26,14 @@ from selfpab_jax.config import update_names
 from selfpab_jax.errors import ConfigError, RunError, SelfPABError, warn
 from selfpab_jax.model.functional import Parameters, packed_shapes, split_packed
 from selfpab_jax.signal.normalization import Statistics
-from selfpab_jax.train.checkpoint_files import agreed_damage, checksum, damage, require_writable_path
+from selfpab_jax.train.checkpoint_files import (
+    agreed_damage,
+    checksum,
+    damage,
+    first_line,
+    listed,
+    require_writable_path,
+)
 from selfpab_jax.train.state import TrainState
 
 LATEST, BEST = "latest", "best"
@@ -83,6 +90,12 @@ class Checkpoints:
         """Step of the newest complete state, or None where there is none."""
         return self._latest.latest_step()
 
+    @property
+    def kept(self) -> str:
+        """What is safe after a failure, for its message."""
+        step = self.latest_step
+        return "no checkpoint is complete yet" if step is None else f"the one of step {step} is complete"
+
     def save(self, state: TrainState, metadata: dict[str, Any], step: int) -> None:
         """Start writing the complete state; returns once the arrays are copied off the devices.
 
@@ -130,15 +143,15 @@ class Checkpoints:
                     restored, metadata = _read(self._latest, step, lambda _: arrays)
                 except Exception as error:  # as for saving
                     if jax.process_count() > 1:
-                        raise RunError(f"{directory / str(step)} cannot be read: {_first_line(error)}") from error
-                    problem = _first_line(error)
+                        raise RunError(f"{directory / str(step)} cannot be read: {first_line(error)}") from error
+                    problem = first_line(error)
                 else:
                     self._move_aside(problems, step)
                     counter = jax.device_put(jax.numpy.asarray(step, "int32"), abstract.step.sharding)
                     return TrainState(counter, restored["parameters"], restored["optimizer"]), metadata
             problems[step] = problem
         raise RunError(
-            f"{self._run} has no checkpoint that is whole ({_listed(problems)}); copy them from a backup, or start "
+            f"{self._run} has no checkpoint that is whole ({listed(problems)}); copy them from a backup, or start "
             "again with --overwrite"
         )
 
@@ -182,7 +195,7 @@ class Checkpoints:
             try:
                 _read(manager, step, lambda _: {"parameters": parameters})
             except Exception as error:  # as for saving
-                problem = _first_line(error)
+                problem = first_line(error)
         if problem:
             raise RunError(
                 f"{directory / str(step)} was written, but cannot be read back ({problem}); choose a --run on another "
@@ -199,7 +212,7 @@ class Checkpoints:
             for each in problems:
                 shutil.rmtree(aside / str(each), ignore_errors=True)
                 shutil.move(latest / str(each), aside / str(each))
-            warn(f"{self._run}: {_listed(problems)}; going back to step {step}, and moving what is damaged to {aside}")
+            warn(f"{self._run}: {listed(problems)}; going back to step {step}, and moving what is damaged to {aside}")
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("damaged checkpoints are moved")
         self._latest.reload()
@@ -223,10 +236,8 @@ class Checkpoints:
             yield
         except Exception as error:  # Orbax and TensorStore raise many kinds; all of them mean that it is not saved
             full = "no space left" in str(error).lower()
-            reason = "no space left on the disk; free some and use --resume" if full else _first_line(error)
-            complete = self._latest.latest_step()
-            kept = "no checkpoint is complete yet" if complete is None else f"the one of step {complete} is complete"
-            raise RunError(f"a checkpoint could not be written ({kept}): {reason}") from error
+            reason = "no space left on the disk; free some and use --resume" if full else first_line(error)
+            raise RunError(f"a checkpoint could not be written ({self.kept}): {reason}") from error
 
 
 def read_parameters(
@@ -264,14 +275,14 @@ def read_parameters(
                 except SelfPABError:
                     raise
                 except Exception as error:  # as for saving
-                    problem = _first_line(error)
+                    problem = first_line(error)
                 else:
                     if problems:
-                        warn(f"{run}: {_listed(problems)}; using step {step}")
+                        warn(f"{run}: {listed(problems)}; using step {step}")
                     return restored["parameters"], metadata
         problems[step] = problem
     others = "" if which == LATEST else f"; try --checkpoint {LATEST}"
-    raise RunError(f"the {which} checkpoint of {run} cannot be read ({_listed(problems)}){others}")
+    raise RunError(f"the {which} checkpoint of {run} cannot be read ({listed(problems)}){others}")
 
 
 def newest_metadata(run: Path) -> dict[str, Any] | None:
@@ -387,12 +398,3 @@ def _map_dicts(change: Callable[[Mapping[str, Any]], dict[str, Any]], tree: Any)
         return isinstance(node, Mapping) and not any(isinstance(value, Mapping | tuple) for value in node.values())
 
     return jax.tree.map(lambda node: change(node) if is_parameters(node) else node, tree, is_leaf=is_parameters)
-
-
-def _listed(problems: Mapping[int, str]) -> str:
-    return "; ".join(f"step {step} is damaged: {problem}" for step, problem in problems.items())
-
-
-def _first_line(error: Exception) -> str:
-    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return text.partition(" See full TensorStore details")[0][:200]

@@ -1,7 +1,7 @@
 """Whether the files of a checkpoint are whole: paths that Orbax can write to, damage on the disk, and checksums."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,17 @@ def agreed_damage(step: Path, items: tuple[str, ...]) -> str:
     found = damage(step, items) if jax.process_index() == 0 else ""
     text = np.frombuffer(found.encode()[:200].ljust(200), np.uint8)
     return bytes(multihost_utils.broadcast_one_to_all(text)).decode(errors="replace").strip()
+
+
+def listed(problems: Mapping[int, str]) -> str:
+    """Damaged steps with what is wrong, for a message."""
+    return "; ".join(f"step {step} is damaged: {problem}" for step, problem in problems.items())
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error of Orbax or TensorStore, without its dump of settings."""
+    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return text.partition(" See full TensorStore details")[0][:200]
 
 
 @jax.jit

@@ -4,6 +4,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast, runtime_checkable
@@ -66,8 +67,9 @@ class JsonLines:
         self._file.flush()
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file; a full disk was reported by `write`."""
+        with suppress(OSError):
+            self._file.close()
 
 
 class WeightsAndBiases:

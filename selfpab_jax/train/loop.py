@@ -20,7 +20,7 @@ from selfpab_jax.data.records.dataset import RecordSource, open_records
 from selfpab_jax.data.records.format import VALID_FRAMES
 from selfpab_jax.distributed.init import join
 from selfpab_jax.errors import ConfigError, RunError
-from selfpab_jax.io import write_json
+from selfpab_jax.io import reason, write_json
 from selfpab_jax.model.functional import Parameters
 from selfpab_jax.prefetch import run_ahead
 from selfpab_jax.progress import Progress
@@ -182,6 +182,11 @@ def _train(setup: TrainSetup, run: Path, stop: StopRequest) -> Ending:
         ending = _loop(setup, checkpoints, state, validation, log, progress, stop)
         checkpoints.finish()
         log.write({"event": "end", "ending": ending})
+    except OSError as error:  # of the log; checkpoints and records have errors of their own
+        raise RunError(
+            f"{run} could not be written (of its checkpoints, {checkpoints.kept}): {reason(error)}; when that is solved, "
+            "use --resume"
+        ) from error
     finally:
         progress.close()
         log.close()
