@@ -290,9 +290,9 @@ def newest_metadata(run: Path) -> dict[str, Any] | None:
     directory = run / "checkpoints" / LATEST
     if not directory.is_dir():
         return None
-    with ocp.CheckpointManager(directory.absolute()) as manager:
-        steps = sorted(manager.all_steps(), reverse=True)
-    for step in steps:
+    # Listed here, because a manager of Orbax waits for the other processes, and this is asked by one alone.
+    steps = [int(path.name) for path in directory.iterdir() if path.name.isdecimal()]
+    for step in sorted(steps, reverse=True):
         try:
             text = (directory / str(step) / _item_names(directory, step)[-1] / "metadata").read_text(encoding="utf-8")
             return dict(json.loads(text))
