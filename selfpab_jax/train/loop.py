@@ -184,8 +184,8 @@ def _train(setup: TrainSetup, run: Path, stop: StopRequest) -> Ending:
         log.write({"event": "end", "ending": ending})
     except OSError as error:  # of the log; checkpoints and records have errors of their own
         raise RunError(
-            f"{run} could not be written (of its checkpoints, {checkpoints.kept}): {reason(error)}; when that is solved, "
-            "use --resume"
+            f"{run} could not be written (of its checkpoints, {checkpoints.kept}): {reason(error)}; when that is "
+            "solved, use --resume"
         ) from error
     finally:
         progress.close()
