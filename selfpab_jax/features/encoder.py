@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int
 
 from selfpab_jax.errors import ConfigError, ModelError
+from selfpab_jax.features.windows import fitting_windows
 from selfpab_jax.model.functional import FunctionalModel, Parameters, make_functional
 from selfpab_jax.model_dir import ModelConfig, read_model
 from selfpab_jax.signal.normalization import Statistics
@@ -232,9 +233,10 @@ class PretrainedEncoder:
     ) -> Float32[np.ndarray, "B T D"]:
         """Hidden states of a recording, in consecutive windows of the training length.
 
-        The spectrogram of the whole signal is cut into windows of T frames; the last one is padded with zeros after
-        normalization, as in the original's downstream test. `features.reshape(-1, D)[:frame_count(N, rate_hz)]` are
-        the frames of the recording in order. A signal shorter than one window is one shorter window.
+        `features.reshape(-1, D)[:frame_count(N, rate_hz)]` are the frames of the recording in order, and what is beyond
+        them is 0. The numbers are those that `embed` writes: the encoder sees no padding, because the last window is
+        moved back to end with the recording. A signal shorter than one window gives one shorter window, which the
+        encoder sees as one or two overlapping ones (`selfpab_jax.features.windows.fitting_windows`).
 
         Args:
             signal: in g, with the channels in `channels`.
@@ -264,12 +266,14 @@ class PretrainedEncoder:
                 f"the signal has {len(signal)} samples at {settings.rate_hz:g} Hz; it must last {seconds:g} s"
             )
         frames = self.normalize(make_spectrogram(signal, settings))
-        length = min(self.config.frames, len(frames))
-        windows = -(-len(frames) // length)
-        padded = np.zeros((windows * length, frames.shape[1]), np.float32)
-        padded[: len(frames)] = frames
-        shaped = padded.reshape(windows, length, -1)
-        return self._encode_normalized(shaped, None, batch_size, self.depths("last"))[:, :, 0]
+        length, first_w = fitting_windows(len(frames), self.config.frames)
+        windows_BxTxX = np.stack([frames[first : first + length] for first in first_w])
+        encoded_BxTxD = self._encode_normalized(windows_BxTxX, None, batch_size, self.depths("last"))[:, :, 0]
+        whole = min(self.config.frames, len(frames))
+        features_TxD = np.zeros((-(-len(frames) // whole) * whole, self.width), np.float32)
+        for first, of_window_TxD in zip(first_w[::-1], encoded_BxTxD[::-1], strict=True):
+            features_TxD[first : first + length] = of_window_TxD  # an overlap is the earlier window's
+        return features_TxD.reshape(-1, whole, self.width)
 
     def normalize(self, spectrogram: Float[np.ndarray, "*B T X"]) -> Float32[np.ndarray, "*B T X"]:
         """(x - mean) / std of each feature, with the statistics that the encoder was trained with.

@@ -69,6 +69,9 @@ def test_signals_become_windows_of_the_training_length(model: Path) -> None:
     np.testing.assert_allclose(
         features[1], encoder.encode(whole[None, 39:78], normalized=True)[0], rtol=1e-4, atol=1e-5
     )
+    last = encoder.encode(whole[None, -39:], normalized=True)[0]
+    np.testing.assert_allclose(features[2, :7], last[-7:], rtol=1e-4, atol=1e-5)
+    assert not features[2, 7:].any(), "beyond the recording"
     short = encoder.encode_signal(signal[:300], rate_hz=50)
     assert short.shape == (1, 11, 16)
 

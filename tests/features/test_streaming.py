@@ -83,6 +83,11 @@ def test_rows_are_the_recordings_frames(embedded: tuple, encoder: PretrainedEnco
     expected = [expected_frames(piece, encoder) for piece in pieces]
     assert [len(piece) for piece in expected] == [51, 29, 21]
     np.testing.assert_allclose(frame.filter(regex="^f[0-9]"), np.concatenate(expected), **CLOSE)
+    in_memory = [
+        encoder.encode_signal(piece, 50).reshape(-1, encoder.width)[: len(frames)]
+        for piece, frames in zip(pieces, expected, strict=True)
+    ]
+    np.testing.assert_allclose(frame.filter(regex="^f[0-9]"), np.concatenate(in_memory), **CLOSE)
     assert frame["recording"].drop_duplicates().tolist() == ["a:0", "a:1300", "2020-02-03_14:0"]
     assert frame["file"].nunique() == 2
     firsts = frame.drop_duplicates("recording")
@@ -120,6 +125,8 @@ def test_windows_npz_layers_and_short_recordings(recordings: Path, encoder: Pret
     signal, found = signal_of(8.0), frame.filter(regex="^f[0-9]").to_numpy()
     np.testing.assert_allclose(found[:5], encoder.encode_signal(signal[:150], 50)[0], **CLOSE)
     np.testing.assert_allclose(found[5], encoder.encode_signal(signal[25:175], 50)[0][4], **CLOSE)
+    np.testing.assert_allclose(found[:6], encoder.encode_signal(signal[:180], 50)[0], **CLOSE)
+    np.testing.assert_allclose(found[6:], encoder.encode_signal(signal[210:], 50)[0], **CLOSE)
     assert done.short_seconds == (0.6,)
 
 

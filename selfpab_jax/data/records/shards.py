@@ -1,6 +1,8 @@
 """Shards of records: each is written by one worker, from its own recordings alone."""
 
+import copy
 import json
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -15,16 +17,11 @@ from selfpab_jax.data.har.base import LabeledRecordsSource
 from selfpab_jax.data.records.format import VALID_FRAMES, WRITER_OPTIONS, fingerprint, frame_labels, record_features
 from selfpab_jax.data.records.spec import BuildSpec, RecordSettings, Shard, shard_files
 from selfpab_jax.data.records.usage import USAGE, SegmentUsage, segment_usage
-from selfpab_jax.data.sources.base import (
-    Recording,
-    SourceFile,
-    UnusableError,
-    Window,
-    milliseconds,
-    resample_recording,
-    windows,
-)
+from selfpab_jax.data.records.windows import Window, signal_windows
+from selfpab_jax.data.sources.base import SourceFile, UnusableError, milliseconds
+from selfpab_jax.data.sources.blocks import SignalBlock
 from selfpab_jax.data.sources.report import FileReport
+from selfpab_jax.data.sources.streaming import resample_blocks
 from selfpab_jax.data.tables.recordings import Tables
 from selfpab_jax.errors import DataError
 from selfpab_jax.io import atomic_path
@@ -44,11 +41,14 @@ INDEX = pa.schema(
 """Columns of the index: whether a record is the first of its segment, the samples that it adds to those before it, and
 its valid frames."""
 
+HELD_BYTES = 2**26
+"""Records of a file that wait in memory for its end; more wait on the disk."""
+
 CountFile = Callable[[int, int], None]
 """Called after each file with the samples in its records and the number of files skipped (0 or 1)."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class ShardResult:
     """What is stored beside a finished shard.
 
@@ -71,6 +71,11 @@ class ShardResult:
     usage: dict[str, list] = field(default_factory=lambda: {name: [] for name in USAGE.names})
     skipped_seconds: float = 0.0
     reports: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def empty(cls, spec: BuildSpec) -> "ShardResult":
+        """Of a shard that is still to be filled."""
+        return cls(0, 0, "", Moments.empty(spec.features), {name: [] for name in INDEX.names}, [])
 
 
 # One shard from its recordings: a pure function of the specification, run by any worker.
@@ -105,46 +110,42 @@ def build_shard(
         DataError: strict, and a file cannot be used.
         StorageError: the disk is full, or the folder cannot be written.
     """
-    from tensorflow_datasets.core.example_serializer import ExampleSerializer
-
-    features = record_features(spec.records.frames, spec.features, spec.has_labels, spec.records.may_be_padded)
-    serializer = ExampleSerializer(features.get_serialized_info())  # type: ignore[arg-type]
-    moments = Moments.empty(spec.features)
-    index: dict[str, list] = {name: [] for name in INDEX.names}
-    usage: dict[str, list] = {name: [] for name in USAGE.names}
-    skipped: list[dict[str, str]] = []
-    skipped_seconds = 0.0
-    reports: list[dict[str, Any]] = []
+    result = ShardResult.empty(spec)
     with atomic_path(shard_path(folder, shard)) as temporary:
         with _record_writer(temporary) as write:
             for file in shard_files(folder, shard):
-                written, recordings = 0, []
                 names = {"file": file.path, "subject": file.subject, "split": shard.split}
-                report = FileReport(file.path, file.subject, strict)
+                report, lengths = FileReport(file.path, file.subject, strict), []
+                samples = 0
                 try:
-                    recordings = read_segments(spec, file, report)
-                    used = segment_usage(recordings, spec.records.windowing)
-                    _append(usage, names | asdict(used))
-                    _check_used(used, recordings, spec.records)
-                    for recording, window, begins in _all_windows(recordings, spec.records):
-                        example = to_example(spec, recording, window, moments)
-                        record = serializer.get_tf_example(features.encode_example(example))
-                        # Without `deterministic`, the order of a map would depend on the process's hash seed.
-                        write(record.SerializeToString(deterministic=True))
-                        _append(index, _index_row(spec, recording, window, begins))
-                        written += window.new_samples
+                    with tempfile.SpooledTemporaryFile(HELD_BYTES, dir=folder) as held:
+                        sizes, rows, moments = [], [], copy.deepcopy(result.moments)
+                        for record, row in _records_of_file(spec, file, report, moments, lengths.append):
+                            held.write(record)
+                            sizes.append(len(record))
+                            rows.append(row)
+                        used = segment_usage(lengths, spec.records.spectrogram.rate_hz, spec.records.windowing)
+                        _append(result.usage, names | asdict(used))
+                        _check_used(used, lengths, spec.records)
+                        # Only now that the whole file has turned out to be usable.
+                        held.seek(0)
+                        for size, row in zip(sizes, rows, strict=True):
+                            write(held.read(size))
+                            _append(result.index, row)
+                            samples += row["new_samples"]
+                        result.moments = moments
                 except UnusableError as reason:
                     if strict:
                         raise DataError(f"{file.path}: {reason} (--strict)") from None
-                    skipped.append(names | {"reason": str(reason)})
+                    result.skipped.append(names | {"reason": str(reason)})
                     report.notes.append(f"skipped: {reason}")
-                    skipped_seconds += 0 if recordings else _estimated_seconds(spec, file)
+                    result.skipped_seconds += 0 if lengths else _estimated_seconds(spec, file)
                 if report.in_s or report.notes:
-                    reports.append(report.as_json() | {"spans": report.spans})
+                    result.reports.append(report.as_json() | {"spans": report.spans})
                 if count is not None:
-                    count(written, int(not written))
-        size, digest = temporary.stat().st_size, fingerprint(temporary)
-    result = ShardResult(len(index["subject"]), size, digest, moments, index, skipped, usage, skipped_seconds, reports)
+                    count(samples, int(not samples))
+        result.bytes, result.fingerprint = temporary.stat().st_size, fingerprint(temporary)
+    result.records = len(result.index["subject"])
     _write_result(result, result_path(folder, shard))
     return shard.number
 
@@ -162,8 +163,8 @@ def _record_writer(path: Path) -> Iterator[Callable[[bytes], None]]:
         raise OSError(f"writing {path}: {error}") from error
 
 
-def read_segments(spec: BuildSpec, file: SourceFile, report: FileReport) -> list[Recording]:
-    """The continuous segments of a file at the records' rate.
+def read_blocks(spec: BuildSpec, file: SourceFile, report: FileReport) -> Iterator[SignalBlock]:
+    """The continuous segments of a file at the records' rate, in blocks.
 
     Args:
         spec: of the build.
@@ -171,38 +172,52 @@ def read_segments(spec: BuildSpec, file: SourceFile, report: FileReport) -> list
         report: gets what is cut, bridged and doubted, as far as the source tells.
 
     Raises:
-        UnusableError: the file cannot be used.
+        UnusableError: the file cannot be used; possibly after some blocks.
     """
     source = spec.source
-    reports = isinstance(source, Tables | LabeledRecordsSource)
-    recordings = source.read(file, report) if reports else source.read(file)
-    return [resample_recording(recording, spec.records.spectrogram.rate_hz) for recording in recordings]
+    if isinstance(source, Tables):
+        blocks = source.blocks(file, report)
+    else:
+        recordings = source.read(file, report) if isinstance(source, LabeledRecordsSource) else source.read(file)
+        blocks = (
+            SignalBlock(each.name, each.start, True, each.rate_hz, each.signal_NxC, each.labels_N)
+            for each in recordings
+        )
+    return resample_blocks(blocks, spec.records.spectrogram.rate_hz)
 
 
-def _check_used(usage: SegmentUsage, recordings: list[Recording], settings: RecordSettings) -> None:
+def _records_of_file(
+    spec: BuildSpec, file: SourceFile, report: FileReport, moments: Moments, done: Callable[[int], None]
+) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Every record of a file with its row of the index; `done` is called with the samples of each segment."""
+    from tensorflow_datasets.core.example_serializer import ExampleSerializer
+
+    features = record_features(spec.records.frames, spec.features, spec.has_labels, spec.records.may_be_padded)
+    serializer = ExampleSerializer(features.get_serialized_info())  # type: ignore[arg-type]
+    for window in signal_windows(read_blocks(spec, file, report), spec.records.windowing, done):
+        example = to_example(spec, file.subject, window, moments)
+        record = serializer.get_tf_example(features.encode_example(example))
+        # Without `deterministic`, the order of a map would depend on the process's hash seed.
+        yield record.SerializeToString(deterministic=True), _index_row(spec, file.subject, window)
+
+
+def _check_used(usage: SegmentUsage, lengths: list[int], settings: RecordSettings) -> None:
     if usage.used:
         return
     rate_hz = settings.spectrogram.rate_hz
-    longest = max((len(recording.signal_NxC) for recording in recordings), default=0)
     shortest = min(settings.window_samples, settings.shortest_samples or settings.window_samples)
     raise UnusableError(
-        f"too short: its longest continuous segment is {longest / rate_hz:.4g} s, {shortest / rate_hz:g} s are needed"
+        f"too short: its longest continuous segment is {max(lengths, default=0) / rate_hz:.4g} s, "
+        f"{shortest / rate_hz:g} s are needed"
     )
 
 
-def _all_windows(recordings: list[Recording], settings: RecordSettings) -> Iterator[tuple[Recording, Window, bool]]:
-    """Every window with its recording, and whether it is the first of it."""
-    for recording in recordings:
-        for number, window in enumerate(windows(recording, settings.windowing)):
-            yield recording, window, number == 0
-
-
-def _index_row(spec: BuildSpec, recording: Recording, window: Window, begins: bool) -> dict:
+def _index_row(spec: BuildSpec, subject: str, window: Window) -> dict[str, Any]:
     return {
-        "subject": recording.subject,
-        "recording": recording.name,
+        "subject": subject,
+        "recording": window.recording,
         "start_ms": milliseconds(window.start),
-        "begins": begins,
+        "begins": window.begins,
         "new_samples": window.new_samples,
         "frames": spec.records.spectrogram.frame_count(len(window.signal_NxC)),
     }
@@ -219,7 +234,7 @@ def _estimated_seconds(spec: BuildSpec, file: SourceFile) -> float:
     return file.samples / rate_hz if rate_hz else 0.0
 
 
-def to_example(spec: BuildSpec, recording: Recording, window: Window, moments: Moments) -> dict:
+def to_example(spec: BuildSpec, subject: str, window: Window, moments: Moments) -> dict:
     """The window as a record; frames beyond a short window are 0, and their labels -1.
 
     Its spectrogram is added to the moments before it is rounded to float16. A window that is moved back counts there as
@@ -227,7 +242,7 @@ def to_example(spec: BuildSpec, recording: Recording, window: Window, moments: M
 
     Args:
         spec: of the build.
-        recording: that the window is of.
+        subject: whose recording it is.
         window: the window.
         moments: to add to, in place.
     """
@@ -240,8 +255,8 @@ def to_example(spec: BuildSpec, recording: Recording, window: Window, moments: M
     padding = settings.frames - len(valid_TxX)
     example = {
         "spectrogram": np.pad(valid_TxX.astype(np.float16), ((0, padding), (0, 0))),
-        "subject": recording.subject,
-        "recording": recording.name,
+        "subject": subject,
+        "recording": window.recording,
         "start": milliseconds(window.start),
         "source": spec.source.name,
     }

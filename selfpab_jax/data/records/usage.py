@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 
 import pyarrow as pa
 
-from selfpab_jax.data.sources.base import Recording, Windowing
+from selfpab_jax.data.records.windows import Windowing
 from selfpab_jax.progress import duration
 
 USAGE_FILE = "usage.parquet"
@@ -42,15 +42,15 @@ USAGE = pa.schema(
 )
 
 
-def segment_usage(recordings: Iterable[Recording], windowing: Windowing) -> SegmentUsage:
-    """What becomes of recordings, in seconds.
+def segment_usage(samples: Iterable[int], rate_hz: float, windowing: Windowing) -> SegmentUsage:
+    """What becomes of continuous segments, in seconds.
 
     Args:
-        recordings: continuous segments.
+        samples: of each segment.
+        rate_hz: their rate.
         windowing: how they are cut into windows.
     """
-    parts = [_one(len(recording.signal_NxC), windowing).scaled(1 / recording.rate_hz) for recording in recordings]
-    return total_usage(parts)
+    return total_usage(_one(each, windowing).scaled(1 / rate_hz) for each in samples)
 
 
 def total_usage(parts: Iterable[SegmentUsage]) -> SegmentUsage:

@@ -1,6 +1,7 @@
 """Recordings of any length in blocks of samples, so that memory does not depend on how long they are."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +23,7 @@ from selfpab_jax.data.tables.recordings import RecordingPath, is_device_file, si
 from selfpab_jax.data.tables.text import is_text_table, open_bytes
 from selfpab_jax.data.tables.timestamps import TimestampUnit
 from selfpab_jax.errors import DataError
-from selfpab_jax.signal.resample import Unit, ratio, resample
+from selfpab_jax.signal.resample import Unit, ratio, resample, resample_labels
 
 FILTER_HALF = 10
 """scipy's polyphase filter reaches this many samples of the lower rate to either side."""
@@ -253,7 +254,7 @@ def resample_blocks(blocks: Iterator[SignalBlock], rate_hz: float) -> Iterator[S
             held = _BlockResampler(block, rate_hz)
         else:
             assert held is not None
-            held.add(block.signal_NxC)
+            held.add(block)
         yield from held.ready()
     if held is not None:
         yield from held.rest()
@@ -268,27 +269,38 @@ class _BlockResampler:
         self.up, self.down = factor.numerator, factor.denominator
         # A multiple of `down`, so that blocks begin on a sample of the new rate.
         self.margin = self.down * -(-FILTER_HALF * 2 * max(self.up, self.down) // (self.up * self.down))
-        self.signal_NxC, self.given, self.begins = first.signal_NxC, 0, True
+        self.signal_NxC, self.labels_N, self.given, self.begins = first.signal_NxC, first.labels_N, 0, True
 
-    def add(self, signal_NxC: Float32[np.ndarray, "N C"]) -> None:
-        self.signal_NxC = np.concatenate([self.signal_NxC, signal_NxC])
+    def add(self, block: SignalBlock) -> None:
+        self.signal_NxC = np.concatenate([self.signal_NxC, block.signal_NxC])
+        if self.labels_N is not None and block.labels_N is not None:
+            self.labels_N = np.concatenate([self.labels_N, block.labels_N])
 
     def ready(self) -> Iterator[SignalBlock]:
         """The samples that no later one changes."""
         upto = (len(self.signal_NxC) - self.margin) // self.down * self.down
         if upto > self.given:
-            yield self._resampled(self.signal_NxC[: upto + self.margin], (upto - self.given) * self.up // self.down)
+            yield self._resampled(upto + self.margin, (upto - self.given) * self.up // self.down)
             kept = max(0, upto - self.margin)
             self.signal_NxC, self.given = self.signal_NxC[kept:], upto - kept
+            self.labels_N = None if self.labels_N is None else self.labels_N[kept:]
 
     def rest(self) -> Iterator[SignalBlock]:
         """The samples up to the recording's end."""
         left = len(self.signal_NxC) - self.given
         if left > 0:
-            yield self._resampled(self.signal_NxC, -(-left * self.up // self.down))
+            yield self._resampled(len(self.signal_NxC), -(-left * self.up // self.down))
 
-    def _resampled(self, signal_NxC: Float32[np.ndarray, "N C"], count: int) -> SignalBlock:
-        first = self.given * self.up // self.down
-        whole = resample(signal_NxC, self.first.rate_hz, self.rate_hz)
+    def _resampled(self, upto: int, count: int) -> SignalBlock:
+        first, rate_hz = self.given * self.up // self.down, self.first.rate_hz
+        chosen = slice(first, first + count)
         begins, self.begins = self.begins, False
-        return SignalBlock(self.first.recording, self.first.start, begins, self.rate_hz, whole[first : first + count])
+        return replace(
+            self.first,
+            begins=begins,
+            rate_hz=self.rate_hz,
+            signal_NxC=resample(self.signal_NxC[:upto], rate_hz, self.rate_hz)[chosen],
+            labels_N=None
+            if self.labels_N is None
+            else resample_labels(self.labels_N[:upto], rate_hz, self.rate_hz)[chosen],
+        )

@@ -248,8 +248,19 @@ class Tables(TableFormat):
         Raises:
             UnusableError: unreadable, a column missing or of the wrong type, or nothing can be used.
         """
-        report = report or FileReport(file.path, file.subject)
+        return whole_recordings(self.blocks(file, report or FileReport(file.path, file.subject)), file.subject)
+
+    def blocks(self, file: SourceFile, report: FileReport) -> Iterator[SignalBlock]:
+        """The continuous recordings of a file in blocks, for files of any length.
+
+        Args:
+            file: of `files`.
+            report: gets what is cut, bridged and doubted.
+
+        Raises:
+            UnusableError: see `read`; possibly after some blocks.
+        """
         column = self.label_column
         read_labels = None if column is None else lambda table: labels(table, column)
         path = Path(file.path) if self.sensor_files is None else SensorFiles.from_text(file.path)
-        return whole_recordings(signal_blocks(self, path, report, read_labels), file.subject)
+        return signal_blocks(self, path, report, read_labels)

@@ -6,7 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 
-from selfpab_jax.data.sources.base import Recording, UnusableError, Windowing, sensors_of, windows
+from selfpab_jax.data.records.windows import Windowing, signal_windows
+from selfpab_jax.data.sources.base import UnusableError, sensors_of
+from selfpab_jax.data.sources.blocks import SignalBlock
 from selfpab_jax.data.sources.report import FileReport
 from selfpab_jax.data.sources.segments import continuous_segments
 from selfpab_jax.data.tables.columns import labels, numbers, read_blocks, read_table, seconds
@@ -132,7 +134,8 @@ def test_windows_never_cross_a_segment_or_a_gap(steps, window, shift):
     assert [row for first, last in pieces for row in range(first, last)] == list(range(len(times)))
     for first, last in pieces:
         rows = np.arange(first, last, dtype=np.float32)[:, None]
-        for piece in windows(Recording("s", "r", None, 50.0, rows), Windowing(window, shift, shortest_samples=1)):
+        block = SignalBlock("r", None, True, 50.0, rows)
+        for piece in signal_windows(iter([block]), Windowing(window, shift, shortest_samples=1)):
             inside = piece.signal_NxC[:, 0].astype(int)
             assert len(set(segments[inside])) == 1
             assert (np.diff(times[inside]) <= 1.0).all()
