@@ -47,7 +47,7 @@ def embed(
     """Features of long recordings, one row per frame or per window.
 
     Args:
-        files: recordings (.csv, .parquet, .npz of the HUNT4 layout), or folders of them.
+        files: recordings (.csv, .tsv, .parquet, .cwa, .gt3x, .bin, .npz of the HUNT4 layout), or folders of them.
         model: model directory.
         out: file of features: .parquet, or .npz for small ones.
         level: one row per frame (half a second as published), or per window (the mean over its frames).
@@ -146,7 +146,9 @@ def embed(
 def embed_parser() -> Parser:
     """The arguments of `embed`."""
     parser = Parser("embed", (embed.__doc__ or "").splitlines()[0])
-    parser.add_argument("files", nargs="+", type=Path, help="recordings (.csv, .parquet, .npz), or folders of them")
+    parser.add_argument(
+        "files", nargs="+", type=Path, help="recordings (.csv, .parquet, .cwa, .gt3x, .bin, .npz), or folders"
+    )
     parser.add_function_arguments(embed, skip={"files", "strict", "overwrite"}, as_positional=False)
     parser.add_argument("--strict", action="store_true", help="stop at the first file that cannot be used")
     parser.add_argument("--overwrite", action="store_true", help="replace the file at --out if it exists")

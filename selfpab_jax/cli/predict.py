@@ -7,7 +7,8 @@ from jsonargparse import Namespace
 
 from selfpab_jax.cli.embed import PRINTED_SKIPS, parse_roles
 from selfpab_jax.config import Parser
-from selfpab_jax.data.tables.columns import TimestampUnit
+from selfpab_jax.data.sources.survey import NonWear
+from selfpab_jax.data.tables.timestamps import TimestampUnit
 from selfpab_jax.errors import ConfigError, DataError, ExitCode
 from selfpab_jax.signal.resample import Unit
 
@@ -26,8 +27,13 @@ def predict(
     rate: float = 50.0,
     timestamp_column: str | None = "timestamp",
     timestamp_unit: TimestampUnit = "text",
+    day_first: bool | None = None,
+    first_date: str | None = None,
     segment_column: str | None = None,
     gap_limit: float = 1.0,
+    sensor_files: str | None = None,
+    non_wear: NonWear = "keep",
+    calibrate: bool = False,
     pictures: bool = True,
     batch_size: int | None = None,
     readers: int | None = None,
@@ -37,7 +43,7 @@ def predict(
     """Activity of every second of long recordings, and its minutes by day and hour.
 
     Args:
-        files: recordings (.csv, .parquet, .npz of the HUNT4 layout), or folders of them.
+        files: recordings (.csv, .tsv, .parquet, .cwa, .gt3x, .bin, .npz of the HUNT4 layout), or folders of them.
         model: model directory.
         head: folder of a head that was trained on this model (selfpab-jax probe --save_head).
         out: folder of the results; the same command again continues there.
@@ -50,9 +56,16 @@ def predict(
         unit: unit of the acceleration columns.
         rate: sampling rate in Hz.
         timestamp_column: column with the time of each row; null if there is none.
-        timestamp_unit: unit of timestamps that are numbers; text stands for date and time.
+        timestamp_unit: unit of timestamps that are numbers; text stands for date and time, excel for the days of
+            spreadsheets.
+        day_first: whether 03/04/2020 is the third of April, where the files leave it open.
+        first_date: date of the first row, YYYY-MM-DD, where timestamps are times of day only.
         segment_column: a recording ends where the value of this column changes.
-        gap_limit: a longer step between timestamps, in seconds, ends a recording.
+        gap_limit: longest gap, in seconds, that is bridged; a longer one ends a recording.
+        sensor_files: where each sensor has a device file of its own, a pattern of their names such as
+            {subject}_{sensor}.cwa, or a CSV table with the columns subject, sensor and file.
+        non_wear: keep or cut times in which a sensor lay still for 30 minutes; they are reported either way.
+        calibrate: calibrate each sensor by gravity where its recording allows it.
         pictures: draw each day.
         batch_size: windows per batch; by default as many as keep the device busy.
         readers: threads that read files; by default two fewer than CPUs.
@@ -90,9 +103,14 @@ def predict(
             rate_hz=rate,
             timestamp_column=timestamp_column,
             timestamp_unit=timestamp_unit,
+            day_first=day_first,
+            first_date=first_date,
             segment_column=segment_column,
             gap_limit=gap_limit,
+            non_wear=non_wear,
+            calibrate=calibrate,
         ),
+        sensor_files=sensor_files,
         sensor_roles=roles,
         zone=zone,
         clock=clock,
@@ -113,6 +131,7 @@ def predict(
         f"{out}: {result.files} files{before}; {result.hours_used:.1f} h of {result.hours_in:.1f} h of recording, "
         f"in {result.seconds:.1f} s"
     )
+    print(f"what of each file was used and cut: {result.quality}")
     print("minutes_by_day.csv and minutes_by_hour.csv hold all files, summary.json what was used; a folder per file")
     return ExitCode.OK
 
@@ -120,7 +139,9 @@ def predict(
 def predict_parser() -> Parser:
     """The arguments of `predict`."""
     parser = Parser("predict", (predict.__doc__ or "").splitlines()[0])
-    parser.add_argument("files", nargs="+", type=Path, help="recordings (.csv, .parquet, .npz), or folders of them")
+    parser.add_argument(
+        "files", nargs="+", type=Path, help="recordings (.csv, .parquet, .cwa, .gt3x, .bin, .npz), or folders"
+    )
     parser.add_function_arguments(predict, skip={"files", "strict"}, as_positional=False)
     parser.add_argument("--strict", action="store_true", help="stop at the first file that cannot be used")
     return parser

@@ -118,7 +118,7 @@ def build_shard(
                 report, lengths = FileReport(file.path, file.subject, strict), []
                 samples = 0
                 try:
-                    with tempfile.SpooledTemporaryFile(HELD_BYTES, dir=folder) as held:
+                    with tempfile.SpooledTemporaryFile(HELD_BYTES, dir=str(folder)) as held:
                         sizes, rows, moments = [], [], copy.deepcopy(result.moments)
                         for record, row in _records_of_file(spec, file, report, moments, lengths.append):
                             held.write(record)

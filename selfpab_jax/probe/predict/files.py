@@ -17,6 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet
 from jaxtyping import Float64, Int
 
+from selfpab_jax.data.sources.files import stem_of
+from selfpab_jax.data.sources.pairing import SensorFiles
+from selfpab_jax.data.tables.recordings import RecordingPath
 from selfpab_jax.errors import ConfigError, StorageError
 from selfpab_jax.io import atomic_path, reason, write_json, write_text
 from selfpab_jax.probe.predict.clock import SECOND, Clock
@@ -194,12 +197,12 @@ def join_tables(target: Path, tables: Iterable[Path]) -> None:
                 shutil.copyfileobj(table, out)
 
 
-def finished_summary(folder: Path, path: Path) -> dict[str, Any] | None:
+def finished_summary(folder: Path, path: RecordingPath) -> dict[str, Any] | None:
     """The summary of a finished file, or None where it must be done (again): missing, cut off, or the file has changed.
 
     Args:
         folder: of the file.
-        path: of the recordings.
+        path: of the recording.
     """
     try:
         summary = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
@@ -208,12 +211,14 @@ def finished_summary(folder: Path, path: Path) -> dict[str, Any] | None:
         return None
 
 
-def describe_source(path: Path) -> dict[str, Any]:
-    """Name, size and time of change of a file of recordings.
+def describe_source(path: RecordingPath) -> dict[str, Any]:
+    """Name, size and time of change of a file of recordings, or of a file per sensor.
 
     Raises:
         OSError: it cannot be read.
     """
+    if isinstance(path, SensorFiles):
+        return {sensor: describe_source(each) for sensor, each in path.paths.items()}
     status = path.stat()
     return {"path": str(path), "bytes": status.st_size, "changed_ns": status.st_mtime_ns}
 
@@ -233,7 +238,7 @@ def names_of(files: Mapping[Path, Path | None]) -> dict[str, Path]:
     named: dict[str, Path] = {}
     for path, below in files.items():
         parts = (path.name,) if below is None else path.relative_to(below).parts
-        name = "__".join((*parts[:-1], path.stem))
+        name = "__".join((*parts[:-1], stem_of(path)))
         if name in named:
             raise ConfigError(f"{named[name]} and {path} would both be written to {name}; give them different names")
         named[name] = path

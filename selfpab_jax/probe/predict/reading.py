@@ -10,8 +10,11 @@ import numpy as np
 from jaxtyping import Float32
 
 from selfpab_jax.data.sources.base import SkippedLog, sensors_of
-from selfpab_jax.data.sources.streaming import SignalBlock, read_signal, resample_blocks
+from selfpab_jax.data.sources.blocks import SignalBlock
+from selfpab_jax.data.sources.report import FileReport
+from selfpab_jax.data.sources.streaming import read_signal, resample_blocks
 from selfpab_jax.data.tables.format import TableFormat
+from selfpab_jax.data.tables.recordings import RecordingPath
 from selfpab_jax.features.sensors import SensorEncoder
 from selfpab_jax.features.streaming import FrameWindow, cut_windows
 from selfpab_jax.io import write_json
@@ -56,8 +59,9 @@ class FileReading:
 
     setup: PredictSetup
     name: str
-    path: Path
+    path: RecordingPath
     skipped: SkippedLog = field(init=False)
+    report: FileReport = field(init=False)
     short_seconds: list[float] = field(default_factory=list)
     clock: Clock | None = None
     instants: dict[str, int] = field(default_factory=dict)
@@ -70,6 +74,7 @@ class FileReading:
 
     def __post_init__(self) -> None:
         self.skipped = SkippedLog(self.setup.strict)
+        self.report = FileReport(str(self.path), self.name, self.setup.strict)
         channels = self.setup.table_format.channels
         first = sensors_of(channels)[0]
         self.sensor_columns = [place for place, name in enumerate(channels) if name.rpartition("_")[0] == first]
@@ -83,7 +88,8 @@ class FileReading:
 
     def windows(self) -> Iterator[FrameWindow]:
         """The windows of all recordings of the file."""
-        blocks = resample_blocks(read_signal(self.path, self.setup.table_format, self.skipped.add), self.rate_hz)
+        read = read_signal(self.path, self.setup.table_format, self.skipped.add, report=self.report)
+        blocks = resample_blocks(read, self.rate_hz)
         return cut_windows(self.name, self._observed(blocks), self.setup.encoders, self.short_seconds.append)
 
     def _observed(self, blocks: Iterator[SignalBlock]) -> Iterator[SignalBlock]:
@@ -133,6 +139,7 @@ class FileReading:
             "hours_used": round(self.used_samples * hours, 6),
             "shorter_than_a_frame": short,
             "skipped": [asdict(entry) for entry in self.skipped.entries],
+            "quality": self.report.as_json() | {"spans": self.report.spans},
             "version": package_version(),
         }
         if self.writer is None:  # not a single frame

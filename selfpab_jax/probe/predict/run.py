@@ -12,9 +12,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from selfpab_jax.data.sources.base import Skipped, sensors_of
-from selfpab_jax.data.sources.streaming import estimated_hours, find_files
+from selfpab_jax.data.quality import write_quality
+from selfpab_jax.data.sources.base import Skipped, SkippedLog, sensors_of
+from selfpab_jax.data.sources.streaming import estimated_hours, find_files, find_given, recording_name
 from selfpab_jax.data.tables.format import TableFormat, default_columns, sensor_columns
+from selfpab_jax.data.tables.recordings import RecordingPath
 from selfpab_jax.errors import ConfigError, DataError, StorageError
 from selfpab_jax.features.encoder import PretrainedEncoder
 from selfpab_jax.features.sensors import SensorEncoder, open_sensor_encoders, sensor_encoders
@@ -37,6 +39,7 @@ from selfpab_jax.probe.predict.reading import FileReading, PredictSetup
 from selfpab_jax.progress import Progress
 
 SETTINGS_FILE = "settings.json"
+QUALITY_FOLDER = "quality"
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class PredictResult:
         hours_used: of recording with an activity.
         minutes: of each class.
         skipped: what could not be used, and why.
+        quality: page that says what of each file was used and cut.
         seconds: that this call took.
     """
 
@@ -59,6 +63,7 @@ class PredictResult:
     hours_used: float
     minutes: dict[str, float]
     skipped: tuple[Skipped, ...]
+    quality: Path
     seconds: float
 
 
@@ -69,6 +74,7 @@ def predict(
     out: Path | str,
     *,
     table_format: TableFormat | None = None,
+    sensor_files: str | None = None,
     sensor_roles: Mapping[str, str] | None = None,
     zone: str | None = None,
     clock: ClockKind = "local",
@@ -90,6 +96,7 @@ def predict(
         head: that was trained on this model, as a folder (see `probe_encoder`), or loaded already.
         out: folder of the results.
         table_format: how the files are read; by default, columns named after the head's sensors, in g, at 50 Hz.
+        sensor_files: where each sensor has a device file of its own, see `find_sensor_files`; `files` are folders then.
         sensor_roles: the model's name for a sensor of the data, where the two differ; by default the head's.
         zone: IANA name of the time zone that times are written in, e.g. `Europe/Oslo`; by default the recorder's clock
             as it is, without clock changes.
@@ -117,7 +124,13 @@ def predict(
     sensors = model.config.sensors if isinstance(model, PretrainedEncoder) else read_config(Path(model))[0].sensors
     table_format = table_format or TableFormat(columns=columns_for(saved, sensors, sensor_roles))
     encoders = _open_encoders(saved, model, table_format, sensor_roles)
-    named = _named_files([files] if isinstance(files, Path | str) else files)
+    unpaired = SkippedLog(strict)
+    given = [files] if isinstance(files, Path | str) else list(files)
+    named = (
+        _named_files(given)
+        if sensor_files is None
+        else _named_subjects(given, sensor_files, sensors_of(table_format.channels), unpaired)
+    )
     settings = {
         "head": saved.digest,
         "encoder": list(saved.encoder_digests),
@@ -136,6 +149,9 @@ def predict(
         _work_off(setup, readings, batch_size, readers, len(done), progress)
         summaries |= {reading.name: reading.summary for reading in readings}
         content = _whole_summary(setup, settings, [summary for summary in summaries.values() if summary is not None])
+        content["skipped"] = [asdict(entry) for entry in unpaired.entries] + content["skipped"]
+        of_files = [summary["quality"] for summary in summaries.values() if summary and "quality" in summary]
+        quality = write_quality(of_files, out / QUALITY_FOLDER, f"Recordings of {out.name}")
         folders = sorted(path.parent for path in out.glob(f"*/{SUMMARY_FILE}"))
         for table in (BY_DAY_FILE, BY_HOUR_FILE):
             join_tables(out / table, [folder / table for folder in folders])
@@ -151,6 +167,7 @@ def predict(
         hours_used=content["hours_used"],
         minutes=content["minutes"],
         skipped=skipped,
+        quality=quality,
         seconds=time.monotonic() - began,
     )
 
@@ -186,14 +203,21 @@ def _open_encoders(
     )
 
 
-def _named_files(files: Iterable[Path | str]) -> dict[str, Path]:
+def _named_files(files: Iterable[Path | str]) -> dict[str, RecordingPath]:
     found: dict[Path, Path | None] = {}
     for given in map(Path, files):
         for path in find_files([given]):
             found.setdefault(path, given if given.is_dir() else None)
     if not found:
         raise DataError("no file of recordings was given")
-    return names_of(found)
+    return {**names_of(found)}
+
+
+def _named_subjects(
+    folders: Iterable[Path | str], sensor_files: str, sensors: tuple[str, ...], unpaired: SkippedLog
+) -> dict[str, RecordingPath]:
+    paths = find_given([Path(folder) for folder in folders], sensor_files, sensors, unpaired.add)
+    return {recording_name(path): path for path in paths}
 
 
 def _open_folder(out: Path, settings: dict[str, Any]) -> None:
