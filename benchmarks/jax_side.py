@@ -21,7 +21,15 @@ from selfpab_jax.signal.normalization import Statistics
 from selfpab_jax.signal.stft import SpectrogramSettings, spectrogram
 from selfpab_jax.train.optimizer import OptimizerSettings, adamw, learning_rate
 from selfpab_jax.train.state import MeshSettings, create_state, make_mesh
-from selfpab_jax.train.step import Objective, TrainStep, jitted_train_step, stop_flags, to_devices, train_step
+from selfpab_jax.train.step import (
+    ALL_VALID,
+    Objective,
+    TrainStep,
+    jitted_train_step,
+    stop_flags,
+    to_devices,
+    train_step,
+)
 
 FRAMES, FEATURES = 599, 156
 CHANNELS = tuple(f"{sensor}_{axis}" for sensor in ("back", "thigh") for axis in "xyz")
@@ -79,7 +87,8 @@ def lowered_step(settings: ModelSettings, batch: int) -> jax.stages.Lowered:
     state = abstract_state(made["objective"].functional, made["optimizer"], made["mesh"])
     windows = jax.ShapeDtypeStruct((batch, FRAMES, FEATURES), np.float16)
     with jax.set_mesh(made["mesh"]):
-        return jitted_train_step(**made, seed=0, accumulate=1).lower(state, windows, jax.ShapeDtypeStruct((1,), bool))
+        step = jitted_train_step(**made, seed=0, accumulate=1)
+        return step.lower(state, windows, jax.ShapeDtypeStruct((1,), bool), ALL_VALID)
 
 
 def forward(settings: ModelSettings, batch: int) -> Turns:

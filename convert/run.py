@@ -75,11 +75,6 @@ def write_run(checkpoint: Checkpoint, run: Path, statistics: Statistics) -> Torc
         StorageError: the run exists or cannot be written.
     """
     require_new(run)
-    if checkpoint.settings.temporal_positions:
-        raise ModelError(
-            f"{checkpoint.file.path}: a run with calendar positions cannot be continued: records have no timestamps "
-            "of frames; convert the weights only"
-        )
     checkpoint.check_weights()
     training = read_training_state(checkpoint)
     parameters = checkpoint.parameters()

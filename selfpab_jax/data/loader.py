@@ -15,8 +15,11 @@ from absl import flags
 from jaxtyping import Int64
 
 from selfpab_jax.data.records.format import VALID_FRAMES
+from selfpab_jax.data.sources.base import UNKNOWN_START
 from selfpab_jax.errors import ConfigError, DataError
+from selfpab_jax.signal.calendar import frame_timestamps
 
+TIMESTAMPS = "timestamps"
 LARGEST_SEED = 2**32 - 1
 Batch = dict[str, np.ndarray]
 
@@ -25,7 +28,8 @@ Batch = dict[str, np.ndarray]
 class RandomAccess(Protocol):
     """Records by position, e.g. `RecordSource`; it is pickled for worker processes.
 
-    Where it has an attribute `padded` that is true, batches carry the valid frames of their records.
+    Where it has an attribute `padded` that is true, batches carry the valid frames of their records; where it has
+    `calendar`, settings of spectrograms, they carry the times of their frames.
     """
 
     def __len__(self) -> int: ...
@@ -61,8 +65,8 @@ def batches(
         buffer: batches read ahead in each of them: memory is (workers or 1) * buffer batches, whatever the data's size.
 
     Yields:
-        `spectrogram` (b, T, X) float16 and `row` (b,) int64, positions in the split; and `frames` (b,) int32, valid
-        frames, where some records of the split are padded.
+        `spectrogram` (b, T, X) float16 and `row` (b,) int64, positions in the split; `frames` (b,) int32, valid
+        frames, where some records of the split are padded; and `timestamps` (b, T, 5) int32 where they are asked for.
 
     Raises:
         DataError: there are no rows.
@@ -131,11 +135,17 @@ class ReadRows:
         first = self.source[int(rows_b[0])]
         shape, dtype = first["spectrogram"].shape, first["spectrogram"].dtype
         spectrogram, frames = np.empty((len(rows_b), *shape), dtype), np.empty(len(rows_b), np.int32)
+        start_ms = np.empty(len(rows_b), np.int64)
         for i, row in enumerate(rows_b):
             record = self.source[int(row)] if i else first
             spectrogram[i], frames[i] = record["spectrogram"], record.get(VALID_FRAMES, shape[0])
+            start_ms[i] = record.get("start", UNKNOWN_START)
         batch = {"spectrogram": spectrogram, "row": rows_b}
-        return batch | {VALID_FRAMES: frames} if getattr(self.source, "padded", False) else batch
+        if getattr(self.source, "padded", False):
+            batch[VALID_FRAMES] = frames
+        if calendar := getattr(self.source, "calendar", None):
+            batch[TIMESTAMPS] = frame_timestamps(start_ms, shape[0], calendar)
+        return batch
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from selfpab_jax.train.state import (
     on_every_device,
     parameter_shardings,
 )
-from selfpab_jax.train.step import Objective, jitted_train_step
+from selfpab_jax.train.step import FrameInfo, Objective, jitted_train_step
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,6 @@ def lower(settings: PretrainSettings, windows: WindowShape, devices: Sequence[An
     Raises:
         ConfigError: mesh, batch and model do not fit each other.
     """
-    if settings.model.temporal_positions:
-        raise ConfigError("model.temporal_positions: the training step does not support it; set it to false")
     if settings.model.attention == "cudnn":
         raise ConfigError("model.attention cudnn compiles only on a GPU; plan with auto, which uses it there")
     try:
@@ -168,8 +166,10 @@ def lower(settings: PretrainSettings, windows: WindowShape, devices: Sequence[An
     shape = (optimizer.batch_size, windows.frames, windows.features)
     batch = jax.ShapeDtypeStruct(shape, jnp.float16, sharding=batch_sharding(mesh))
     stop = jax.ShapeDtypeStruct((mesh.size,), bool, sharding=on_every_device(mesh))
+    times = jax.ShapeDtypeStruct((*shape[:2], 5), jnp.int32, sharding=batch_sharding(mesh))
+    info = FrameInfo(None, times) if settings.model.temporal_positions else FrameInfo()  # pyright: ignore[reportArgumentType]
     with jax.set_mesh(mesh):
-        lowered = step.lower(state, batch, stop)
+        lowered = step.lower(state, batch, stop, info)
     outputs = tuple(jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(lowered.out_info))
     return LoweredStep(objective, mesh, state, lowered, outputs)
 

@@ -12,7 +12,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,9 +166,13 @@ class Checkpoints:
             self._best.wait_until_finished()
 
     def close(self) -> None:
-        """Stop the writers' threads."""
+        """Stop the writers' threads.
+
+        What could not be written is raised by `finish`; after an error, it must not take that error's place.
+        """
         for manager in (self._latest, self._best):
-            manager.close()
+            with suppress(Exception):
+                manager.close()
 
     def _save(
         self, kind: str, manager: ocp.CheckpointManager, arrays: dict[str, Any], metadata: dict[str, Any], step: int

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 
 from selfpab_jax.data.loader import in_order
 from selfpab_jax.data.records.dataset import Records, open_records
-from selfpab_jax.data.records.format import VALID_FRAMES
 from selfpab_jax.data.splits import evenly
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.io import write_json
@@ -20,7 +19,7 @@ from selfpab_jax.model.functional import Parameters
 from selfpab_jax.train.export import read_checkpoint
 from selfpab_jax.train.logging import read_log
 from selfpab_jax.train.state import MeshSettings, make_mesh, replicated
-from selfpab_jax.train.step import Objective, held_out_keys, to_devices
+from selfpab_jax.train.step import FrameInfo, Objective, frame_info, held_out_keys, to_devices
 
 VALUE_SCALE = {"cmap": "viridis", "vmin": -1.5, "vmax": 3}
 ERROR_SCALE = {"cmap": "magma", "vmin": 0, "vmax": 2}
@@ -171,23 +170,22 @@ def evaluate_model(
     index = records.index(split)
 
     @jax.jit
-    def reconstruct(parameters: Parameters, spectrogram: jax.Array, rows: jax.Array, *valid: jax.Array) -> tuple:
-        return objective.reconstruct(parameters, spectrogram, held_out_keys(seed, rows), *valid, training=False)
+    def reconstruct(parameters: Parameters, spectrogram: jax.Array, rows: jax.Array, info: FrameInfo) -> tuple:
+        return objective.reconstruct(parameters, spectrogram, held_out_keys(seed, rows), info, training=False)
 
     power = 1 if objective.task.loss == "masked_l1" else 2
     channels = objective.channels * objective.functional.outputs // records.info.features
     totals = np.zeros(3)
     kept: list[Example] = []
     seen = 0
-    source = records.source(split)
+    source = records.source(split, calendar=objective.functional.settings.temporal_positions)
     for batch in in_order(source, rows, batch_size=batch_size):
-        valid = [to_devices(mesh, batch[VALID_FRAMES], batch_size)] if source.padded else []
         with jax.set_mesh(mesh):
             masked, output = reconstruct(
                 parameters,
                 to_devices(mesh, batch["spectrogram"], batch_size),
                 to_devices(mesh, batch["row"].astype(np.int32), batch_size),
-                *valid,
+                frame_info(mesh, batch, batch_size),
             )
         arrays = [np.asarray(x) for x in (masked.target, masked.input, output, masked.mask)]
         for i in range(min(batch_size, len(rows) - seen)):

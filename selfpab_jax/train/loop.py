@@ -13,11 +13,10 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from jaxtyping import Int
+from jaxtyping import Array, Float, Int
 
-from selfpab_jax.data.loader import batches, in_order, rows_of_batch
+from selfpab_jax.data.loader import Batch, batches, in_order, rows_of_batch
 from selfpab_jax.data.records.dataset import RecordSource, open_records
-from selfpab_jax.data.records.format import VALID_FRAMES
 from selfpab_jax.distributed.init import join
 from selfpab_jax.errors import ConfigError, RunError
 from selfpab_jax.io import reason, write_json
@@ -38,7 +37,7 @@ from selfpab_jax.train.state import (
     parameter_shardings,
     sharding_table,
 )
-from selfpab_jax.train.step import ErrorStep, StepMetrics, error_step, stop_flags, to_devices, train_step
+from selfpab_jax.train.step import ErrorStep, StepMetrics, error_step, frame_info, stop_flags, to_devices, train_step
 
 ADVICE = "the training diverged; start another --run with a lower optimizer.learning_rate or with optimizer.clip_norm"
 
@@ -133,9 +132,12 @@ def held_out_loss(
     """
     index, count = batch_shard(mesh, batch_size)
     held_out = in_order(source, rows, batch_size=batch_size, process_index=index, process_count=count)
-    names = ("spectrogram", "row", *([VALID_FRAMES] if source.padded else []))
-    on_devices = ([to_devices(mesh, batch[name], batch_size) for name in names] for batch in held_out)
-    losses = list(run_ahead((errors(parameters, *inputs) for inputs in on_devices), ahead=2))
+
+    def measured(batch: Batch) -> Float[Array, " B"]:
+        spectrogram, rows = (to_devices(mesh, batch[name], batch_size) for name in ("spectrogram", "row"))
+        return errors(parameters, spectrogram, rows, frame_info(mesh, batch, batch_size))
+
+    losses = list(run_ahead((measured(batch) for batch in held_out), ahead=2))
     return float(np.concatenate(losses)[: len(rows)].astype(np.float64).mean())
 
 
@@ -222,8 +224,8 @@ def _loop(
     if setup.patience is not None and validation.since >= setup.patience:
         return "stopped early"
     settings, objective, mesh, batch_size = setup.settings, setup.objective, setup.mesh, setup.batch_size
-    train = setup.records.source("train")
-    held_out = setup.records.source("validation") if len(setup.held_out) else None
+    train = setup.source("train")
+    held_out = setup.source("validation") if len(setup.held_out) else None
     take_step = train_step(
         objective,
         setup.optimizer,
@@ -231,7 +233,6 @@ def _loop(
         mesh,
         seed=settings.seed,
         accumulate=settings.optimizer.accumulate,
-        padded=train.padded,
     )
     errors = error_step(objective, mesh, seed=settings.seed)
     first = int(state.step)
@@ -275,8 +276,8 @@ def _loop(
         batch = next(stream)
         meter.waited(time.perf_counter() - began)
         spectrogram = to_devices(mesh, batch["spectrogram"], batch_size)
-        valid = [to_devices(mesh, batch[VALID_FRAMES], batch_size)] if train.padded else []
-        state, metrics = take_step(state, spectrogram, stop_flags(mesh, bool(stop)), *valid)
+        info = frame_info(mesh, batch, batch_size)
+        state, metrics = take_step(state, spectrogram, stop_flags(mesh, bool(stop)), info)
 
         # The device computes this step while the host reads the one before.
         interrupted = unread is not None and read(step - 1, unread)

@@ -7,9 +7,10 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Int64
 
-from selfpab_jax.data.records.dataset import Records
+from selfpab_jax.data.records.dataset import Records, RecordSource
+from selfpab_jax.data.sources.base import UNKNOWN_START
 from selfpab_jax.data.splits import evenly, hours_of, select
-from selfpab_jax.errors import ConfigError, DataError
+from selfpab_jax.errors import DataError
 from selfpab_jax.model.config import training_flops
 from selfpab_jax.model.functional import make_functional
 from selfpab_jax.model.masking import features_of
@@ -58,10 +59,31 @@ class TrainSetup:
     flops: int
     shard: tuple[int, int]
 
+    def source(self, split: str) -> RecordSource:
+        """The records of a split, with the times of their frames where the model has calendar positions."""
+        return self.records.source(split, calendar=self.settings.model.temporal_positions)
+
     @property
     def batch_size(self) -> int:
         """Samples of a global batch."""
         return self.settings.optimizer.batch_size
+
+
+def require_starts(records: Records) -> None:
+    """Calendar positions need to know when every record begins.
+
+    Raises:
+        DataError: some records do not know it.
+    """
+    for split in ("train", "validation"):
+        if split not in records.info.splits:
+            continue
+        unknown = records.index(split).start_ms == UNKNOWN_START
+        if unknown.any():
+            raise DataError(
+                f"{records.folder}: {int(unknown.sum())} of {len(unknown)} records of {split} have no start time, "
+                "which model.temporal_positions needs: build them from recordings with timestamps, or set it to false"
+            )
 
 
 def make_setup(settings: PretrainSettings, records: Records) -> TrainSetup:
@@ -72,10 +94,6 @@ def make_setup(settings: PretrainSettings, records: Records) -> TrainSetup:
         DataError: the records have fewer hours or subjects than asked for.
     """
     info = records.info
-    if settings.model.temporal_positions:
-        raise ConfigError(
-            "model.temporal_positions needs the time of every frame, which records do not hold; leave it off to train"
-        )
     features = features_of(settings.task, info.features, info.sensors, info.channels)
     functional = make_functional(settings.model, features, features)
     mesh = make_mesh(settings.mesh)
@@ -97,6 +115,8 @@ def make_setup(settings: PretrainSettings, records: Records) -> TrainSetup:
     schedule = learning_rate(settings.optimizer, steps, settings.model.width)
     interval = settings.validation.interval(len(rows), settings.optimizer.batch_size)
     held_out = len(records.source("validation")) if "validation" in info.splits else 0
+    if settings.model.temporal_positions:
+        require_starts(records)
     return TrainSetup(
         settings=settings,
         records=records,

@@ -1,6 +1,6 @@
 """The jitted steps: one that trains, one that measures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, cast, runtime_checkable
 
@@ -17,6 +17,22 @@ from selfpab_jax.model.masking import MaskedBatch, TaskSettings, mask_batch
 from selfpab_jax.model.rng import fold_each, sample_keys
 from selfpab_jax.signal.normalization import Statistics
 from selfpab_jax.train.state import TrainState, batch_sharding, on_every_device, replicated, state_shardings
+
+
+class FrameInfo(NamedTuple):
+    """What is known of a batch's frames beside their magnitudes.
+
+    Attributes:
+        valid_B: valid frames of each sample: padding after them is neither masked nor attended to, and its
+            reconstruction has no meaning. None: there is no padding.
+        timestamps_BxTx5: month, day, weekday, hour and minute of each frame, for a model with calendar positions.
+    """
+
+    valid_B: Int[Array, " B"] | None = None
+    timestamps_BxTx5: Int[Array, "B T 5"] | None = None
+
+
+ALL_VALID = FrameInfo()
 
 
 @dataclass(frozen=True)
@@ -67,7 +83,7 @@ class Objective:
         parameters: Parameters,
         spectrogram: Float16[Array, "B T X"],
         keys_B: Key[Array, " B"],
-        valid_B: Int[Array, " B"] | None = None,
+        info: FrameInfo = ALL_VALID,
         *,
         training: bool,
     ) -> tuple[MaskedBatch, Float[Array, "B T O"]]:
@@ -77,25 +93,25 @@ class Objective:
             parameters: of the model.
             spectrogram: magnitudes as records hold them.
             keys_B: one key per sample.
-            valid_B: valid frames of each sample: padding after them is neither masked nor attended to, and its
-                reconstruction has no meaning. None: there is no padding.
+            info: of the frames.
             training: with dropout.
         """
-        masked = self.mask(spectrogram, fold_each(keys_B, 0), valid_B)
+        masked = self.mask(spectrogram, fold_each(keys_B, 0), info.valid_B)
         model = self.functional.build(parameters)
-        return masked, model(masked.input, keys_B=fold_each(keys_B, 1) if training else None, valid_B=valid_B)
+        dropout_keys_B = fold_each(keys_B, 1) if training else None
+        return masked, model(masked.input, info.timestamps_BxTx5, dropout_keys_B, info.valid_B)
 
     def errors(
         self,
         parameters: Parameters,
         spectrogram: Float16[Array, "B T X"],
         keys_B: Key[Array, " B"],
-        valid_B: Int[Array, " B"] | None = None,
+        info: FrameInfo = ALL_VALID,
         *,
         training: bool,
     ) -> Float[Array, " B"]:
         """The loss of each sample; arguments as for `reconstruct`."""
-        masked, output = self.reconstruct(parameters, spectrogram, keys_B, valid_B, training=training)
+        masked, output = self.reconstruct(parameters, spectrogram, keys_B, info, training=training)
         return masked_errors(output, masked.target, masked.mask, self.task.loss)
 
 
@@ -115,14 +131,14 @@ LearningRate = Callable[[Int[Array, ""]], Float[Array, ""]]
 
 @runtime_checkable
 class TrainStep(Protocol):
-    """A training step; `valid_B`, the valid frames of each sample, is given where batches may be padded."""
+    """A training step."""
 
     def __call__(
         self,
         state: TrainState,
         spectrogram: Float16[Array, "B T X"],
         stop: Bool[Array, " N"],
-        valid_B: Int[Array, " B"] | None = None,
+        info: FrameInfo = ALL_VALID,
         /,
     ) -> tuple[TrainState, StepMetrics]:
         """The state after the step, and what it reports."""
@@ -131,14 +147,14 @@ class TrainStep(Protocol):
 
 @runtime_checkable
 class ErrorStep(Protocol):
-    """The loss of each sample; `valid_B` as for `TrainStep`."""
+    """The loss of each sample."""
 
     def __call__(
         self,
         parameters: Parameters,
         spectrogram: Float16[Array, "B T X"],
         rows: Int[Array, " B"],
-        valid_B: Int[Array, " B"] | None = None,
+        info: FrameInfo = ALL_VALID,
         /,
     ) -> Float[Array, " B"]:
         """The losses."""
@@ -153,7 +169,6 @@ def train_step(
     *,
     seed: int,
     accumulate: int,
-    padded: bool = False,
 ) -> TrainStep:
     """`jitted_train_step` for calls with arrays; the state that goes in is donated.
 
@@ -164,15 +179,14 @@ def train_step(
         mesh: the devices.
         seed: of masking and dropout.
         accumulate: micro-batches that a batch is cut into.
-        padded: whether samples may be padded; the step then takes their numbers of valid frames.
     """
-    jitted = jitted_train_step(objective, optimizer, schedule, mesh, seed=seed, accumulate=accumulate, padded=padded)
+    jitted = jitted_train_step(objective, optimizer, schedule, mesh, seed=seed, accumulate=accumulate)
 
     def on_mesh(
-        state: TrainState, spectrogram: Array, stop: Array, valid_B: Array | None = None
+        state: TrainState, spectrogram: Array, stop: Array, info: FrameInfo = ALL_VALID
     ) -> tuple[TrainState, StepMetrics]:
         with jax.set_mesh(mesh):
-            return jitted(state, spectrogram, stop, *([valid_B] if padded else []))
+            return jitted(state, spectrogram, stop, info)
 
     return on_mesh
 
@@ -185,7 +199,6 @@ def jitted_train_step(
     *,
     seed: int,
     accumulate: int,
-    padded: bool = False,
 ) -> jax.stages.Wrapped:
     """The training step as `jax.jit` returns it, to be lowered or called under `jax.set_mesh(mesh)`.
 
@@ -198,15 +211,14 @@ def jitted_train_step(
         mesh: the devices.
         seed: of masking and dropout.
         accumulate: micro-batches that a batch is cut into.
-        padded: whether samples may be padded; the step then takes their numbers of valid frames.
     """
 
-    def loss_of(parameters: Parameters, *inputs: Array) -> Array:
-        return objective.errors(parameters, *inputs, training=True).mean()
+    def loss_of(parameters: Parameters, spectrogram: Array, keys_B: Array, info: FrameInfo) -> Array:
+        return objective.errors(parameters, spectrogram, keys_B, info, training=True).mean()
 
-    def step(state: TrainState, spectrogram: Array, stop: Array, *valid: Array) -> tuple[TrainState, StepMetrics]:
+    def step(state: TrainState, spectrogram: Array, stop: Array, info: FrameInfo) -> tuple[TrainState, StepMetrics]:
         keys_B = sample_keys(jax.random.key(seed), state.step, jnp.arange(spectrogram.shape[0]))
-        loss, gradient = _mean_gradient(loss_of, state.parameters, (spectrogram, keys_B, *valid), accumulate)
+        loss, gradient = _mean_gradient(loss_of, state.parameters, (spectrogram, keys_B, info), accumulate)
         change, optimizer_state = optimizer.update(gradient, state.optimizer, state.parameters)
         parameters = cast(Parameters, optax.apply_updates(state.parameters, change))
         metrics = StepMetrics(loss, optax.tree.norm(gradient), schedule(state.step), stop.any())
@@ -216,14 +228,14 @@ def jitted_train_step(
     batch = batch_sharding(mesh)
     return jax.jit(
         step,
-        in_shardings=(shardings, batch, on_every_device(mesh), *([batch] if padded else [])),
+        in_shardings=(shardings, batch, on_every_device(mesh), batch),
         out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,
     )
 
 
 def _mean_gradient(
-    loss_of: Callable, parameters: Parameters, inputs: tuple[Array, ...], accumulate: int
+    loss_of: Callable, parameters: Parameters, inputs: tuple[Array, Array, FrameInfo], accumulate: int
 ) -> tuple[Array, Parameters]:
     if accumulate == 1:
         return jax.value_and_grad(loss_of)(parameters, *inputs)
@@ -232,9 +244,9 @@ def _mean_gradient(
         return jax.tree.map(jnp.add, total, jax.value_and_grad(loss_of)(parameters, *part)), None
 
     # Every accumulate-th sample, so that each device cuts its own part of the batch.
-    parts = [jnp.moveaxis(x.reshape(-1, accumulate, *x.shape[1:]), 1, 0) for x in inputs]
+    parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, accumulate, *x.shape[1:]), 1, 0), inputs)
     zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, parameters))
-    total, _ = jax.lax.scan(micro, zero, tuple(parts))
+    total, _ = jax.lax.scan(micro, zero, parts)
     return jax.tree.map(lambda x: x / accumulate, total)
 
 
@@ -246,14 +258,14 @@ def held_out_keys(seed: int, rows: Int[Array, " B"]) -> Key[Array, " B"]:
 def error_step(objective: Objective, mesh: Mesh, *, seed: int) -> ErrorStep:
     """The compiled held-out loss of each sample; its masking depends on the seed and the record alone."""
 
-    def step(parameters: Parameters, spectrogram: Array, rows: Array, valid_B: Array | None = None) -> Array:
-        return objective.errors(parameters, spectrogram, held_out_keys(seed, rows), valid_B, training=False)
+    def step(parameters: Parameters, spectrogram: Array, rows: Array, info: FrameInfo) -> Array:
+        return objective.errors(parameters, spectrogram, held_out_keys(seed, rows), info, training=False)
 
     compiled = jax.jit(step, out_shardings=replicated(mesh))
 
-    def on_mesh(parameters: Parameters, spectrogram: Array, rows: Array, valid_B: Array | None = None) -> Array:
+    def on_mesh(parameters: Parameters, spectrogram: Array, rows: Array, info: FrameInfo = ALL_VALID) -> Array:
         with jax.set_mesh(mesh):
-            return compiled(parameters, spectrogram, rows, valid_B)
+            return compiled(parameters, spectrogram, rows, info)
 
     return on_mesh
 
@@ -261,6 +273,12 @@ def error_step(objective: Objective, mesh: Mesh, *, seed: int) -> ErrorStep:
 def to_devices(mesh: Mesh, local: np.ndarray, batch_size: int) -> Array:
     """This process's share of a batch (see `sharding.batch_shard`) as its part of the global array."""
     return jax.make_array_from_process_local_data(batch_sharding(mesh), local, (batch_size, *local.shape[1:]))
+
+
+def frame_info(mesh: Mesh, batch: Mapping[str, np.ndarray], batch_size: int) -> FrameInfo:
+    """Of this process's share of a batch, as `to_devices`: its `frames` and `timestamps`, where it has them."""
+    names = ("frames", "timestamps")
+    return FrameInfo(*(to_devices(mesh, batch[name], batch_size) if name in batch else None for name in names))
 
 
 def stop_flags(mesh: Mesh, stop: bool) -> Bool[Array, " N"]:

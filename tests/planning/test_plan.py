@@ -173,7 +173,6 @@ def test_the_command(tiny_records: Path, tmp_path: Path, capsys: pytest.CaptureF
         (["--chip", "h1000"], "did you mean h100"),
         (["--hours", "0"], "greater than 0"),
         (["--model.attention", "cudnn", "--model.dropout", "0"], "plan with auto"),
-        (["--model.temporal_positions", "true"], "temporal_positions"),
         (["--data.path", "nowhere"], "nowhere"),
     ],
 )

@@ -28,7 +28,7 @@ def test_full_disk_is_told_and_the_run_goes_on_once_there_is_room(start: Callabl
     output, _ = process.communicate(timeout=100)
     assert process.returncode == 1, output
     messages = [line for line in output.splitlines() if line.startswith("selfpab-jax:")]
-    assert len(messages) == 1
+    assert len(messages) == 1, output
     assert "is complete" in messages[0], "a checkpoint was written while there was space"
     assert "no space left" in messages[0]
     assert "Traceback" not in output

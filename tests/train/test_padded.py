@@ -22,7 +22,7 @@ from selfpab_jax.signal.normalization import Statistics
 from selfpab_jax.train.export import read_checkpoint
 from selfpab_jax.train.optimizer import OptimizerSettings, adamw, learning_rate
 from selfpab_jax.train.state import MeshSettings, create_state, make_mesh
-from selfpab_jax.train.step import Objective, error_step, stop_flags, to_devices, train_step
+from selfpab_jax.train.step import ALL_VALID, FrameInfo, Objective, error_step, stop_flags, to_devices, train_step
 
 FRAMES, FEATURES = 39, 36
 VALID = np.array([39, 25, 12, 39, 7, 25, 39, 12], np.int32)
@@ -66,18 +66,18 @@ def test_loss_and_gradient_are_those_of_the_window_without_padding(
     spectrogram = batch(1)
 
     @jax.jit
-    def each(spectrogram: jax.Array, keys: jax.Array, *valid: jax.Array) -> tuple:
+    def each(spectrogram: jax.Array, keys: jax.Array, info: FrameInfo = ALL_VALID) -> tuple:
         """The loss of each sample, and the gradient of their sum."""
 
         def total(parameters: dict) -> tuple[jax.Array, jax.Array]:
-            errors = what.errors(parameters, spectrogram, keys, *valid, training=True)
+            errors = what.errors(parameters, spectrogram, keys, info, training=True)
             return errors.sum(), errors
 
         gradient, errors = jax.grad(total, has_aux=True)(parameters)
         return errors, gradient
 
     chosen = VALID > 7  # that one has a test of its masks: each length costs a compilation here
-    found, gradient = each(spectrogram[chosen], keys[chosen], VALID[chosen])
+    found, gradient = each(spectrogram[chosen], keys[chosen], FrameInfo(jnp.asarray(VALID[chosen])))
     summed = jax.tree.map(jnp.zeros_like, gradient)
     for valid in set(VALID[chosen].tolist()):
         alike = valid == VALID
@@ -107,15 +107,15 @@ def curve(mesh_settings: MeshSettings, devices: int, accumulate: int = 1) -> lis
     update = adamw(settings, schedule)
     what = objective(model=replace(MODEL, dropout=0.1))
     state = create_state(what.functional, update, mesh, jax.random.key(0))
-    take_step = train_step(what, update, schedule, mesh, seed=3, accumulate=accumulate, padded=True)
-    valid = to_devices(mesh, VALID, BATCH)
+    take_step = train_step(what, update, schedule, mesh, seed=3, accumulate=accumulate)
+    info = FrameInfo(to_devices(mesh, VALID, BATCH))
     losses = []
     for step in range(steps):
-        state, metrics = take_step(state, to_devices(mesh, batch(step), BATCH), stop_flags(mesh, False), valid)
+        state, metrics = take_step(state, to_devices(mesh, batch(step), BATCH), stop_flags(mesh, False), info)
         losses.append(float(metrics.loss))
     rows = to_devices(mesh, np.arange(BATCH, dtype=np.int32), BATCH)
     errors = error_step(what, mesh, seed=3)
-    held_out = np.asarray(errors(state.parameters, to_devices(mesh, batch(99), BATCH), rows, valid))
+    held_out = np.asarray(errors(state.parameters, to_devices(mesh, batch(99), BATCH), rows, info))
     return [*losses, float(held_out.mean())]
 
 

@@ -86,7 +86,6 @@ WRONG_CALLS = {
     "mesh": (["--mesh.tensor", "5"], "8 available devices"),
     "batch": (["--optimizer.batch_size", "12"], "multiple of 8"),
     "not a choice": (["--model.compute", "fp8"], "expected one of 'bfloat16', 'float32', got fp8"),
-    "calendar": (["--model.temporal_positions", "true"], "temporal_positions"),
     "sensor": (["--task.kind", "cross_sensor", "--task.input_sensor", "hip"], "not one of back, thigh"),
     "negative": (["--data.threads", "0"], "data.threads is 0"),
     "hours": (["--data.hours", "1000"], "hours"),

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -24,6 +24,7 @@ from selfpab_jax.data.records.format import (
 )
 from selfpab_jax.errors import DataError
 from selfpab_jax.signal.normalization import Statistics
+from selfpab_jax.signal.stft import SpectrogramSettings
 
 
 @dataclass(frozen=True)
@@ -124,15 +125,20 @@ class Records:
             frames=frames,
         )
 
-    def source(self, split: str) -> "RecordSource":
+    def source(self, split: str, *, calendar: bool = False) -> "RecordSource":
         """The records of a split by position.
+
+        Args:
+            split: its name.
+            calendar: batches carry the time of every frame.
 
         Raises:
             DataError: no such split.
         """
         self._check_split(split)
         size = self.info.splits[split]
-        return RecordSource(str(self.folder), split, size.records, padded=size.padded > 0)
+        settings = self.info.settings if calendar else None
+        return RecordSource(str(self.folder), split, size.records, padded=size.padded > 0, calendar=settings)
 
     def _check_split(self, split: str) -> None:
         if split not in self.info.splits:
@@ -148,12 +154,14 @@ class RecordSource:
         split: name of the split.
         records: number of its records.
         padded: whether some of them are padded.
+        calendar: settings of the frames whose times batches carry, or None.
     """
 
     folder: str
     split: str
     records: int
     padded: bool = False
+    calendar: SpectrogramSettings | None = None
 
     def __len__(self) -> int:
         return self.records
@@ -167,7 +175,7 @@ class RecordSource:
             raise DataError(f"{self.folder}: record {position} of {self.split} cannot be read: {error}") from error
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "split": self.split, "records": self.records, "padded": self.padded}
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
     def _opened(self) -> Any:

@@ -1,5 +1,6 @@
 """From recordings to seconds and minutes: what is predicted, that nothing is lost, and that a killed call continues."""
 
+import importlib.util
 import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -17,6 +18,8 @@ from selfpab_jax.probe.heads.saved import SavedHead, load_head, write_head
 from selfpab_jax.probe.predict.files import SecondsWriter
 from selfpab_jax.probe.predict.minutes import NO_DATA
 from selfpab_jax.probe.predict.run import predict
+
+DEVICE_WRITERS = Path(__file__).parents[2] / "data" / "sources" / "device_writers.py"
 
 COLUMNS = [f"{sensor}_{axis}" for sensor in ("back", "thigh") for axis in "xyz"]
 START = datetime(2026, 3, 28, 23, 59, 40, 360_000)
@@ -198,3 +201,28 @@ def test_a_damaged_head_is_refused(head: SavedHead, tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(ModelError, match="damaged"):
         load_head(tmp_path / "head")
+
+
+def test_a_device_file_per_sensor(model: Path, head: SavedHead, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    spec = importlib.util.spec_from_file_location("device_writers", DEVICE_WRITERS)
+    assert spec is not None
+    assert spec.loader is not None
+    device_writers = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(device_writers)
+    write_head(tmp_path / "head", head)
+    (tmp_path / "in").mkdir()
+    rng, start = np.random.default_rng(0), device_writers.seconds(device_writers.START)
+    for sensor in ("back", "thigh"):
+        counts = rng.normal(0, 30, (60 * 120, 3)).round().astype(int) - [256, 0, 0]
+        times = [start + 1.2 * block for block in range(60)]
+        device_writers.write_cwa(tmp_path / "in" / f"P1_{sensor}.cwa", counts, times)
+    call = ["predict", str(tmp_path / "in"), "--model", str(model), "--head", str(tmp_path / "head")]
+    call += ["--out", str(tmp_path / "out"), "--sensor_files", "{subject}_{sensor}.cwa"]
+    assert main(call) == 0
+    assert "report.html" in capsys.readouterr().out
+    (quality,) = (tmp_path / "out" / "quality" / "quality.jsonl").read_text().splitlines()
+    assert json.loads(quality)["hours_used"] * 3600 == pytest.approx(72, abs=0.5)
+    minutes = pd.read_csv(tmp_path / "out" / "P1" / "minutes_by_hour.csv")
+    assert minutes.loc[minutes["class"] != NO_DATA, "minutes"].sum() * 60 == pytest.approx(72, abs=0.5)
+    assert main(call) == 0
+    assert "finished before" in capsys.readouterr().out
