@@ -59,21 +59,22 @@ def usable_rows(
         report.cut("NaN", (~usable_N).sum() / rate_hz, f"{(~usable_N).sum()} rows without a number, most in {worst}")
     with np.errstate(invalid="ignore"):
         beyond_NxC = np.abs(signal_NxC) > LIMIT_G
+    # First, because zeros or a sentinel in most rows say nothing about the unit of the others.
+    still_N = usable_N & still_rows(signal_NxC, channels, rate_hz)
+    if still_N.any():
+        report.cut("stands still", still_N.sum() / rate_hz, f"{still_N.sum() / rate_hz:.4g} s at one value")
+        usable_N &= ~still_N
     scale_doubt = _unit_doubt(signal_NxC[usable_N], channels, rate_hz)
     if scale_doubt:
         report.cut("wrong unit", usable_N.sum() / rate_hz, scale_doubt)
         report.notes += [] if scale_doubt in report.notes else [scale_doubt]
         return np.zeros_like(usable_N)
-    beyond_N = np.asarray((beyond_NxC & finite_NxC).any(axis=1))
+    beyond_N = usable_N & np.asarray((beyond_NxC & finite_NxC).any(axis=1))
     if beyond_N.any():
         c = int(beyond_NxC.sum(axis=0).argmax())
         largest = float(np.nanmax(np.abs(signal_NxC[finite_NxC[:, c], c])))
         report.cut(f"beyond {LIMIT_G:g} g", beyond_N.sum() / rate_hz, f"{channels[c]} reaches {largest:.4g} g")
         usable_N &= ~beyond_N
-    still_N = usable_N & still_rows(signal_NxC, channels, rate_hz)
-    if still_N.any():
-        report.cut("stands still", still_N.sum() / rate_hz, f"{still_N.sum() / rate_hz:.4g} s at one value")
-        usable_N &= ~still_N
     try:
         _check_channels(signal_NxC[usable_N], channels, rate_hz)
     except UnusableError as error:

@@ -26,7 +26,7 @@ TIME_TOLERANCE = 0.1
 REORDERED_SECONDS = 1.0
 """A step back in time of up to this is a matter of a few swapped rows; a longer one begins another recording."""
 MISSING_TIMES = "rows have no timestamp: they lie evenly between their neighbors"
-COARSEST_SECONDS = 10.0
+COARSEST_SECONDS = 90.0
 """Timestamps that stand still for longer say nothing about rate and gaps (Unix seconds in float32 do, for 128 s)."""
 
 
@@ -67,7 +67,7 @@ def continuous_blocks(
     if not count:
         raise UnusableError("too short: it has no rows")
     if not yielded:
-        raise UnusableError(report.notes[-1] if report.notes else report.summary() or "no row can be used")
+        raise UnusableError(report.summary() or "no row can be used")
 
 
 class _Run:
@@ -155,7 +155,10 @@ class _Cleaner:
         known = np.flatnonzero(np.isfinite(times_N))
         if len(known) == len(times_N):
             return times_N
-        if not len(known):
+        if not len(known) and np.isfinite(self.last_s) and len(times_N) < COARSEST_SECONDS * self.rate_hz:
+            times_N = times_N.copy()
+            times_N[0], known = self.last_s + 1 / self.rate_hz, np.zeros(1, int)
+        elif not len(known):
             raise UnusableError(f"timestamps: {len(times_N)} rows in a row have none")
         missing = len(times_N) - len(known)
         self.missing_times += missing

@@ -52,10 +52,16 @@ def stem_of(path: Path) -> str:
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """All files below a folder in order, without hidden ones (`._S01.csv`, `.ipynb_checkpoints/`)."""
-    found = []
+    """All files below a folder in order, without hidden ones (`._S01.csv`, `.ipynb_checkpoints/`).
+
+    Links to folders are followed, but no folder is entered twice.
+    """
+    found, entered = [], {os.path.realpath(folder)}
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        real = {name: os.path.realpath(os.path.join(parent, name)) for name in folders}
+        folders[:] = [name for name in folders if real[name] not in entered]
+        entered |= set(real.values())
         found += [Path(parent) / name for name in names if not name.startswith((".", "~$"))]
     return sorted(found)
 
@@ -89,7 +95,7 @@ def find_recordings(paths: Iterable[str], subject: str = "file") -> FoundRecordi
                 passed_over[path.suffix.lower()] += 1
     if not tables:
         raise DataError(f"{', '.join(paths)}: there is no *.csv, *.tsv, *.parquet, *.cwa, *.gt3x or *.bin")
-    tables, duplicates = _without_duplicates(list(dict.fromkeys(tables)))
+    tables, duplicates = without_duplicates(list(dict.fromkeys(tables)))
     named = [(subject_of(path, subject), path) for path in tables]
     _check_names(named, subject)
     files = []
@@ -152,7 +158,12 @@ def _check_names(named: list[tuple[str, Path]], rule: str) -> None:
             )
 
 
-def _without_duplicates(paths: list[Path]) -> tuple[list[Path], list[tuple[str, str]]]:
+def without_duplicates(paths: list[Path]) -> tuple[list[Path], list[tuple[str, str]]]:
+    """Files without those that have the content of an earlier one, and pairs of such a file and the earlier one.
+
+    Args:
+        paths: of the files.
+    """
     by_size: dict[int, list[Path]] = defaultdict(list)
     for path in paths:
         by_size[path.stat().st_size].append(path)

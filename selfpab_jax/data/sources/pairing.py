@@ -15,6 +15,7 @@ from jaxtyping import Float32
 from selfpab_jax.data.sources.base import EPOCH, Skipped, UnusableError
 from selfpab_jax.data.sources.clock import to_even_clock
 from selfpab_jax.data.sources.devices.samples import DeviceSamples
+from selfpab_jax.data.sources.files import visible_files
 from selfpab_jax.errors import ConfigError, DataError
 
 TABLE_COLUMNS = ("subject", "sensor", "file")
@@ -101,15 +102,16 @@ def pair_by_name(folder: Path, pattern: str, sensors: tuple[str, ...]) -> Pairs:
     expression = re.escape(pattern).replace(r"\*", "[^/]*")
     expression = expression.replace(re.escape("{subject}"), "(?P<subject>[^/]+)")
     names = "|".join(re.escape(name) for name in sorted(sensors, key=len, reverse=True))
-    compiled = re.compile(expression.replace(re.escape("{sensor}"), f"(?P<sensor>{names})"))
+    compiled = re.compile(expression.replace(re.escape("{sensor}"), f"(?P<sensor>{names})"), re.IGNORECASE)
+    spelled = {name.lower(): name for name in sensors}
     rows: list[tuple[str, str, Path]] = []
     unmatched: list[Skipped] = []
     ending = Path(pattern).suffix
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in visible_files(folder):
         text = path.relative_to(folder).as_posix() if "/" in pattern else path.name
         if found := compiled.fullmatch(text):
-            rows.append((found["subject"], found["sensor"], path))
-        elif path.suffix == ending:
+            rows.append((found["subject"], spelled[found["sensor"].lower()], path))
+        elif path.suffix.lower() == ending.lower():
             unmatched.append(Skipped(str(path), f"its name does not fit {pattern} with {', '.join(sensors)}"))
     pairs = _pairs(rows, sensors)
     return Pairs(pairs.subjects, pairs.skipped + unmatched)

@@ -14,6 +14,7 @@ Segment = tuple[int, int]
 """First row, and one past the last."""
 
 RATE_TOLERANCE = 0.05
+SHORT_TOLERANCE = 0.25
 RATE_CHUNKS = 20
 ROWS_PER_CHUNK = 50
 """The rate is measured as a median over so many chunks, each of at least so many rows."""
@@ -79,13 +80,27 @@ def check_rate(
     first, last = max(segments, key=lambda segment: segment[1] - segment[0])
     marks = np.linspace(first, last - 1, RATE_CHUNKS + 1).astype(int)
     spans = np.diff(times_N[marks])
-    if last - first < RATE_CHUNKS * ROWS_PER_CHUNK or not (spans > 0).all():
+    if last - first < RATE_CHUNKS * ROWS_PER_CHUNK:
+        _check_short(times_N, segments, rate_hz, option)
+        return
+    if not (spans > 0).all():
         return
     # A median over chunks: a gap below the limit, or a clock in whole seconds, affects few of them.
     measured = float(np.median(np.diff(marks) / spans))
     if abs(measured / rate_hz - 1) > RATE_TOLERANCE:
         hint = f" ({option})" if option else ""
         raise UnusableError(f"wrong rate: the timestamps show {measured:.4g} Hz, not {rate_hz:g} Hz{hint}")
+
+
+def _check_short(times_N: np.ndarray, segments: list[Segment], rate_hz: float, option: str | None) -> None:
+    """All segments together, where each is short: their ends are uncertain by a tick, so only a gross error shows."""
+    steps = sum(last - first - 1 for first, last in segments)
+    seconds = float(sum(times_N[last - 1] - times_N[first] for first, last in segments))
+    if steps < RATE_CHUNKS * ROWS_PER_CHUNK or not seconds > 0:
+        return
+    if abs(steps / seconds / rate_hz - 1) > SHORT_TOLERANCE:
+        hint = f" ({option})" if option else ""
+        raise UnusableError(f"wrong rate: the timestamps show {steps / seconds:.4g} Hz, not {rate_hz:g} Hz{hint}")
 
 
 def bridge_gaps(recording: Recording, channels: tuple[str, ...], note: Callable[[str, str], None]) -> list[Recording]:

@@ -12,14 +12,22 @@ from jaxtyping import Float32
 from selfpab_jax.data.sources import hunt4
 from selfpab_jax.data.sources.base import UnusableError
 from selfpab_jax.data.sources.blocks import BLOCK_ROWS, Rows, SignalBlock
+from selfpab_jax.data.sources.clock import LONGEST_GAP_DAYS
 from selfpab_jax.data.sources.continuous import continuous_blocks
-from selfpab_jax.data.sources.files import stem_of, visible_files
+from selfpab_jax.data.sources.files import stem_of, visible_files, without_duplicates
 from selfpab_jax.data.sources.pairing import SensorFiles, find_sensor_files
 from selfpab_jax.data.sources.report import FileReport
 from selfpab_jax.data.sources.survey import NonWear
 from selfpab_jax.data.tables.columns import COMPRESSION, estimated_rows, is_table
 from selfpab_jax.data.tables.format import HARTH_SENSORS, TableFormat, parse_columns, sensor_columns
-from selfpab_jax.data.tables.recordings import RecordingPath, is_device_file, signal_blocks, whole_recordings
+from selfpab_jax.data.tables.recordings import (
+    STOPPED,
+    RecordingPath,
+    as_far_as_possible,
+    is_device_file,
+    signal_blocks,
+    whole_recordings,
+)
 from selfpab_jax.data.tables.text import is_text_table, open_bytes
 from selfpab_jax.data.tables.timestamps import TimestampUnit
 from selfpab_jax.errors import DataError
@@ -37,8 +45,12 @@ def is_recording(path: Path) -> bool:
     return is_table(path) or is_device_file(path) or path.suffix.lower() == ".npz"
 
 
-def find_files(paths: list[Path]) -> list[Path]:
+def find_files(paths: list[Path], on_skip: OnSkip = lambda *_: None) -> list[Path]:
     """The files, and the recordings below the folders, in order; hidden files do not count.
+
+    Args:
+        paths: files and folders.
+        on_skip: called with files in a folder that have the content of another.
 
     Raises:
         DataError: a path does not exist, or there is no recording at all.
@@ -46,7 +58,11 @@ def find_files(paths: list[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found += [file for file in visible_files(path) if is_recording(file)]
+            visible = [file for file in visible_files(path) if is_recording(file)]
+            kept, duplicates = without_duplicates(visible)
+            found += kept
+            for file, other in duplicates:
+                on_skip(file, f"the same content as {other}")
         elif path.exists():
             found.append(path)
         else:
@@ -73,7 +89,7 @@ def find_given(
         ConfigError, DataError: see `find_files` and `find_sensor_files`.
     """
     if sensor_files is None:
-        return [*find_files(paths)]
+        return [*find_files(paths, on_skip)]
     pairs = find_sensor_files(tuple(map(str, paths)), sensor_files, sensors)
     for each in pairs.skipped:
         on_skip(each.what, each.reason)
@@ -135,7 +151,7 @@ def read_signal(
         report.notes.append(f"skipped: {reason}")
         on_skip(str(path), str(reason))
     else:
-        if report.cut_s:
+        if report.cut_s or any(note.startswith(STOPPED) for note in report.notes):
             on_skip(str(path), report.summary())
 
 
@@ -149,7 +165,8 @@ def _npz_blocks(path: Path, format: TableFormat, report: FileReport, rows: int) 
         return None if start is None else start + timedelta(seconds=time)
 
     blocks = (Rows(hunt4.as_float32(block[:, columns])) for block in hunt4.read_blocks(path, rows))
-    yield from continuous_blocks(blocks, format.channels, format.rate_hz, format.gap_limit, report, path.stem, start_of)
+    found = continuous_blocks(blocks, format.channels, format.rate_hz, format.gap_limit, report, path.stem, start_of)
+    yield from as_far_as_possible(found, report)
 
 
 class ReadSignal(NamedTuple):
@@ -229,7 +246,19 @@ def read_recording(
     for recording in recordings:
         place = end
         if start is not None and recording.start is not None:
-            place = max(end, round((recording.start - start).total_seconds() * recording.rate_hz))
+            place = round((recording.start - start).total_seconds() * recording.rate_hz)
+            if place < end:
+                overlap_s = (end - place) / recording.rate_hz
+                report.notes.append(
+                    f"{recording.name} begins {overlap_s:.6g} s before the end of the recording before it (was the "
+                    "clock set back?): its samples follow there, later than by its clock"
+                )
+                place = end
+            if place - end > LONGEST_GAP_DAYS * 86_400 * recording.rate_hz:
+                raise DataError(
+                    f"{path}: {recording.name} begins {(place - end) / recording.rate_hz / 86_400:.0f} days after the "
+                    "recording before it: is a timestamp wrong? Cut the file there, or read its parts one by one"
+                )
         places.append(place)
         end = place + len(recording.signal_NxC)
     signal_NxC = np.full((end, len(layout.channels)), np.nan, np.float32)

@@ -124,6 +124,8 @@ def _csv_blocks(
         if malformed.rows:
             report.cut("malformed rows", malformed.rows / max(report.rate_hz, 1e-9), malformed.first)
             report.notes.append(f"{malformed.rows} malformed rows dropped (the first has {malformed.first})")
+        if malformed.is_cut:
+            report.note("the compressed file is cut off: its end is missing, by an amount that cannot be known")
         if malformed.values:
             report.notes.append(f"{malformed.values} values are no numbers (the first is {malformed.first_value!r})")
         return

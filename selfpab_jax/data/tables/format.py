@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,7 @@ from selfpab_jax.data.sources.survey import NonWear
 from selfpab_jax.data.tables.columns import numbers, read_blocks, read_table, seconds, segment_codes
 from selfpab_jax.data.tables.timestamps import TimeFormat, TimeReader, TimestampUnit, to_datetime
 from selfpab_jax.errors import ConfigError
-from selfpab_jax.signal.resample import Unit, to_g
+from selfpab_jax.signal.resample import UNITS_PER_G, Unit, to_g
 
 HARTH_SENSORS = ("back", "thigh")
 ReadLabels = Callable[[pa.Table], Int32[np.ndarray, " N"]]
@@ -97,6 +98,12 @@ class TableFormat:
     calibrate: bool = False
 
     def __post_init__(self) -> None:
+        if self.unit not in UNITS_PER_G:
+            raise ConfigError(f"unit is {self.unit!r}; give {', '.join(UNITS_PER_G)}")
+        if not 0 < self.rate_hz < np.inf:
+            raise ConfigError(f"rate is {self.rate_hz}; it must be above 0")
+        if self.timestamp_unit not in get_args(TimestampUnit):
+            raise ConfigError(f"timestamp_unit is {self.timestamp_unit!r}; give {', '.join(get_args(TimestampUnit))}")
         _ = self.time_format  # raises where `first_date` is no date
 
     @property

@@ -75,11 +75,37 @@ def signal_blocks(
     def read(report: FileReport) -> Iterator[SignalBlock]:
         report.rate_hz = layout.rate_hz
         opened = open_rows(layout, path, report, read_labels, size)
-        return continuous_blocks(
+        blocks = continuous_blocks(
             opened.rows, layout.channels, opened.rate_hz, layout.gap_limit, report, name, opened.start_of
         )
+        return as_far_as_possible(blocks, report)
 
     return read_twice(read, layout.channels, report, non_wear=layout.non_wear, calibrates=layout.calibrate)
+
+
+STOPPED = "stopped after "
+"""Begins the remark on a file whose end cannot be used."""
+
+
+def as_far_as_possible(blocks: Iterator[SignalBlock], report: FileReport) -> Iterator[SignalBlock]:
+    """The blocks up to the first fault: what was read before it is kept, and the report says where it ended.
+
+    Args:
+        blocks: of a file.
+        report: of the file.
+
+    Raises:
+        UnusableError: there is a fault before the first block, or the report is strict.
+    """
+    given = False
+    try:
+        for block in blocks:
+            given = True
+            yield block
+    except UnusableError as reason:
+        if report.strict or not given:
+            raise
+        report.notes.append(f"{STOPPED}{report.used_s:.6g} s, the rest is not used: {reason}")
 
 
 def open_rows(
@@ -117,10 +143,7 @@ def open_rows(
                 f"wrong rate: the export says {export.rate_hz:g} Hz, not {layout.rate_hz:g} Hz (--rate)"
             )
         layout = replace(layout, columns=_exported_columns(layout, path, export.has_names))
-        try:
-            find_layout(path, layout.all_columns)
-        except UnusableError:
-            layout = replace(layout, timestamp_column=None)  # older exports have none
+        layout = _with_export_times(layout, path, report)
         if layout.timestamp_column is None:
             start = export.start
             return OpenedRows(
@@ -129,6 +152,23 @@ def open_rows(
                 lambda time: start + timedelta(seconds=time),
             )
     return OpenedRows(layout.rows(path, report, read_labels, size), layout.rate_hz, layout.to_datetime)
+
+
+def _with_export_times(layout: TableFormat, path: Path, report: FileReport) -> TableFormat:
+    """The layout with the export's column of times, or without one, as in older exports."""
+    if layout.timestamp_column is None:
+        return layout
+    defaults = (layout.timestamp_column, *(["Timestamp"] if layout.timestamp_column == "timestamp" else []))
+    for name in defaults:
+        try:
+            find_layout(path, replace(layout, timestamp_column=name).all_columns)
+        except UnusableError:
+            if layout.timestamp_column != "timestamp":
+                raise
+        else:
+            return replace(layout, timestamp_column=name)
+    report.notes.append("gaps not checked: the export has no timestamps; time is counted from its start by its rate")
+    return replace(layout, timestamp_column=None)
 
 
 def _exported_columns(layout: TableFormat, path: Path, has_names: bool) -> tuple[tuple[str, str], ...]:

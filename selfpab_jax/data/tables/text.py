@@ -6,6 +6,7 @@ What was found is a `Layout`; `read_delimited` reads the columns with it in bloc
 import gzip
 import io
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import pyarrow.csv
 
 from selfpab_jax.data.sources.base import UnusableError
 
+READ_BYTES = 2**20
 SNIFFED_BYTES = 2**16
 DELIMITERS = ("\t", ";", "|", ",", " ")
 """In the order in which they are tried: a comma may be a decimal mark, and a space part of a timestamp."""
@@ -77,12 +79,14 @@ class Malformed:
         values: of numeric columns, read as missing.
         first: what the first such row has.
         first_value: the first such value.
+        is_cut: the compressed file ends too early.
     """
 
     rows: int = 0
     values: int = 0
     first: str = ""
     first_value: str = ""
+    is_cut: bool = False
 
 
 def is_text_table(path: Path) -> bool:
@@ -95,9 +99,34 @@ def open_bytes(path: Path) -> io.IOBase:
     file = open(path, "rb")  # noqa: SIM115 (the caller closes it)
     if file.read(2) == b"\x1f\x8b":
         file.close()
-        return gzip.open(path, "rb")
+        return _Gzip(gzip.open(path, "rb"))
     file.seek(0)
     return file
+
+
+class _Gzip(io.RawIOBase):
+    """Decompressed bytes; `is_cut` tells that the compressed file ends too early, as after a copy that broke off."""
+
+    def __init__(self, file: gzip.GzipFile):
+        super().__init__()
+        self.file, self.is_cut = file, False
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        parts, left = [], size if size >= 0 else sys.maxsize
+        try:
+            while left and (data := self.file.read1(min(left, READ_BYTES))):
+                parts.append(data)
+                left -= len(data)
+        except EOFError:
+            self.is_cut = True
+        return b"".join(parts)
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
 
 
 def first_lines(path: Path, count: int) -> list[str]:
@@ -284,6 +313,7 @@ def read_delimited(
         for batch in reader:
             count += batch.num_rows
             yield pa.Table.from_batches([batch])
+        malformed.is_cut = isinstance(stream, _Gzip) and stream.is_cut
     if malformed.rows > max(1, MALFORMED_FRACTION * count):
         raise UnusableError(
             f"{malformed.rows} of {count + malformed.rows} rows are malformed (the first has {malformed.first}, "

@@ -21,6 +21,10 @@ pc = cast(Any, pyarrow.compute)  # its functions are generated, and unknown to t
 TimestampUnit = Literal["text", "s", "ms", "us", "ns", "excel"]
 TICKS_PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 DAY = 86_400.0
+MOST_WRONG = 0.01
+"""Share of rows whose times may make no sense before the format is taken to be another one."""
+MIDNIGHT_STEP = -3 * 3600.0
+"""A larger step back in times of day is midnight, also behind a gap; a clock that is changed goes back an hour."""
 EXCEL_EPOCH = -25_569
 """Days from 1970 to Excel's day 0, 1899-12-30."""
 YEAR_1, YEAR_3000 = -62_135_596_800, 32_503_680_000
@@ -109,13 +113,13 @@ class TimeReader:
         else:
             times_N = numbers_N / TICKS_PER_SECOND[self.format.unit]
         wrong_N = np.isfinite(times_N) & ~((times_N >= YEAR_1) & (times_N < YEAR_3000))
-        if wrong_N.any():
+        if wrong_N.sum() > MOST_WRONG * len(times_N):
             row = int(wrong_N.argmax())
             raise UnusableError(
                 f"timestamps: row {row} of column {self.column} is no time before the year 3000 ({times_N[row]:.6g} s "
                 f"since 1970 with --timestamp_unit {self.format.unit})"
             )
-        return np.where(np.isfinite(times_N), times_N, np.nan)
+        return np.where(np.isfinite(times_N) & ~wrong_N, times_N, np.nan)
 
     def _of_timestamps(self, values: pa.ChunkedArray) -> Float64[np.ndarray, " N"]:
         if getattr(values.type, "tz", None):
@@ -128,9 +132,15 @@ class TimeReader:
     def _of_text(self, values: pa.ChunkedArray) -> Float64[np.ndarray, " N"]:
         plain = pc.utf8_trim_whitespace(values)
         is_number = r"^[+-]?[\d.,]+([eE][+-]?\d+)?$"
-        if pc.all(pc.match_substring_regex(plain, is_number)).as_py():
+        is_compact = (
+            self.format.unit == "text"
+            and pc.all(pc.match_substring_regex(plain, r"^(19|20)\d{6}[T ]?\d{6}([.,]\d+)?$")).as_py()
+        )
+        if not is_compact and pc.all(pc.match_substring_regex(plain, is_number)).as_py():
             return self._of_numbers(text_numbers(plain))
-        example = next(value for value in plain.to_pylist() if value)
+        # From the middle: a row of units or a repeated header may begin a block.
+        values_n = plain.drop_null()
+        example = next((value for value in values_n.slice(len(values_n) // 2).to_pylist() if value), "")
         plain = self._without_zone(plain)
         if re.match(COMPACT, example):
             plain = pc.replace_substring_regex(
@@ -199,11 +209,12 @@ class TimeReader:
             day_first = self._is_day_first(first_N[valid_N], middle_N[valid_N])
             year_N = np.where(last_N < 100, last_N + 2000, last_N)
             day_N, month_N = (first_N, middle_N) if day_first else (middle_N, first_N)
-        if ((month_N < 1) | (month_N > 12) | (day_N < 1) | (day_N > 31))[valid_N].any():
+        wrong_N = (month_N < 1) | (month_N > 12) | (day_N < 1) | (day_N > 31)
+        if wrong_N[valid_N].sum() > MOST_WRONG * len(valid_N):
             raise UnusableError(f"timestamps: column {self.column} has dates without such a month; see --day_first")
         months_N = np.clip(year_N - 1970, -1970, 8000) * 12 + np.clip(month_N, 1, 12) - 1
         starts_N = months_N.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
-        return (starts_N + day_N - 1).astype(np.float64)
+        return np.where(wrong_N, np.nan, starts_N + day_N - 1)
 
     def _is_day_first(self, first_n: Int64[np.ndarray, " n"], middle_n: Int64[np.ndarray, " n"]) -> bool:
         if self.format.day_first is not None:
@@ -228,10 +239,14 @@ class TimeReader:
                 f"timestamps: column {self.column} has times of day without a date; give that of the first row with "
                 "--first_date YYYY-MM-DD"
             )
-        steps_N = np.diff(clock_N, prepend=self._previous_s if np.isfinite(self._previous_s) else clock_N[0])
-        steps_N[~valid_N] = 0
-        days_N = self._days + np.cumsum(steps_N < -DAY / 2)  # midnight
-        self._days, self._previous_s = int(days_N[-1]), float(clock_N[-1])
+        days_N = np.full(len(clock_N), float(self._days))
+        if valid_N.any():
+            clock_n = clock_N[valid_N]
+            steps_n = np.diff(clock_n, prepend=self._previous_s if np.isfinite(self._previous_s) else clock_n[0])
+            # At midnight; rows that are swapped there step forward by most of a day and back again.
+            turns_n = (steps_n < MIDNIGHT_STEP).astype(int) - (steps_n > DAY + MIDNIGHT_STEP)
+            days_N[valid_N] = self._days + np.cumsum(turns_n)
+            self._days, self._previous_s = int(days_N[valid_N][-1]), float(clock_n[-1])
         return days_N + float((self.format.first_date - EPOCH.date()).days)
 
 

@@ -55,6 +55,7 @@ class SecondsWriter:
         self._open_files = ExitStack()
         try:
             if folder.exists():
+                _require_ours(folder)
                 shutil.rmtree(folder)
             folder.mkdir(parents=True)
             self._parquet = self._open_files.enter_context(
@@ -128,6 +129,14 @@ class SecondsWriter:
         }
         self._parquet.write_table(pa.table(columns, schema=schema))
         self._csv.writerows(_csv_rows(self.clock, recordings, instant_S, names, probability_S, seconds_S))
+
+
+def _require_ours(folder: Path) -> None:
+    """Nothing is deleted but what an earlier call wrote."""
+    ours = {SUMMARY_FILE, BY_DAY_FILE, BY_HOUR_FILE, f"{SECONDS_FILE}.parquet", f"{SECONDS_FILE}.csv"}
+    for path in folder.iterdir():
+        if path.name not in ours and path.suffix != ".png" and not path.name.startswith("."):
+            raise StorageError(f"{path}: not written by predict, which would delete it here; choose another --out")
 
 
 def _schema(clock: Clock) -> pa.Schema:

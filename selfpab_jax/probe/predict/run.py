@@ -216,8 +216,14 @@ def _named_files(files: Iterable[Path | str]) -> dict[str, RecordingPath]:
 def _named_subjects(
     folders: Iterable[Path | str], sensor_files: str, sensors: tuple[str, ...], unpaired: SkippedLog
 ) -> dict[str, RecordingPath]:
-    paths = find_given([Path(folder) for folder in folders], sensor_files, sensors, unpaired.add)
-    return {recording_name(path): path for path in paths}
+    """Subjects by the name of their folder in the output."""
+    named: dict[str, RecordingPath] = {}
+    for path in find_given([Path(folder) for folder in folders], sensor_files, sensors, unpaired.add):
+        name = recording_name(path).replace("/", "__").replace("\\", "__")
+        if name in named or name.strip(". ") == "":
+            raise ConfigError(f"{sensor_files}: subject {recording_name(path)!r} gives no folder of its own; rename it")
+        named[name] = path
+    return named
 
 
 def _open_folder(out: Path, settings: dict[str, Any]) -> None:
