@@ -15,9 +15,8 @@ from absl import flags
 from jaxtyping import Int64
 
 from selfpab_jax.data.records.format import VALID_FRAMES
-from selfpab_jax.data.sources.base import UNKNOWN_START
 from selfpab_jax.errors import ConfigError, DataError
-from selfpab_jax.signal.calendar import frame_timestamps
+from selfpab_jax.signal.calendar import UNKNOWN_START, frame_timestamps
 
 TIMESTAMPS = "timestamps"
 LARGEST_SEED = 2**32 - 1

@@ -5,6 +5,8 @@ from jaxtyping import Int32, Int64
 
 from selfpab_jax.signal.stft import SpectrogramSettings
 
+UNKNOWN_START = -1
+"""In place of ms since 1970 where a recording does not know when it began."""
 DAY_MS = 86_400_000
 FIRST_WEEKDAY = 3
 """1970-01-01 was a Thursday; weeks begin on Monday, 0."""

@@ -166,12 +166,9 @@ class Checkpoints:
             self._best.wait_until_finished()
 
     def close(self) -> None:
-        """Stop the writers' threads.
-
-        What could not be written is raised by `finish`; after an error, it must not take that error's place.
-        """
+        """Stop the writers' threads; what could not be written is raised by `finish`."""
         for manager in (self._latest, self._best):
-            with suppress(Exception):
+            with suppress(Exception):  # it must not take the place of the error that ended the run
                 manager.close()
 
     def _save(
@@ -295,8 +292,7 @@ def newest_metadata(run: Path) -> dict[str, Any] | None:
     if not directory.is_dir():
         return None
     # Listed here, because a manager of Orbax waits for the other processes, and this is asked by one alone.
-    steps = [int(path.name) for path in directory.iterdir() if path.name.isdecimal()]
-    for step in sorted(steps, reverse=True):
+    for step in sorted((int(path.name) for path in directory.iterdir() if path.name.isdecimal()), reverse=True):
         try:
             text = (directory / str(step) / _item_names(directory, step)[-1] / "metadata").read_text(encoding="utf-8")
             return dict(json.loads(text))

@@ -8,12 +8,12 @@ from jax.sharding import Mesh
 from jaxtyping import Int64
 
 from selfpab_jax.data.records.dataset import Records, RecordSource
-from selfpab_jax.data.sources.base import UNKNOWN_START
 from selfpab_jax.data.splits import evenly, hours_of, select
 from selfpab_jax.errors import DataError
 from selfpab_jax.model.config import training_flops
 from selfpab_jax.model.functional import make_functional
 from selfpab_jax.model.masking import features_of
+from selfpab_jax.signal.calendar import UNKNOWN_START
 from selfpab_jax.signal.normalization import SMALLEST_STD
 from selfpab_jax.train.config import PretrainSettings
 from selfpab_jax.train.optimizer import Schedule, adamw, learning_rate

@@ -12,8 +12,9 @@ import numpy as np
 
 from selfpab_jax.data.har.axes import AXES
 from selfpab_jax.data.har.card import DatasetCard, card_from_json, card_to_json
-from selfpab_jax.data.sources.base import EPOCH, UNKNOWN_START, Recording, SourceFile, UnusableError, sensors_of
+from selfpab_jax.data.sources.base import EPOCH, Recording, SourceFile, UnusableError, sensors_of
 from selfpab_jax.errors import ConfigError, DataError
+from selfpab_jax.signal.calendar import UNKNOWN_START
 
 SPLIT = "train"
 """The only split: these data sets are for cross-validation over subjects."""

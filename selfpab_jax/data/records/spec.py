@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int8, Int32, Int64, UInt64
 
-from selfpab_jax.data.records.windows import Windowing
+from selfpab_jax.data.records.usage import Windowing
 from selfpab_jax.data.sources.base import Source, SourceFile
 from selfpab_jax.data.splits import SPLITS, SplitSettings, assign, assign_subjects, draw
 from selfpab_jax.errors import ConfigError, DataError

@@ -1,4 +1,4 @@
-"""What became of the hours of recording that a build read: in records, or left out and why."""
+"""How recordings are cut into windows, and what becomes of their hours: in records, or left out and why."""
 
 import math
 from collections.abc import Iterable
@@ -6,11 +6,43 @@ from dataclasses import asdict, dataclass, fields
 
 import pyarrow as pa
 
-from selfpab_jax.data.records.windows import Windowing
 from selfpab_jax.progress import duration
 
 USAGE_FILE = "usage.parquet"
 """One row per file that was read: seconds, see `SegmentUsage`."""
+
+
+@dataclass(frozen=True)
+class Windowing:
+    """How recordings are cut into windows.
+
+    Attributes:
+        window_samples: length of a window.
+        shift_samples: from the start of one window to the start of the next.
+        shortest_samples: a recording shorter than a window is one short window if it has so many samples, and a window
+            that is moved back holds the end of a longer one. None: both are left out.
+        least_samples: an end with fewer new samples than these is left out.
+    """
+
+    window_samples: int
+    shift_samples: int
+    shortest_samples: int | None = None
+    least_samples: int = 1
+
+    def spans(self, samples: int) -> list[tuple[int, int]]:
+        """First and last + 1 sample of every window of a recording, in order.
+
+        Windows that are apart on purpose (a shift longer than a window) get none that holds the end.
+        """
+        shortest = self.shortest_samples
+        if samples < self.window_samples:
+            long_enough = shortest is not None and samples >= max(shortest, self.least_samples)
+            return [(0, samples)] if long_enough else []
+        firsts = list(range(0, samples - self.window_samples + 1, self.shift_samples))
+        left = samples - firsts[-1] - self.window_samples
+        if shortest is not None and self.shift_samples <= self.window_samples and left >= self.least_samples:
+            firsts.append(samples - self.window_samples)
+        return [(first, first + self.window_samples) for first in firsts]
 
 
 @dataclass(frozen=True)

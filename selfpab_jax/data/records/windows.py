@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 import numpy as np
 from jaxtyping import Float32, Int32
 
+from selfpab_jax.data.records.usage import Windowing
 from selfpab_jax.data.sources.blocks import SignalBlock
 
 
@@ -29,39 +30,6 @@ class Window:
     labels_N: Int32[np.ndarray, " N"] | None
     new_samples: int
     begins: bool
-
-
-@dataclass(frozen=True)
-class Windowing:
-    """How recordings are cut into windows.
-
-    Attributes:
-        window_samples: length of a window.
-        shift_samples: from the start of one window to the start of the next.
-        shortest_samples: a recording shorter than a window is one short window if it has so many samples, and a window
-            that is moved back holds the end of a longer one. None: both are left out.
-        least_samples: an end with fewer new samples than these is left out.
-    """
-
-    window_samples: int
-    shift_samples: int
-    shortest_samples: int | None = None
-    least_samples: int = 1
-
-    def spans(self, samples: int) -> list[tuple[int, int]]:
-        """First and last + 1 sample of every window of a recording, in order.
-
-        Windows that are apart on purpose (a shift longer than a window) get none that holds the end.
-        """
-        shortest = self.shortest_samples
-        if samples < self.window_samples:
-            long_enough = shortest is not None and samples >= max(shortest, self.least_samples)
-            return [(0, samples)] if long_enough else []
-        firsts = list(range(0, samples - self.window_samples + 1, self.shift_samples))
-        left = samples - firsts[-1] - self.window_samples
-        if shortest is not None and self.shift_samples <= self.window_samples and left >= self.least_samples:
-            firsts.append(samples - self.window_samples)
-        return [(first, first + self.window_samples) for first in firsts]
 
 
 def signal_windows(

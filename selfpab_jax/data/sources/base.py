@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Int32
 
 from selfpab_jax.errors import DataError
+from selfpab_jax.signal.calendar import UNKNOWN_START
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,6 @@ class SkippedLog:
         self.entries.append(Skipped(what, reason))
 
 
-UNKNOWN_START = -1
 EPOCH = datetime(1970, 1, 1)
 
 

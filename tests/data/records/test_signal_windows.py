@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 
 from selfpab_jax.data.records.format import frame_labels
-from selfpab_jax.data.records.usage import segment_usage
-from selfpab_jax.data.records.windows import Windowing, signal_windows
+from selfpab_jax.data.records.usage import Windowing, segment_usage
+from selfpab_jax.data.records.windows import signal_windows
 from selfpab_jax.data.sources.base import milliseconds
 from selfpab_jax.data.sources.blocks import SignalBlock
 from selfpab_jax.data.sources.streaming import resample_blocks

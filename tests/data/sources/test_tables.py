@@ -6,7 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 
-from selfpab_jax.data.records.windows import Windowing, signal_windows
+from selfpab_jax.data.records.usage import Windowing
+from selfpab_jax.data.records.windows import signal_windows
 from selfpab_jax.data.sources.base import UnusableError, sensors_of
 from selfpab_jax.data.sources.blocks import SignalBlock
 from selfpab_jax.data.sources.report import FileReport

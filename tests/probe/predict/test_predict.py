@@ -57,7 +57,8 @@ def expected_seconds(
     count, length, rows = (len(signal) - 50) // 25 + 1, head.window_frames, []
     for first in range(0, count, length):
         moved = max(0, min(first, count - length))
-        features = encoder.encode_signal(signal[moved * 25 : (moved + length - 1) * 25 + 50], 50)[0]
+        window = signal[moved * 25 : (moved + length - 1) * 25 + 50]
+        features = encoder.with_frames(length).encode_signal(window, 50)[0]
         if lengths := head.context_lengths:
             features = with_temporal_context(features[:, None], lengths)[:, 0]
         rows.append(head.probabilities(features)[first - moved :])
