@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -38,26 +39,26 @@ def movement(samples: int, channels: int, seed: int) -> np.ndarray:
     return signal.astype(np.float32)
 
 
-def hour_tables(hours: int) -> pa.Schema:
+def hour_tables(hours: int, seed: int) -> Iterator[pa.Table]:
     """An hour at a time, so that this script needs no more memory than what it measures."""
     for hour in range(hours):
-        signal = movement(HOUR, len(CHANNELS), hour)
+        signal = movement(HOUR, len(CHANNELS), 1000 * seed + hour)
         start = np.datetime64(START, "ms") + np.timedelta64(hour, "h")
         columns = {"timestamp": pa.array(start + (1000 // RATE * np.arange(HOUR)).astype("timedelta64[ms]"))}
         yield pa.table(columns | {name: np.round(signal[:, i], 4) for i, name in enumerate(CHANNELS)})
 
 
-def write_table(path: Path, hours: int) -> None:
+def write_table(path: Path, hours: int, seed: int = 0) -> None:
     writer = None
-    for table in hour_tables(hours):
+    for table in hour_tables(hours, seed):
         kind = pyarrow.csv.CSVWriter if path.suffix == ".csv" else pyarrow.parquet.ParquetWriter
         writer = writer or kind(str(path), table.schema)
         writer.write_table(table)
     writer.close()
 
 
-def write_device(path: Path, hours: int) -> None:
-    counts = np.round(movement(hours * HOUR, 3, hours) * 256).astype(int).clip(-512, 511)
+def write_device(path: Path, hours: int, seed: int) -> None:
+    counts = np.round(movement(hours * HOUR, 3, seed) * 256).astype(int).clip(-512, 511)
     blocks = len(counts) // 120
     write_cwa(path, counts[: blocks * 120], [seconds(START) + 1.2 * block for block in range(blocks)])
 
@@ -72,7 +73,9 @@ def build(recordings: Path, out: Path, workers: int, *options: str) -> tuple[flo
     )
     command = [sys.executable, "-c", code, sys.executable, "-m", "selfpab_jax.cli.main", *words, str(recordings)]
     start = time.perf_counter()
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
     cpu, peak = map(float, done.stdout.split())
     return time.perf_counter() - start, cpu, peak
 
@@ -82,7 +85,7 @@ def speed(folder: Path, kind: str, files: int = 4, hours: int = 6) -> None:
     recordings.mkdir()
     for number in range(files):
         path = recordings / f"P{number}.{kind}"
-        write_table(path, hours) if kind == "csv" else write_device(path, hours)
+        write_table(path, hours, number) if kind == "csv" else write_device(path, hours, number)
     options = ("--rate", str(RATE), *(("--sensors", "back") if kind == "cwa" else ()))
     for workers in (1, 2):
         clock, cpu, peak = build(recordings, folder / f"{kind}_{workers}", workers, *options)
