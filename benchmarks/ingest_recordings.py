@@ -27,6 +27,7 @@ from device_writers import START, seconds, write_cwa
 
 RATE = 100
 HOUR = 3600 * RATE
+ONE_SUBJECT = ("--validation", "0", "--test", "0")
 CHANNELS = ("back_x", "back_y", "back_z", "thigh_x", "thigh_y", "thigh_z")
 
 
@@ -102,7 +103,7 @@ def memory(folder: Path) -> None:
             recordings = folder / f"{kind}_{hours}"
             recordings.mkdir()
             write_table(recordings / f"P1.{kind}", hours)
-            clock, cpu, peak = build(recordings, folder / f"out_{kind}_{hours}", 1, "--rate", str(RATE))
+            clock, cpu, peak = build(recordings, folder / f"out_{kind}_{hours}", 1, *ONE_SUBJECT, "--rate", str(RATE))
             size = sum(path.stat().st_size for path in recordings.iterdir()) / 1e9
             print(
                 f"{kind:8} {hours:4} h in one file of {size:.1f} GB: {hours / cpu * 3600:6.0f} h a core-hour, "
