@@ -41,7 +41,7 @@ INDEX = pa.schema(
 """Columns of the index: whether a record is the first of its segment, the samples that it adds to those before it, and
 its valid frames."""
 
-HELD_BYTES = 2**26
+HELD_BYTES = 2**23
 """Records of a file that wait in memory for its end; more wait on the disk."""
 
 CountFile = Callable[[int, int], None]

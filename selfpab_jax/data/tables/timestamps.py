@@ -140,7 +140,7 @@ class TimeReader:
             return self._of_numbers(text_numbers(plain))
         # From the middle: a row of units or a repeated header may begin a block.
         values_n = plain.drop_null()
-        example = next((value for value in values_n.slice(len(values_n) // 2).to_pylist() if value), "")
+        example = next((value.as_py() for value in values_n.slice(len(values_n) // 2) if value.as_py()), "")
         plain = self._without_zone(plain)
         if re.match(COMPACT, example):
             plain = pc.replace_substring_regex(
