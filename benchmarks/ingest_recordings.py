@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "data" / "sources"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from device_writers import START, seconds, write_cwa
 
 RATE = 100

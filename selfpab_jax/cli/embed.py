@@ -84,8 +84,6 @@ def embed(
 
     if sensors and columns:
         raise ConfigError("give sensors or columns, not both")
-    if not rate > 0 or not gap_limit > 0:
-        raise ConfigError("rate and gap_limit must be above 0")
     roles = parse_roles(sensor_roles)
     try:
         if columns:

@@ -58,7 +58,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def embedded(recordings: Path, encoder: PretrainedEncoder, tmp_path_factory) -> tuple[pd.DataFrame, dict]:
     out = tmp_path_factory.mktemp("out") / "features.parquet"
-    files = find_files([recordings / "a.csv", recordings / "P01"])
+    files = find_files([recordings / "a.csv", recordings / "P01"], lambda *_: None)
     done = embed(files, encoder, out, extraction=EXACT, readers=2)
     frame, description = read_features(out)
     assert done.rows == len(frame)

@@ -110,7 +110,7 @@ def build_shard(
         DataError: strict, and a file cannot be used.
         StorageError: the disk is full, or the folder cannot be written.
     """
-    result = ShardResult.empty(spec)
+    result, encode = ShardResult.empty(spec), _encoder(spec)
     with atomic_path(shard_path(folder, shard)) as temporary:
         with _record_writer(temporary) as write:
             for file in shard_files(folder, shard):
@@ -120,10 +120,12 @@ def build_shard(
                 try:
                     with tempfile.SpooledTemporaryFile(HELD_BYTES, dir=str(folder)) as held:
                         sizes, rows, moments = [], [], copy.deepcopy(result.moments)
-                        for record, row in _records_of_file(spec, file, report, moments, lengths.append):
+                        blocks = read_blocks(spec, file, report)
+                        for window in signal_windows(blocks, spec.records.windowing, lengths.append):
+                            record = encode(to_example(spec, file.subject, window, moments))
                             held.write(record)
                             sizes.append(len(record))
-                            rows.append(row)
+                            rows.append(_index_row(spec, file.subject, window))
                         used = segment_usage(lengths, spec.records.spectrogram.rate_hz, spec.records.windowing)
                         _append(result.usage, names | asdict(used))
                         _check_used(used, lengths, spec.records)
@@ -186,19 +188,16 @@ def read_blocks(spec: BuildSpec, file: SourceFile, report: FileReport) -> Iterat
     return resample_blocks(blocks, spec.records.spectrogram.rate_hz)
 
 
-def _records_of_file(
-    spec: BuildSpec, file: SourceFile, report: FileReport, moments: Moments, done: Callable[[int], None]
-) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Every record of a file with its row of the index; `done` is called with the samples of each segment."""
+def _encoder(spec: BuildSpec) -> Callable[[dict[str, Any]], bytes]:
+    """From an example to the bytes of its record."""
     from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
     features = record_features(spec.records.frames, spec.features, spec.has_labels, spec.records.may_be_padded)
     serializer = ExampleSerializer(features.get_serialized_info())  # type: ignore[arg-type]
-    for window in signal_windows(read_blocks(spec, file, report), spec.records.windowing, done):
-        example = to_example(spec, file.subject, window, moments)
-        record = serializer.get_tf_example(features.encode_example(example))
-        # Without `deterministic`, the order of a map would depend on the process's hash seed.
-        yield record.SerializeToString(deterministic=True), _index_row(spec, file.subject, window)
+    # Without `deterministic`, the order of a map would depend on the process's hash seed.
+    return lambda example: serializer.get_tf_example(features.encode_example(example)).SerializeToString(
+        deterministic=True
+    )
 
 
 def _check_used(usage: SegmentUsage, lengths: list[int], settings: RecordSettings) -> None:

@@ -58,10 +58,12 @@ def visible_files(folder: Path) -> list[Path]:
     """
     found, entered = [], {os.path.realpath(folder)}
     for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        real = {name: os.path.realpath(os.path.join(parent, name)) for name in folders}
-        folders[:] = [name for name in folders if real[name] not in entered]
-        entered |= set(real.values())
+        seen = sorted(name for name in folders if not name.startswith("."))
+        folders.clear()
+        for name in seen:
+            if (real := os.path.realpath(os.path.join(parent, name))) not in entered:
+                entered.add(real)
+                folders.append(name)
         found += [Path(parent) / name for name in names if not name.startswith((".", "~$"))]
     return sorted(found)
 

@@ -25,6 +25,7 @@ class FileReport:
         bridged_s: seconds without usable samples that were filled by interpolation.
         flagged_s: seconds that were used although doubtful (non-wear), by reason.
         gap_s: seconds between the first and the last timestamp without samples, beyond those bridged.
+        stopped: a fault ended the file before its end; a note says where and why.
         notes: remarks that a user should read.
         spans: (start, end, kind) in seconds since 1970, or from the first sample; `kind` is `used` or a reason.
     """
@@ -40,6 +41,7 @@ class FileReport:
     bridged_s: float = 0.0
     flagged_s: dict[str, float] = field(default_factory=dict)
     gap_s: float = 0.0
+    stopped: bool = False
     notes: list[str] = field(default_factory=list)
     spans: list[tuple[float, float, str]] = field(default_factory=list)
 

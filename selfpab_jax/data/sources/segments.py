@@ -66,7 +66,7 @@ def continuous_segments(
 def check_rate(
     times_N: Float64[np.ndarray, " N"], segments: list[Segment], rate_hz: float, *, option: str | None = None
 ) -> None:
-    """Compare the declared sampling rate with the timestamps of the longest segment, if it has a thousand rows.
+    """Compare the declared sampling rate with the timestamps of the longest segment, or of all where it is short.
 
     Args:
         times_N: seconds of each row.
@@ -75,32 +75,26 @@ def check_rate(
         option: where the user set the rate, for the message.
 
     Raises:
-        UnusableError: they differ by more than 5%.
+        UnusableError: they differ by more than 5%, or by more than 25% in segments of fewer than a thousand rows.
     """
     first, last = max(segments, key=lambda segment: segment[1] - segment[0])
-    marks = np.linspace(first, last - 1, RATE_CHUNKS + 1).astype(int)
-    spans = np.diff(times_N[marks])
     if last - first < RATE_CHUNKS * ROWS_PER_CHUNK:
-        _check_short(times_N, segments, rate_hz, option)
-        return
-    if not (spans > 0).all():
-        return
-    # A median over chunks: a gap below the limit, or a clock in whole seconds, affects few of them.
-    measured = float(np.median(np.diff(marks) / spans))
-    if abs(measured / rate_hz - 1) > RATE_TOLERANCE:
+        # All segments together; their ends are uncertain by a tick, so only a gross error shows.
+        rows_s = np.array([last - first - 1 for first, last in segments])
+        spans_s = np.array([times_N[last - 1] - times_N[first] for first, last in segments])
+        if rows_s.sum() < RATE_CHUNKS * ROWS_PER_CHUNK or not spans_s.sum() > 0:
+            return
+        measured, tolerance = float(rows_s.sum() / spans_s.sum()), SHORT_TOLERANCE
+    else:
+        marks = np.linspace(first, last - 1, RATE_CHUNKS + 1).astype(int)
+        spans = np.diff(times_N[marks])
+        if not (spans > 0).all():
+            return
+        # A median over chunks: a gap below the limit, or a clock in whole seconds, affects few of them.
+        measured, tolerance = float(np.median(np.diff(marks) / spans)), RATE_TOLERANCE
+    if abs(measured / rate_hz - 1) > tolerance:
         hint = f" ({option})" if option else ""
         raise UnusableError(f"wrong rate: the timestamps show {measured:.4g} Hz, not {rate_hz:g} Hz{hint}")
-
-
-def _check_short(times_N: np.ndarray, segments: list[Segment], rate_hz: float, option: str | None) -> None:
-    """All segments together, where each is short: their ends are uncertain by a tick, so only a gross error shows."""
-    steps = sum(last - first - 1 for first, last in segments)
-    seconds = float(sum(times_N[last - 1] - times_N[first] for first, last in segments))
-    if steps < RATE_CHUNKS * ROWS_PER_CHUNK or not seconds > 0:
-        return
-    if abs(steps / seconds / rate_hz - 1) > SHORT_TOLERANCE:
-        hint = f" ({option})" if option else ""
-        raise UnusableError(f"wrong rate: the timestamps show {steps / seconds:.4g} Hz, not {rate_hz:g} Hz{hint}")
 
 
 def bridge_gaps(recording: Recording, channels: tuple[str, ...], note: Callable[[str, str], None]) -> list[Recording]:

@@ -21,7 +21,6 @@ from selfpab_jax.data.sources.survey import NonWear
 from selfpab_jax.data.tables.columns import COMPRESSION, estimated_rows, is_table
 from selfpab_jax.data.tables.format import HARTH_SENSORS, TableFormat, parse_columns, sensor_columns
 from selfpab_jax.data.tables.recordings import (
-    STOPPED,
     RecordingPath,
     as_far_as_possible,
     is_device_file,
@@ -45,7 +44,7 @@ def is_recording(path: Path) -> bool:
     return is_table(path) or is_device_file(path) or path.suffix.lower() == ".npz"
 
 
-def find_files(paths: list[Path], on_skip: OnSkip = lambda *_: None) -> list[Path]:
+def find_files(paths: list[Path], on_skip: OnSkip) -> list[Path]:
     """The files, and the recordings below the folders, in order; hidden files do not count.
 
     Args:
@@ -114,7 +113,7 @@ def estimated_hours(path: RecordingPath, rate_hz: float) -> float:
             head = file.read(2**16)
         size = path.stat().st_size * (COMPRESSION if path.suffix.lower() == ".gz" else 1)
         return size * head.count(b"\n") / max(len(head), 1) / rate_hz / 3600
-    except (OSError, EOFError):
+    except OSError:
         return 0.0
 
 
@@ -151,7 +150,7 @@ def read_signal(
         report.notes.append(f"skipped: {reason}")
         on_skip(str(path), str(reason))
     else:
-        if report.cut_s or any(note.startswith(STOPPED) for note in report.notes):
+        if report.cut_s or report.stopped:
             on_skip(str(path), report.summary())
 
 

@@ -57,7 +57,7 @@ def read_blocks(
         else:
             kind, blocks = "CSV", _csv_blocks(path, names, rows, set(text_columns), set(number_columns), report)
         yield from (block for block in blocks if block.num_rows)
-    except (OSError, EOFError, pa.ArrowException, UnicodeDecodeError) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise UnusableError(f"unreadable {kind}: {str(error).splitlines()[0]}") from None
 
 

@@ -100,8 +100,9 @@ class TableFormat:
     def __post_init__(self) -> None:
         if self.unit not in UNITS_PER_G:
             raise ConfigError(f"unit is {self.unit!r}; give {', '.join(UNITS_PER_G)}")
-        if not 0 < self.rate_hz < np.inf:
-            raise ConfigError(f"rate is {self.rate_hz}; it must be above 0")
+        for option, value in (("rate", self.rate_hz), ("gap_limit", self.gap_limit)):
+            if not 0 < value < np.inf:
+                raise ConfigError(f"{option} is {value}; it must be above 0")
         if self.timestamp_unit not in get_args(TimestampUnit):
             raise ConfigError(f"timestamp_unit is {self.timestamp_unit!r}; give {', '.join(get_args(TimestampUnit))}")
         _ = self.time_format  # raises where `first_date` is no date

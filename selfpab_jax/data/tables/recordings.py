@@ -83,10 +83,6 @@ def signal_blocks(
     return read_twice(read, layout.channels, report, non_wear=layout.non_wear, calibrates=layout.calibrate)
 
 
-STOPPED = "stopped after "
-"""Begins the remark on a file whose end cannot be used."""
-
-
 def as_far_as_possible(blocks: Iterator[SignalBlock], report: FileReport) -> Iterator[SignalBlock]:
     """The blocks up to the first fault: what was read before it is kept, and the report says where it ended.
 
@@ -105,7 +101,8 @@ def as_far_as_possible(blocks: Iterator[SignalBlock], report: FileReport) -> Ite
     except UnusableError as reason:
         if report.strict or not given:
             raise
-        report.notes.append(f"{STOPPED}{report.used_s:.6g} s, the rest is not used: {reason}")
+        report.stopped = True
+        report.notes.append(f"stopped after {report.used_s:.6g} s, the rest is not used: {reason}")
 
 
 def open_rows(

@@ -134,7 +134,7 @@ def first_lines(path: Path, count: int) -> list[str]:
     try:
         with open_bytes(path) as file:
             head = file.read(SNIFFED_BYTES)
-    except (OSError, EOFError):
+    except OSError:
         return []
     return head.decode(_encoding(head), errors="replace").lstrip("\ufeff").splitlines()[:count]
 
@@ -152,7 +152,7 @@ def find_layout(path: Path, columns: list[str]) -> Layout:
     try:
         with open_bytes(path) as file:
             head = file.read(SNIFFED_BYTES)
-    except (OSError, EOFError) as error:
+    except OSError as error:
         raise UnusableError(f"unreadable CSV: {error}") from None
     if not head.strip(b"\0\r\n \xef\xbb\xbf"):
         raise UnusableError("unreadable CSV: it is empty" + (", or holds nothing but zero bytes" if head else ""))

@@ -38,6 +38,7 @@ CLOCK = (
 DATED = rf"^(?P<first>\d{{1,4}})[-/.](?P<middle>\d{{1,2}})[-/.](?P<last>\d{{1,4}})[T\s,]+{CLOCK}$"
 UNDATED = rf"^{CLOCK}$"
 COMPACT = r"^\d{8}[T ]?\d{6}([.,]\d+)?"
+COMPACT_ALONE = r"^(19|20)\d{6}[T ]?\d{6}([.,]\d+)?$"
 ZONED = r"(:\d{2}(?:[.,]\d+)?)\s*(Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)\s*(\[[^\]]*\])?$"
 
 
@@ -132,11 +133,10 @@ class TimeReader:
     def _of_text(self, values: pa.ChunkedArray) -> Float64[np.ndarray, " N"]:
         plain = pc.utf8_trim_whitespace(values)
         is_number = r"^[+-]?[\d.,]+([eE][+-]?\d+)?$"
-        is_compact = (
-            self.format.unit == "text"
-            and pc.all(pc.match_substring_regex(plain, r"^(19|20)\d{6}[T ]?\d{6}([.,]\d+)?$")).as_py()
-        )
-        if not is_compact and pc.all(pc.match_substring_regex(plain, is_number)).as_py():
+        numeric = pc.all(pc.match_substring_regex(plain, is_number)).as_py()
+        if numeric and self.format.unit == "text":  # or dates without a separator, which are digits, too
+            numeric = not pc.all(pc.match_substring_regex(plain, COMPACT_ALONE)).as_py()
+        if numeric:
             return self._of_numbers(text_numbers(plain))
         # From the middle: a row of units or a repeated header may begin a block.
         values_n = plain.drop_null()

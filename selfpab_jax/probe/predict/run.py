@@ -124,12 +124,12 @@ def predict(
     sensors = model.config.sensors if isinstance(model, PretrainedEncoder) else read_config(Path(model))[0].sensors
     table_format = table_format or TableFormat(columns=columns_for(saved, sensors, sensor_roles))
     encoders = _open_encoders(saved, model, table_format, sensor_roles)
-    unpaired = SkippedLog(strict)
+    not_read = SkippedLog(strict)
     given = [files] if isinstance(files, Path | str) else list(files)
     named = (
-        _named_files(given)
+        _named_files(given, not_read)
         if sensor_files is None
-        else _named_subjects(given, sensor_files, sensors_of(table_format.channels), unpaired)
+        else _named_subjects(given, sensor_files, sensors_of(table_format.channels), not_read)
     )
     settings = {
         "head": saved.digest,
@@ -149,7 +149,7 @@ def predict(
         _work_off(setup, readings, batch_size, readers, len(done), progress)
         summaries |= {reading.name: reading.summary for reading in readings}
         content = _whole_summary(setup, settings, [summary for summary in summaries.values() if summary is not None])
-        content["skipped"] = [asdict(entry) for entry in unpaired.entries] + content["skipped"]
+        content["skipped"] = [asdict(entry) for entry in not_read.entries] + content["skipped"]
         of_files = [summary["quality"] for summary in summaries.values() if summary and "quality" in summary]
         quality = write_quality(of_files, out / QUALITY_FOLDER, f"Recordings of {out.name}")
         folders = sorted(path.parent for path in out.glob(f"*/{SUMMARY_FILE}"))
@@ -203,10 +203,10 @@ def _open_encoders(
     )
 
 
-def _named_files(files: Iterable[Path | str]) -> dict[str, RecordingPath]:
+def _named_files(files: Iterable[Path | str], skipped: SkippedLog) -> dict[str, RecordingPath]:
     found: dict[Path, Path | None] = {}
     for given in map(Path, files):
-        for path in find_files([given]):
+        for path in find_files([given], skipped.add):
             found.setdefault(path, given if given.is_dir() else None)
     if not found:
         raise DataError("no file of recordings was given")
@@ -214,11 +214,11 @@ def _named_files(files: Iterable[Path | str]) -> dict[str, RecordingPath]:
 
 
 def _named_subjects(
-    folders: Iterable[Path | str], sensor_files: str, sensors: tuple[str, ...], unpaired: SkippedLog
+    folders: Iterable[Path | str], sensor_files: str, sensors: tuple[str, ...], not_read: SkippedLog
 ) -> dict[str, RecordingPath]:
     """Subjects by the name of their folder in the output."""
     named: dict[str, RecordingPath] = {}
-    for path in find_given([Path(folder) for folder in folders], sensor_files, sensors, unpaired.add):
+    for path in find_given([Path(folder) for folder in folders], sensor_files, sensors, not_read.add):
         name = recording_name(path).replace("/", "__").replace("\\", "__")
         if name in named or name.strip(". ") == "":
             raise ConfigError(f"{sensor_files}: subject {recording_name(path)!r} gives no folder of its own; rename it")

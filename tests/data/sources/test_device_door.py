@@ -1,9 +1,9 @@
 """Device files through the doors of the commands: one file per sensor, exports, non-wear and calibration."""
 
-import importlib.util
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import device_writers as write
 import numpy as np
 import pytest
 
@@ -12,17 +12,6 @@ from selfpab_jax.data.records.dataset import open_records
 from selfpab_jax.data.sources.streaming import find_given, read_recording
 from selfpab_jax.errors import DataError
 
-
-def _load_writers():  # tests are imported by path
-    spec = importlib.util.spec_from_file_location("device_writers", Path(__file__).with_name("device_writers.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-write = _load_writers()
 T0 = write.seconds(write.START)
 
 

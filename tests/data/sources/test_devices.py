@@ -1,8 +1,8 @@
-import importlib.util
 import zipfile
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import device_writers as write
 import numpy as np
 import pytest
 
@@ -11,17 +11,6 @@ from selfpab_jax.data.sources.clock import to_even_clock
 from selfpab_jax.data.sources.devices.actigraph import actigraph_preamble
 from selfpab_jax.data.sources.devices.read import read_device
 
-
-def _load_writers():  # tests are imported by path
-    spec = importlib.util.spec_from_file_location("device_writers", Path(__file__).with_name("device_writers.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-write = _load_writers()
 START, T0 = write.START, write.seconds(write.START)
 RNG = np.random.default_rng(0)
 

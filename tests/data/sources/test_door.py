@@ -157,7 +157,7 @@ def test_endings(name: str, tmp_path: Path) -> None:
     [recording], _ = read(tmp_path, table(), name)
     np.testing.assert_allclose(recording.signal_NxC, CLEAN, atol=1e-5)
     assert [file.subject for file in find_recordings((str(tmp_path),)).files] == ["S01"]
-    assert len(find_files([tmp_path])) == 1
+    assert len(find_files([tmp_path], lambda *_: None)) == 1
 
 
 def numbered(times: np.ndarray, dtype: type = np.float64) -> str:

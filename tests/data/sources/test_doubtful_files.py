@@ -139,7 +139,11 @@ def test_no_folder_is_entered_twice_and_no_content_used_twice(tmp_path: Path) ->
     first = write(tmp_path / "S1.csv", times_of(100), signal_of(100))
     (tmp_path / "S1_copy.csv").write_bytes(first.read_bytes())
     (tmp_path / "current").symlink_to(tmp_path)
-    assert len(visible_files(tmp_path)) == 2
+    (tmp_path.parent / f"{tmp_path.name}_elsewhere").mkdir()
+    (tmp_path.parent / f"{tmp_path.name}_elsewhere" / "note.txt").write_text("once")
+    for name in ("one", "two"):
+        (tmp_path / name).symlink_to(tmp_path.parent / f"{tmp_path.name}_elsewhere")
+    assert len(visible_files(tmp_path)) == 3
     told: list[str] = []
     assert find_files([tmp_path], lambda what, _: told.append(what)) == [first]
     assert told == [str(tmp_path / "S1_copy.csv")]

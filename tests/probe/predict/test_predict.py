@@ -1,11 +1,11 @@
 """From recordings to seconds and minutes: what is predicted, that nothing is lost, and that a killed call continues."""
 
-import importlib.util
 import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import device_writers
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,8 +18,6 @@ from selfpab_jax.probe.heads.saved import SavedHead, load_head, write_head
 from selfpab_jax.probe.predict.files import SecondsWriter
 from selfpab_jax.probe.predict.minutes import NO_DATA
 from selfpab_jax.probe.predict.run import predict
-
-DEVICE_WRITERS = Path(__file__).parents[2] / "data" / "sources" / "device_writers.py"
 
 COLUMNS = [f"{sensor}_{axis}" for sensor in ("back", "thigh") for axis in "xyz"]
 START = datetime(2026, 3, 28, 23, 59, 40, 360_000)
@@ -188,6 +186,11 @@ def test_what_cannot_be_used_is_named(model: Path, head: SavedHead, tmp_path: Pa
     table_of(20).to_csv(tmp_path / "in" / "good.csv", index=False)
     result = predict(tmp_path / "in", model, head, tmp_path / "out")
     assert [entry.what for entry in result.skipped] == [str(tmp_path / "in" / "bad.csv")]
+    (tmp_path / "in" / "good_copy.csv").write_bytes((tmp_path / "in" / "good.csv").read_bytes())
+    again = predict(tmp_path / "in", model, head, tmp_path / "out")
+    assert (again.files, again.minutes) == (result.files, result.minutes)
+    assert any(entry.what.endswith("good_copy.csv") and "same content" in entry.reason for entry in again.skipped)
+    (tmp_path / "in" / "good_copy.csv").unlink()
     with pytest.raises(DataError, match="thigh_z"):
         predict(tmp_path / "in", model, head, tmp_path / "strict", strict=True)
 
@@ -205,11 +208,6 @@ def test_a_damaged_head_is_refused(head: SavedHead, tmp_path: Path) -> None:
 
 
 def test_a_device_file_per_sensor(model: Path, head: SavedHead, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    spec = importlib.util.spec_from_file_location("device_writers", DEVICE_WRITERS)
-    assert spec is not None
-    assert spec.loader is not None
-    device_writers = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(device_writers)
     write_head(tmp_path / "head", head)
     (tmp_path / "in").mkdir()
     rng, start = np.random.default_rng(0), device_writers.seconds(device_writers.START)
