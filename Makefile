@@ -11,11 +11,11 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-demo: $(VENV)/.installed ## cohort, records, pre-training, evaluation, export: 2 minutes on 2 cores
+demo: $(VENV)/.installed ## cohort, records, pre-training, evaluation, export: 2 to 4 minutes on 2 cores
 	rm -rf demo
 	$(BIN)/selfpab-jax demo --out demo
 
-test: $(VENV)/.installed-test ## the quick tests, under 10 minutes on 2 cores
+test: $(VENV)/.installed-test ## the quick tests: about 15 minutes on 2 cores
 	$(PYTEST) -m "not slow"
 
 test-all: $(VENV)/.installed-test ## every test
