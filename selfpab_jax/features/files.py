@@ -182,7 +182,7 @@ def _row_columns(waiting: list[FeatureRows]) -> dict[str, pa.Array]:
     """The columns beside the features."""
     counts = [len(rows.start_s) for rows in waiting]
     times = [
-        np.full(len(rows.start_s), np.datetime64("NaT"), "datetime64[ms]")
+        np.full(len(rows.start_s), np.datetime64("NaT", "ms"))
         if rows.start_ms is None
         else rows.start_ms.astype("datetime64[ms]")
         for rows in waiting

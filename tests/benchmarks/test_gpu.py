@@ -24,6 +24,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict:
     return json.loads((folder / "gpu.json").read_text()) | {"table": done.stdout}
 
 
+@pytest.mark.slow
 def test_every_job_of_ours_gives_figures(report: dict) -> None:
     jobs = [job for job in report["jobs"] if job["side"] == "jax"]
     assert {job["part"] for job in jobs} == {"product", "step", "large", "embed", "curve"}

@@ -207,6 +207,7 @@ def exact(torch, network, content) -> dict:
     return content(model)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

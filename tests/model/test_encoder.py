@@ -84,6 +84,7 @@ def test_trace_agrees_with_the_plain_call_and_attention_sums_to_one() -> None:
     np.testing.assert_allclose(trace.attention[0].sum(-1), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_rematerialization_changes_nothing_but_memory() -> None:
     functional, parameters = small()
     remat, _ = small(rematerialize="layers")

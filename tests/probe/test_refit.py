@@ -45,6 +45,7 @@ def test_where_folds_disagree(choices: list[dict], expected: tuple) -> None:
     assert (agreed.learning_rate, agreed.weight_decay, agreed.point) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["linear", "mlp"])
 def test_a_saved_head_predicts_as_the_trained_one(kind: str, corpus, synthetic, tmp_path: Path, monkeypatch) -> None:
     """Its class without a row ("lying" is unlabeled here) is left out; the others keep their order and odds."""

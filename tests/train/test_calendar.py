@@ -97,6 +97,7 @@ def curve(mesh_settings: MeshSettings, devices: int, accumulate: int = 1) -> lis
     return losses
 
 
+@pytest.mark.slow
 def test_a_mesh_with_micro_batches_gives_the_single_device_curve() -> None:
     found = curve(MeshSettings(data=2, fsdp=2, tensor=2), 8, accumulate=2)
     np.testing.assert_allclose(found, curve(MeshSettings(data=1), 1), rtol=1e-5)

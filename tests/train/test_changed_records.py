@@ -43,6 +43,7 @@ def forget_fingerprint(run: Path) -> None:
         path.write_text(json.dumps(stored))
 
 
+@pytest.mark.slow
 def test_records_that_were_built_again_are_refused_and_may_be_allowed(
     tiny_records: Path, other_records: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

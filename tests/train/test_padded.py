@@ -119,6 +119,7 @@ def curve(mesh_settings: MeshSettings, devices: int, accumulate: int = 1) -> lis
     return [*losses, float(held_out.mean())]
 
 
+@pytest.mark.slow
 def test_a_mesh_with_micro_batches_gives_the_single_device_curve() -> None:
     found = curve(MeshSettings(data=2, fsdp=2, tensor=2), 8, accumulate=2)
     np.testing.assert_allclose(found, curve(MeshSettings(data=1), 1), rtol=1e-5)
@@ -155,6 +156,7 @@ def logged(run: Path) -> dict[tuple[str, int], float]:
     return {(e["event"], e["step"]): e["loss"] for e in events if e["event"] in ("train", "validation")}
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_the_same_and_its_evaluation_is_its_validation(
     run_of: Callable[..., int], padded_records: Path, tmp_path: Path
 ) -> None:

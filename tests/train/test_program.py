@@ -90,6 +90,7 @@ def test_a_parameter_is_gathered_once_a_pass_and_only_where_it_is_cut() -> None:
     assert {each.axes for each in gathers} == {("fsdp",)}
 
 
+@pytest.mark.slow
 def test_memory_grows_linearly_with_the_batch() -> None:
     peaks, kept = [], []
     for batch in (4, 8, 12):

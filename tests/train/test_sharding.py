@@ -65,7 +65,9 @@ def single_device() -> list:
     return curve(MeshSettings(data=1), 1)
 
 
-@pytest.mark.parametrize("name", MESHES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in ("data", "tensor") else []) for name in MESHES]
+)
 def test_meshes_give_the_single_device_curve(name: str, single_device: list) -> None:
     np.testing.assert_allclose(curve(MESHES[name], 8), single_device, rtol=1e-5)
 
@@ -74,11 +76,13 @@ def test_the_curve_falls(single_device: list) -> None:
     assert np.mean(single_device[STEPS - 4 : STEPS]) < np.mean(single_device[:4])
 
 
+@pytest.mark.slow
 def test_cross_sensor_task_on_a_mesh() -> None:
     task = TaskSettings(kind="cross_sensor")
     np.testing.assert_allclose(curve(MESHES["mixed"], 8, task), curve(MeshSettings(data=1), 1, task), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_gradient_accumulation_gives_the_same_curve(single_device: list) -> None:
     np.testing.assert_allclose(curve(MeshSettings(data=2, fsdp=2), 4, accumulate=2), single_device, rtol=1e-5)
 

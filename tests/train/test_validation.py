@@ -34,6 +34,7 @@ def test_the_best_loss_is_kept_and_the_others_counted() -> None:
     assert record == Validation(best=2.0, best_step=2, since=2)
 
 
+@pytest.mark.slow
 def test_a_run_without_improvement_stops_early_and_stays_stopped(tiny_records: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     frozen = ["--optimizer.steps", "40", "--optimizer.schedule", "constant", "--optimizer.learning_rate", "1e-30"]
