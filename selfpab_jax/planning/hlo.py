@@ -117,6 +117,9 @@ def parse(text: str) -> Program:
             current = None
         elif current is not None and " = " in line:
             instruction = _instruction(line)
+            for operand in instruction.operands:
+                if "#" in operand and operand not in current:
+                    current[operand] = _element(operand, current)
             current[instruction.name] = instruction
     return Program(computations, entry)
 
@@ -136,11 +139,18 @@ def _instruction(line: str) -> Instruction:
             ArrayShape(dtype, tuple(int(size) for size in sizes.split(",") if size))
             for dtype, sizes in re.findall(r"\b([a-z]\w*)\[([\d,]*)\]", kind)
         ),
-        operands=tuple(re.findall(r"%([\w.\-]+)", inner)) if opcode not in ("constant", "parameter") else (),
+        operands=tuple(re.findall(r"%([\w.\-]+(?:#\d+)?)", inner)) if opcode not in ("constant", "parameter") else (),
         attributes=rest[end + 1 :],
         is_root=name.startswith("ROOT "),
         argument=inner if len(inner) < 32 else "",
     )
+
+
+def _element(operand: str, computation: Computation) -> Instruction:
+    """The get-tuple-element that newer versions of XLA write as `name#index` where it is used."""
+    name, _, index = operand.partition("#")
+    shape = computation[name].shapes[int(index)]
+    return Instruction(operand, "get-tuple-element", (shape,), (name,), f", index={index}", False)
 
 
 def _closing(text: str) -> int:

@@ -44,6 +44,25 @@ def test_products_in_loops_count_as_often_as_they_run() -> None:
     assert products.count == 7
 
 
+def test_elements_of_tuples_in_the_short_notation() -> None:
+    text = LOOP.replace("LIMIT", "7")
+    for name, index in (("i", 0), ("x", 1)):
+        declared = next(line for line in text.splitlines() if line.strip().startswith(f"%{name} = "))
+        text = (
+            text.replace(declared + "\n", "")
+            .replace(f"(%{name},", f"(%state#{index},")
+            .replace(f"(%{name})", f"(%state#{index})")
+        )
+    assert text.count("#") == 2
+    assert products_of(parse(text)) == products_of(parse(LOOP.replace("LIMIT", "7")))
+    element = parse(text).computations["body"]["state#1"]
+    assert (element.opcode, element.operands, element.shapes) == (
+        "get-tuple-element",
+        ("state",),
+        (ArrayShape("f32", (4, 8)),),
+    )
+
+
 def test_a_loop_of_unknown_length_is_refused() -> None:
     with pytest.raises(ValueError, match="length of the loop"):
         products_of(parse(LOOP.replace("direction=LT", "direction=GT").replace("LIMIT", "7")))

@@ -93,14 +93,14 @@ def test_a_parameter_is_gathered_once_a_pass_and_only_where_it_is_cut() -> None:
 @pytest.mark.slow
 def test_memory_grows_linearly_with_the_batch() -> None:
     peaks, kept = [], []
-    for batch in (4, 8, 12):
+    for batch in (32, 48, 64):  # XLA changes its mind about small ones, at another size in each version
         ahead = lowered(ModelSettings(width=64, heads=2, feedforward=64, layers=1), batch=batch, frames=199)
         memory = memory_of(ahead, compile_step(ahead))
         peaks.append(memory.most)
         kept.append(memory.kept)
     assert peaks[2] - peaks[1] == pytest.approx(peaks[1] - peaks[0], rel=0.05)
-    assert peaks[1] - peaks[0] > 4 * 2 * 199 * 199 * 4  # at least the weights of attention
-    np.testing.assert_allclose(kept, kept[0] * np.array([1, 2, 3]), rtol=1e-3)
+    assert peaks[1] - peaks[0] > 16 * 2 * 199 * 199 * 4  # at least the weights of attention
+    np.testing.assert_allclose(kept, kept[0] * np.array([1, 1.5, 2]), rtol=1e-3)
 
 
 def test_the_published_size_compiles_without_its_parameters() -> None:
