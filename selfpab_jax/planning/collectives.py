@@ -165,7 +165,7 @@ def _purpose(instruction: Instruction, flow: DataFlow, place: Place) -> tuple[Ro
     if instruction.opcode == "all-gather":
         if name := flow.parameter_behind(place):
             return "parameters", name
-        if instruction.source.endswith("top_k"):
+        if re.search(r"top_k$|\bjit\(_uniform\)", instruction.source):  # its name in older and newer versions
             return "masking", instruction.source
     elif name := flow.new_state_from(place):
         return "gradients", name
