@@ -1,6 +1,6 @@
 """Recordings of any length in blocks of samples, so that memory does not depend on how long they are."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from selfpab_jax.data.sources import hunt4
-from selfpab_jax.data.sources.base import UnusableError
+from selfpab_jax.data.sources.base import UnusableError, sensors_of
 from selfpab_jax.data.sources.blocks import BLOCK_ROWS, Rows, SignalBlock
 from selfpab_jax.data.sources.clock import LONGEST_GAP_DAYS
 from selfpab_jax.data.sources.continuous import continuous_blocks
@@ -29,7 +29,7 @@ from selfpab_jax.data.tables.recordings import (
 )
 from selfpab_jax.data.tables.text import is_text_table, open_bytes
 from selfpab_jax.data.tables.timestamps import TimestampUnit
-from selfpab_jax.errors import DataError
+from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.signal.resample import Unit, ratio, resample, resample_labels
 
 FILTER_HALF = 10
@@ -185,7 +185,7 @@ class ReadSignal(NamedTuple):
 
 
 def read_recording(
-    path: Path | str,
+    path: Path | str | Mapping[str, Path | str],
     *,
     rate: float = 50.0,
     unit: Unit = "g",
@@ -203,7 +203,8 @@ def read_recording(
     """The acceleration in a file, as `records build`, `embed` and `probe` read it.
 
     Args:
-        path: .csv or .tsv (also .gz), .parquet, .cwa, .gt3x, .bin, or an npz of the HUNT4 layout.
+        path: .csv or .tsv (also .gz), .parquet, .cwa, .gt3x, .bin, or an npz of the HUNT4 layout; where each sensor
+            has a device file of its own, sensors and their files: `{"back": "S01_back.cwa", "thigh": ...}`.
         rate: sampling rate in Hz.
         unit: unit of the acceleration columns.
         sensors: for the columns `<sensor>_x`, `<sensor>_y`, `<sensor>_z`.
@@ -233,13 +234,23 @@ def read_recording(
         non_wear=non_wear,
         calibrate=calibrate,
     )
-    report = FileReport(str(path), stem_of(Path(path)), strict)
+    given: RecordingPath
+    if isinstance(path, Mapping):
+        if unlike := set(path) ^ set(sensors_of(layout.channels)):
+            raise ConfigError(
+                f"path: {', '.join(sorted(unlike))} is not both a sensor with a file and one of `sensors`; give "
+                f"{', '.join(sensors_of(layout.channels))} a file each"
+            )
+        given = SensorFiles("recording", {sensor: Path(path[sensor]) for sensor in sensors_of(layout.channels)})
+    else:
+        given = Path(path)
+    report = FileReport(str(given), recording_name(given), strict)
 
     def refuse(what: str, reason: str) -> None:
         if not report.used_s or strict:
             raise DataError(f"{what}: {reason}")
 
-    recordings = whole_recordings(read_signal(Path(path), layout, refuse, report=report), report.subject)
+    recordings = whole_recordings(read_signal(given, layout, refuse, report=report), report.subject)
     start = recordings[0].start
     places, end = [], 0
     for recording in recordings:
@@ -255,7 +266,7 @@ def read_recording(
                 place = end
             if place - end > LONGEST_GAP_DAYS * 86_400 * recording.rate_hz:
                 raise DataError(
-                    f"{path}: {recording.name} begins {(place - end) / recording.rate_hz / 86_400:.0f} days after the "
+                    f"{given}: {recording.name} begins {(place - end) / recording.rate_hz / 86_400:.0f} days after the "
                     "recording before it: is a timestamp wrong? Cut the file there, or read its parts one by one"
                 )
         places.append(place)

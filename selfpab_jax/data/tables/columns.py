@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -101,13 +102,13 @@ def _csv_blocks(
     if about := layout.describe():
         report.notes.append(f"read as: {about}")
     found: dict[str, pa.DataType | None] = {name: pa.string() if name in text else None for name in columns}
-    if any(kind is None for kind in found.values()):
-        schema = next(read_delimited(path, layout, found, rows, Malformed()), pa.table({})).schema
-        found = {name: kind or _type_of_all_blocks(schema, name, numeric) for name, kind in found.items()}
     done = 0
     while True:
         malformed, place = Malformed(), 0
         try:
+            if any(kind is None for kind in found.values()):
+                schema = next(read_delimited(path, layout, found, rows, Malformed()), pa.table({})).schema
+                found = {name: kind or _type_of_all_blocks(schema, name, numeric) for name, kind in found.items()}
             for block in read_delimited(path, layout, found, rows, malformed):
                 place += block.num_rows
                 if place > done:
@@ -115,6 +116,10 @@ def _csv_blocks(
                     done = place
                     yield _with_numbers(fresh, numeric, layout.decimal, malformed, report)
         except pa.ArrowInvalid as error:
+            if "invalid UTF8" in str(error) and layout.encoding.startswith("utf-8"):
+                layout = replace(layout, encoding="latin-1")  # read again: every byte is a character there
+                report.notes.append("not all of the text is UTF-8: read byte by byte, as Latin-1")
+                continue
             failed = re.match(r"In CSV column #(\d+): (.*conversion error.*)", str(error))
             column = layout.names[int(failed[1])] if failed else None
             if column not in found or found[column] == pa.string():
@@ -125,7 +130,9 @@ def _csv_blocks(
             report.cut("malformed rows", malformed.rows / max(report.rate_hz, 1e-9), malformed.first)
             report.notes.append(f"{malformed.rows} malformed rows dropped (the first has {malformed.first})")
         if malformed.is_cut:
-            report.note("the compressed file is cut off: its end is missing, by an amount that cannot be known")
+            report.note(
+                "the compressed file is cut off or damaged: part is missing or wrong, by an amount that cannot be known"
+            )
         if malformed.values:
             report.notes.append(f"{malformed.values} values are no numbers (the first is {malformed.first_value!r})")
         return

@@ -7,6 +7,7 @@ import gzip
 import io
 import re
 import sys
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,7 @@ class Malformed:
         values: of numeric columns, read as missing.
         first: what the first such row has.
         first_value: the first such value.
-        is_cut: the compressed file ends too early.
+        is_cut: the compressed file ends too early, or is damaged from some byte on.
     """
 
     rows: int = 0
@@ -105,7 +106,7 @@ def open_bytes(path: Path) -> io.IOBase:
 
 
 class _Gzip(io.RawIOBase):
-    """Decompressed bytes; `is_cut` tells that the compressed file ends too early, as after a copy that broke off."""
+    """Decompressed bytes up to where the file is damaged, or cut as by a copy that broke off: `is_cut`."""
 
     def __init__(self, file: gzip.GzipFile):
         super().__init__()
@@ -120,7 +121,7 @@ class _Gzip(io.RawIOBase):
             while left and (data := self.file.read1(min(left, READ_BYTES))):
                 parts.append(data)
                 left -= len(data)
-        except EOFError:
+        except (EOFError, zlib.error, gzip.BadGzipFile):
             self.is_cut = True
         return b"".join(parts)
 
@@ -171,8 +172,30 @@ def find_layout(path: Path, columns: list[str]) -> Layout:
     if twice := sorted({name for name in columns if names.count(name) > 1}):
         raise UnusableError(f"column {', '.join(twice)} stands twice in the header; rename one of them")
     body = rows[place + 1 : place + 50]
+    names = _names_of_all_columns(names, body)
     preamble = tuple(line for line in lines[:place] if line.strip() and not (separator and line is lines[0]))
     return Layout(encoding, delimiter, _decimal(body, delimiter), tuple(names), place + 1, True, preamble)
+
+
+def _names_of_all_columns(names: list[str], body: list[list[str]]) -> list[str]:
+    """The header's names and an empty one for a column that it does not name.
+
+    Rows may end in a delimiter, and R writes the rows' names first without a name for their column.
+    """
+    widths = [len(row) for row in body if any(value.strip() for value in row)]
+    if not widths:
+        return names
+    width = max(set(widths), key=widths.count)
+    full = [row for row in body if len(row) == width]
+    if width == len(names) + 1:
+        if not any(row[-1].strip() for row in full):
+            return [*names, ""]
+        counts = [row[0].strip().strip('"') for row in full]
+        if counts[0].isdecimal() and counts == [str(int(counts[0]) + row) for row in range(len(counts))]:
+            return ["", *names]
+    if width == len(names) - 1 and not names[-1]:
+        return names[:-1]
+    return names
 
 
 def _without_header(rows: list[list[str]], columns: list[str], encoding: str, delimiter: str) -> Layout:
@@ -313,11 +336,11 @@ def read_delimited(
         for batch in reader:
             count += batch.num_rows
             yield pa.Table.from_batches([batch])
-        malformed.is_cut = isinstance(stream, _Gzip) and stream.is_cut
+        malformed.is_cut = getattr(stream, "is_cut", False)
     if malformed.rows > max(1, MALFORMED_FRACTION * count):
         raise UnusableError(
             f"{malformed.rows} of {count + malformed.rows} rows are malformed (the first has {malformed.first}, "
-            f"delimiter {layout.delimiter!r})"
+            f"delimiter {layout.delimiter!r})" + (": the compressed file is damaged" if malformed.is_cut else "")
         )
 
 
@@ -330,28 +353,40 @@ def _unique(names: tuple[str, ...]) -> Iterator[str]:
 
 
 def _plain_stream(path: Path, layout: Layout) -> io.IOBase:
-    """The file as pyarrow reads it: columns that are separated by several spaces get one each."""
+    """The file as pyarrow reads it: without zero bytes, and with single spaces where several separate columns."""
     stream = open_bytes(path)
-    return _SingleSpaces(stream) if layout.delimiter == " " else stream
+    if layout.encoding.startswith("utf-16"):
+        return stream
+    return _Plain(stream, layout.delimiter == " ")
 
 
-class _SingleSpaces(io.RawIOBase):
-    """Bytes in which every series of spaces is one space, and lines begin without any."""
+class _Plain(io.RawIOBase):
+    """Bytes in which zeros, which a recorder leaves where it was stopped, are ends of lines.
 
-    def __init__(self, stream: io.IOBase):
+    With `joins_spaces` every series of spaces is one space, and lines begin without any.
+    """
+
+    def __init__(self, stream: io.IOBase, joins_spaces: bool):
         super().__init__()
-        self.stream, self.last = stream, b"\n"
+        self.stream, self.joins_spaces, self.last = stream, joins_spaces, b"\n"
+
+    @property
+    def is_cut(self) -> bool:
+        return isinstance(self.stream, _Gzip) and self.stream.is_cut
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1) -> bytes:
-        data = self.stream.read(size)
-        if not data:
-            return data
-        plain = re.sub(rb"(?<=\n) +| +(?=\r?\n)", b"", re.sub(rb" +", b" ", self.last + data))[len(self.last) :]
-        self.last = plain[-1:] or self.last
-        return plain or self.read(size)
+        while data := self.stream.read(size):
+            if b"\0" in data:
+                data = re.sub(rb"\0+", b"\n", data)
+            if self.joins_spaces:
+                data = re.sub(rb"(?<=\n) +| +(?=\r?\n)", b"", re.sub(rb" +", b" ", self.last + data))[len(self.last) :]
+            if data:
+                self.last = data[-1:]
+                return data
+        return b""
 
     def close(self) -> None:
         self.stream.close()

@@ -155,14 +155,15 @@ class TimeReader:
     def _without_zone(self, plain: pa.ChunkedArray) -> pa.ChunkedArray:
         has_zone_N = pc.match_substring_regex(plain, ZONED).fill_null(False).to_numpy(zero_copy_only=False)
         valid_N = pc.is_valid(plain).to_numpy(zero_copy_only=False)
-        with_zone, without = bool(has_zone_N.any()), bool((valid_N & ~has_zone_N).sum() > 0.01 * len(plain))
+        few = MOST_WRONG * len(plain)
+        with_zone, without = bool(has_zone_N.sum() > few), bool((valid_N & ~has_zone_N).sum() > few)
         before, self._has_zone = self._has_zone, with_zone
         if (with_zone and without) or (before is not None and before != with_zone):
             raise UnusableError(
                 f"timestamps: some of column {self.column} have a time zone and some have none; write all alike"
             )
         if not with_zone:
-            return plain
+            return pc.if_else(has_zone_N, None, plain) if has_zone_N.any() else plain
         match = re.search(ZONED, plain[int(has_zone_N.argmax())].as_py())
         if match and self.zone is None:
             self.zone = " ".join(part for part in match.groups()[1:] if part)

@@ -10,7 +10,7 @@ import pytest
 from selfpab_jax.cli.main import main
 from selfpab_jax.data.records.dataset import open_records
 from selfpab_jax.data.sources.streaming import find_given, read_recording
-from selfpab_jax.errors import DataError
+from selfpab_jax.errors import ConfigError, DataError
 
 T0 = write.seconds(write.START)
 
@@ -61,6 +61,19 @@ def test_one_sensor_from_python(folder: Path) -> None:
     assert report.in_s == pytest.approx(72, abs=0.1)
     with pytest.raises(DataError, match="one sensor"):
         read_recording(folder / "A_back.cwa")
+
+
+def test_a_file_per_sensor_from_python(folder: Path) -> None:
+    files = {sensor: folder / f"A_{sensor}.cwa" for sensor in ("thigh", "back")}
+    signal, rate, start, _ = read_recording(files)
+    assert signal.shape[1] == 6
+    assert start is not None
+    times = (start - write.START).total_seconds() + np.arange(len(signal)) / rate
+    both = np.isfinite(signal).all(axis=1)
+    assert both.sum() / rate == pytest.approx(66, abs=0.2)
+    assert np.abs(signal - np.tile(wave(times), 2))[both].max() < 0.03
+    with pytest.raises(ConfigError, match="thigh is not both"):
+        read_recording({"back": files["back"]})
 
 
 @pytest.mark.parametrize("names", [True, False])

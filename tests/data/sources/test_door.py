@@ -101,7 +101,19 @@ SAME: dict[str, tuple[str | bytes, dict[str, object]]] = {
     "blank lines": (table().replace("\n", "\n\n", 40), {}),
     "header repeated": (lines_changed(lambda rows: [*rows[:3000], rows[0], *rows[3000:]]), {}),
     "zeros at the end": (table().encode() + bytes(5000), {}),
+    "megabytes of zeros at the end": (table().encode() + bytes(45_000_000), {}),
     "last line cut": (table()[:-30], {}),
+    "a comma at the end of every row": (lines_changed(lambda rows: [rows[0], *(row + "," for row in rows[1:])]), {}),
+    "a comma at the end of the header": (lines_changed(lambda rows: [rows[0] + ",", *rows[1:]]), {}),
+    "numbers of rows without a name": (
+        lines_changed(lambda rows: [rows[0], *(f'"{place}",{row}' for place, row in enumerate(rows[1:], 1))]),
+        {},
+    ),
+    "one time that is not UTF-8": (table().encode().replace(b"2021-03-01 10:00:14", b"2021-03-01 10:00:1\xff", 1), {}),
+    "zeros in the middle": (
+        "\n".join(table().splitlines()[:701]).encode() + bytes(4096) + "\n".join(table().splitlines()[701:]).encode(),
+        {},
+    ),
     "day first": (table(style="%d.%m.%Y %H:%M:%S.%f"), {"day_first": True}),
     "month first, AM and PM": (table(style="%m/%d/%Y %I:%M:%S.%f %p"), {"day_first": False}),
     "zone": (table(style="%Y-%m-%dT%H:%M:%S.%f+02:00"), {}),
@@ -147,7 +159,9 @@ def test_the_signal_of_the_clean_table(name: str, tmp_path: Path) -> None:
         "times of day",
     ):
         changed = name in ("spaces after commas", "day first", "month first, AM and PM", "milliseconds after a colon",
-                           "Latin-1 in the header", "zeros at the end", "last line cut")  # fmt: skip
+                           "Latin-1 in the header", "zeros at the end", "last line cut",
+                           "megabytes of zeros at the end", "zeros in the middle", "a comma at the end of every row",
+                           "a comma at the end of the header", "numbers of rows without a name")  # fmt: skip
         assert changed or report.summary() or report.bridged_s, "what was found is reported"
     assert report.used_s == pytest.approx(len(recording.signal_NxC) / RATE)
 

@@ -101,6 +101,10 @@ def test_a_broken_gzip_file_is_read_to_its_break(tmp_path: Path) -> None:
     assert any("cut off" in note for note in found.report.notes)
     with pytest.raises(DataError, match=r"cut off|malformed"):
         read(tmp_path / "b.csv.gz", strict=True)
+    place = int(0.6 * len(packed))
+    (tmp_path / "c.csv.gz").write_bytes(packed[:place] + bytes(64) + packed[place + 64 :])
+    with pytest.raises(DataError, match=r"malformed.*the compressed file is damaged"):
+        read(tmp_path / "c.csv.gz")
 
 
 def test_what_was_read_before_a_fault_is_kept_and_said(tmp_path: Path) -> None:
