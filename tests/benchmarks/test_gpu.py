@@ -39,6 +39,7 @@ def test_every_job_of_ours_gives_figures(report: dict) -> None:
     assert padded != exact
 
 
+@pytest.mark.slow
 def test_what_cannot_be_had_is_told(report: dict) -> None:
     assert "torch is not to be had" in report["about"]["torch"]["failed"]
     assert all("failed" in job for job in report["jobs"] if job["side"] == "torch")

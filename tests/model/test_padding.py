@@ -55,7 +55,7 @@ def relative(found: jax.Array, expected: jax.Array) -> float:
     [
         {"layout": "padded"},
         {"attention": "blocks"},
-        {"layout": "padded", "attention": "blocks", "rematerialize": "attention"},
+        pytest.param({"layout": "padded", "attention": "blocks", "rematerialize": "attention"}, marks=pytest.mark.slow),
         {"rematerialize": "layers"},
     ],
     ids=str,
@@ -74,6 +74,7 @@ def test_same_loss_and_gradients_with_dropout(
             assert relative(found[1][name], expected[1][name]) < 1e-6, name
 
 
+@pytest.mark.slow
 def test_padding_lanes_stay_zero_through_training(parameters: Parameters, batch: tuple) -> None:
     exact, padded = functional_of(), functional_of(layout="padded")
     update = optax.adamw(1e-2)
@@ -112,6 +113,7 @@ def test_the_trace_has_exact_sizes(parameters: Parameters, batch: tuple) -> None
     jax.tree.map(lambda a, b: assert_allclose(a, b, atol=2e-6), found, expected)
 
 
+@pytest.mark.slow
 def test_memory_of_long_windows_grows_linearly() -> None:
     settings = ModelSettings(width=64, heads=2, feedforward=64, layers=1, dropout=0.1, compute="float32")
     functional = make_functional(settings, FEATURES, FEATURES)

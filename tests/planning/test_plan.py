@@ -58,6 +58,7 @@ def test_parameters_and_optimizer_are_those_of_a_real_run_to_the_byte(planned: S
     assert measured["held"]["optimizer"] == [planned.memory.optimizer] * 8
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from Linux's /proc")
 def test_temporaries_are_what_a_real_step_allocates(planned: StepPlan, measured: dict) -> None:
     # The first step also loads code; devices that drift apart may need less, never more.

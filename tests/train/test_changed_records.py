@@ -68,6 +68,7 @@ def test_records_that_were_built_again_are_refused_and_may_be_allowed(
     assert "allow_changed" not in (run / SETTINGS_FILE).read_text(), "it holds for one start"
 
 
+@pytest.mark.slow
 def test_of_an_old_run_only_the_statistics_are_compared(
     tiny_records: Path, other_records: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -50,7 +50,7 @@ def batch(seed: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("changes", "task"),
     [
-        ({}, None),
+        pytest.param({}, None, marks=pytest.mark.slow),
         pytest.param({"attention": "blocks", "rematerialize": "attention"}, None, marks=pytest.mark.slow),
         pytest.param({"layout": "padded", "rematerialize": "layers"}, CROSS_SENSOR, marks=pytest.mark.slow),
     ],

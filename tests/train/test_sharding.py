@@ -66,7 +66,7 @@ def single_device() -> list:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in ("data", "tensor") else []) for name in MESHES]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name != "fsdp" else []) for name in MESHES]
 )
 def test_meshes_give_the_single_device_curve(name: str, single_device: list) -> None:
     np.testing.assert_allclose(curve(MESHES[name], 8), single_device, rtol=1e-5)

@@ -60,6 +60,7 @@ def test_clipping_bounds_the_gradient_that_adamw_sees() -> None:
     assert first_moments == pytest.approx([0.1 * 200.0, 0.1 * 1.0], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_wandb_offline_keeps_the_run_on_disk(
     tiny_records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,6 +80,7 @@ def test_a_frozen_encoder_stays_as_it_was_and_its_features_are_what_the_head_rea
     np.testing.assert_allclose(trained.predict(("s0",))[20:40], expected[0], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_once_unfrozen_the_encoder_is_trained_and_the_given_one_can_be_used_again(corpus: Corpus, encoders):
     trained = finetune(corpus, FOLD, encoders, replace(FEW, frozen_share=0.5), 0)
     assert not any(same(trained, encoders[0]))

@@ -62,7 +62,7 @@ def fold(corpus: Corpus) -> Fold:
         pytest.param("transformer", marks=pytest.mark.slow),
         pytest.param("cnn", marks=pytest.mark.slow),
         "lstm",
-        "deepconvlstm",
+        pytest.param("deepconvlstm", marks=pytest.mark.slow),
     ],
 )
 def test_network_learns_activities_and_predicts_every_row_of_the_test_subject(name: str, corpus: Corpus, fold: Fold):
