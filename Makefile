@@ -15,7 +15,7 @@ demo: $(VENV)/.installed ## cohort, records, pre-training, evaluation, export: 2
 	rm -rf demo
 	$(BIN)/selfpab-jax demo --out demo
 
-test: $(VENV)/.installed-test ## the quick tests: about 15 minutes on 2 cores
+test: $(VENV)/.installed-test ## the quick tests: about 9 minutes on 2 cores
 	$(PYTEST) -m "not slow"
 
 test-all: $(VENV)/.installed-test ## every test

@@ -32,13 +32,18 @@ def write_torch(directory: Path, target: Path, *, overwrite: bool = False) -> li
         Warnings: differences in the last bits of the positional tables.
 
     Raises:
-        ModelError: the model cannot be read, or PyTorch is missing.
+        ModelError: the model cannot be read, the original cannot express its input, or PyTorch is missing.
         StorageError: the file exists or cannot be written.
     """
     torch = require_torch()
     if target.is_dir() or (target.exists() and not overwrite):
         raise StorageError(f"{target} exists; choose another file" + ("" if target.is_dir() else " or add --overwrite"))
     config, _ = read_config(directory)
+    if config.scale != "linear":
+        raise ModelError(
+            f"{directory}: the model takes magnitudes on the scale {config.scale}, which the original does not know; "
+            "its features would mean nothing there"
+        )
     kept = config.provenance.get(KEPT) or {}
     arguments = kept.get("args") or arguments_for(config)
     path = directory / WEIGHTS_FILE

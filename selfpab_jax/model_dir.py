@@ -24,7 +24,7 @@ from selfpab_jax.errors import ModelError, StorageError
 from selfpab_jax.io import atomic_path, require_parent
 from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.functional import split_packed
-from selfpab_jax.signal.normalization import Statistics
+from selfpab_jax.signal.normalization import Scale, Statistics
 from selfpab_jax.signal.stft import SpectrogramSettings
 
 FORMAT = 1
@@ -51,6 +51,7 @@ class ModelConfig:
         sensors: names, in the order of the channels.
         spectrogram: how signals become frames.
         frames: T of a training window.
+        scale: of the magnitudes before they are normalized.
         provenance: hours, steps, held-out loss, source, subjects and the like, as far as known.
     """
 
@@ -62,6 +63,7 @@ class ModelConfig:
     sensors: tuple[str, ...]
     spectrogram: SpectrogramSettings
     frames: int
+    scale: Scale = "linear"
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
@@ -129,7 +131,13 @@ def read_model(directory: Path) -> tuple[ModelConfig, dict[str, np.ndarray], Sta
     config, statistics_file = read_config(directory)
     with _readable(directory / WEIGHTS_FILE):
         parameters = split_packed(safetensors.numpy.load_file(directory / WEIGHTS_FILE))
-    return config, parameters, Statistics.load(directory / statistics_file) if statistics_file else None
+    statistics = Statistics.load(directory / statistics_file) if statistics_file else None
+    if statistics is not None and statistics.scale != config.scale:
+        raise ModelError(
+            f"{directory}: {CONFIG_FILE} has magnitudes on the scale {config.scale}, {statistics_file} on the scale "
+            f"{statistics.scale}: they are of two models; copy the whole model directory again"
+        )
+    return config, parameters, statistics
 
 
 def read_config(directory: Path) -> tuple[ModelConfig, str | None]:
@@ -210,7 +218,8 @@ A transformer encoder pre-trained by masked reconstruction of spectrograms (Self
 
 - sensors: {", ".join(config.sensors)}; channels {", ".join(config.channels)}, in g
 - spectrogram: {spectrogram.rate_hz:g} Hz, window {spectrogram.fft_window}, hop {spectrogram.fft_hop} samples;
-  {config.features} features per frame, {config.frames} frames ({seconds:g} s) per training window
+  {config.features} features per frame, {config.frames} frames ({seconds:g} s) per training window; magnitudes on the
+  scale `{config.scale}`
 - encoder: width {model.width}, {model.heads} heads, feed-forward {model.feedforward}, {model.layers} layers;
   {sum(array.size for array in parameters.values()):,} parameters with the reconstruction head
 - normalization: {normalization}

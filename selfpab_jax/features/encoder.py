@@ -21,7 +21,7 @@ from selfpab_jax.errors import ConfigError, ModelError
 from selfpab_jax.features.windows import fitting_windows
 from selfpab_jax.model.functional import FunctionalModel, Parameters, make_functional
 from selfpab_jax.model_dir import ModelConfig, read_model
-from selfpab_jax.signal.normalization import Statistics
+from selfpab_jax.signal.normalization import Statistics, normalize
 from selfpab_jax.signal.resample import ratio, resample
 from selfpab_jax.signal.stft import spectrogram as make_spectrogram
 
@@ -86,6 +86,8 @@ class PretrainedEncoder:
                 digest.update(name.encode() + np.ascontiguousarray(array).data)
         if self._statistics is not None:
             digest.update(self._statistics.mean.tobytes() + self._statistics.std.tobytes())
+            if self._statistics.scale != "linear":
+                digest.update(self._statistics.scale.encode())
         return digest.hexdigest()
 
     def with_compute(self, compute: Literal["float32", "bfloat16"]) -> "PretrainedEncoder":
@@ -276,7 +278,7 @@ class PretrainedEncoder:
         return features_TxD.reshape(-1, whole, self.width)
 
     def normalize(self, spectrogram: Float[np.ndarray, "*B T X"]) -> Float32[np.ndarray, "*B T X"]:
-        """(x - mean) / std of each feature, with the statistics that the encoder was trained with.
+        """(x - mean) / std of each feature, x on the scale and with the statistics that the encoder was trained with.
 
         Raises:
             ModelError: the model has no statistics.
@@ -286,7 +288,7 @@ class PretrainedEncoder:
                 "this model has no normalization statistics: convert it again with --statistics, or normalize the "
                 "frames yourself and call `encode(..., normalized=True)`"
             )
-        return (spectrogram.astype(np.float32) - self._statistics.mean) / self._statistics.std
+        return normalize(spectrogram.astype(np.float32), self._statistics)
 
     def _encode_normalized(
         self, frames: np.ndarray, timestamps: np.ndarray | None, batch_size: int, depths: tuple[int, ...]
@@ -367,4 +369,4 @@ def _select_statistics(statistics: Statistics, config: ModelConfig, sensors: tup
         raise ModelError(
             f"the statistics have {len(statistics.mean)} features, the model's channels {len(config.channels) * bins}"
         )
-    return Statistics(statistics.mean[columns], statistics.std[columns], statistics.kind)
+    return replace(statistics, mean=statistics.mean[columns], std=statistics.std[columns])

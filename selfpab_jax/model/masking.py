@@ -29,6 +29,10 @@ class MaskingSettings:
         frequency_share: share of bins covered by the drawn bands.
         frequency_width: bins in a band.
         frequency_probability: probability that a sample's bands are set to 0.
+        disjoint: segments do not overlap, so that the share of frames is covered exactly, and any frame may be. As
+            published they may overlap: a share of 0.8 covers 55%.
+        channel_probability: probability that one channel of a sample, drawn at random, is set to 0 as a whole.
+        sensor_probability: probability that all channels of one sensor, drawn at random, are.
     """
 
     time_share: float = 0.15
@@ -39,6 +43,9 @@ class MaskingSettings:
     frequency_share: float = 0.2
     frequency_width: int = 3
     frequency_probability: float = 0.9
+    disjoint: bool = False
+    channel_probability: float = 0.0
+    sensor_probability: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -100,6 +107,29 @@ def draw_segments(
     return positions if part is None else jnp.where(jnp.arange(count)[:, None] < part.count, positions, length)
 
 
+def draw_disjoint(
+    key: Key[Array, ""], length: int, count: int, width: int, part: ValidPart | None = None
+) -> Int[Array, "count width"]:
+    """Positions of segments that do not overlap: blocks of an axis that begins at a random position and wraps around.
+
+    Args:
+        key: of the sample.
+        length: of the axis.
+        count: of segments.
+        width: of a segment.
+        part: of the axis to draw in, see `draw_segments`.
+    """
+    block_key, offset_key = jax.random.split(key)
+    blocks = length // width
+    valid = length if part is None else jnp.maximum(part.length, 1)
+    drawn = jax.random.uniform(block_key, (blocks,))
+    drawn = jnp.where(jnp.arange(blocks) < valid // width, drawn, -1)
+    _, chosen = jax.lax.top_k(drawn, count)
+    offset = jnp.floor(jax.random.uniform(offset_key) * valid).astype(jnp.int32)
+    positions = (chosen[:, None] * width + jnp.arange(width) + offset) % valid
+    return positions if part is None else jnp.where(jnp.arange(count)[:, None] < part.count, positions, length)
+
+
 def covered(positions: Int[Array, "count width"], length: int) -> Bool[Array, " length"]:
     """True at the given positions; those beyond the length are left out."""
     return jnp.zeros(length, bool).at[positions.reshape(-1)].set(True)
@@ -130,6 +160,8 @@ def mask_sample(
     channels: int,
     settings: MaskingSettings,
     valid: Int[Array, ""] | None = None,
+    *,
+    sensors: int = 1,
 ) -> MaskedSample:
     """Mask one normalized sample, in which 0 is each feature's mean (as the original's masked data set).
 
@@ -140,6 +172,7 @@ def mask_sample(
         settings: shares, widths, probabilities.
         valid: valid frames; padding after them is neither masked nor in the mask, and the others are masked as in a
             sample without it. All where not given.
+        sensors: sensors of equally many channels, one after the other.
     """
     bins = frames.shape[1] // channels
     frames_key, bands_key = jax.random.split(key)
@@ -151,11 +184,26 @@ def mask_sample(
         chance_key, start_key = jax.random.split(bands_key)
         bands = covered(draw_segments(start_key, bins, count, settings.frequency_width), bins)
         in_band = bands & (jax.random.uniform(chance_key) < settings.frequency_probability)
-    in_band_X = jnp.tile(in_band, channels)
-    sample = MaskedSample(jnp.where(in_band_X, 0, masked), in_time[:, None] | in_band_X)
+    hidden_X = jnp.tile(in_band, channels)
+    if settings.channel_probability or settings.sensor_probability:
+        hidden_X |= _hidden_channels(key, channels, sensors, settings).repeat(bins)
+    sample = MaskedSample(jnp.where(hidden_X, 0, masked), in_time[:, None] | hidden_X)
     if valid is None:
         return sample
     return sample._replace(mask=sample.mask & (jnp.arange(len(frames))[:, None] < valid))
+
+
+def _hidden_channels(key: Array, channels: int, sensors: int, settings: MaskingSettings) -> Array:
+    """Which channels are set to 0 as a whole; with keys of their own, so that other draws stay what they are."""
+    hidden = jnp.zeros(channels, bool)
+    groups = ((2, settings.channel_probability, channels), (3, settings.sensor_probability, sensors))
+    for number, probability, parts in groups:
+        if probability:
+            chance_key, part_key = jax.random.split(jax.random.fold_in(key, number))
+            part = jax.random.randint(part_key, (), 0, parts)
+            is_hidden = jax.random.uniform(chance_key) < probability
+            hidden |= is_hidden & (jnp.arange(channels) // (channels // parts) == part)
+    return hidden
 
 
 def _mask_time(frames: Array, key: Array, settings: MaskingSettings, valid: Array | None) -> tuple[Array, Array]:
@@ -167,13 +215,14 @@ def _mask_time(frames: Array, key: Array, settings: MaskingSettings, valid: Arra
     width = settings.time_width
     part = None if valid is None else _part(valid, length, settings)
 
-    hidden = covered(draw_segments(mask_key, length, count, width, part), length)
+    draw = draw_disjoint if settings.disjoint else draw_segments
+    hidden = covered(draw(mask_key, length, count, width, part), length)
     if settings.reverse_probability:
         mirrored = jax.random.uniform(reverse_key) < settings.reverse_probability
         reverse = hidden[::-1] if valid is None else jnp.roll(hidden[::-1], valid - length)
         hidden = jnp.where(mirrored, reverse, hidden)
-    source = draw_segments(source_key, length, count, width, part).reshape(-1)
-    target = draw_segments(target_key, length, count, width, part).reshape(-1)
+    source = draw(source_key, length, count, width, part).reshape(-1)
+    target = draw(target_key, length, count, width, part).reshape(-1)
     swapped, is_target = swap_frames(frames, source, target)
 
     u = jax.random.uniform(kind_key)
@@ -197,7 +246,7 @@ class TaskSettings:
             (MonoSelfPAB).
         input_sensor: the input sensor for `cross_sensor`; the other one is the target.
         switch_probability: probability, for each sample, that the two are exchanged.
-        loss: `masked_l1` as published, or `masked_l2`.
+        loss: `masked_l1` as published, `masked_l2`, or `log_spectral` (`model/losses.py`).
         masking: what is hidden.
     """
 
@@ -210,6 +259,12 @@ class TaskSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.switch_probability <= 1:
             raise ConfigError(f"task.switch_probability is {self.switch_probability}; it must be in [0, 1]")
+        if self.kind == "cross_sensor" and self.masking.sensor_probability:
+            raise ConfigError(
+                "task.masking.sensor_probability needs task.kind masked: of cross_sensor it would hide the whole input"
+            )
+        if self.kind == "cross_sensor" and self.loss == "log_spectral":
+            raise ConfigError("task.loss log_spectral needs task.kind masked; set task.loss masked_l1")
 
 
 class MaskedBatch(NamedTuple):
@@ -271,7 +326,7 @@ def mask_batch(
     if task.kind == "masked":
 
         def masked_sample(frames: Array, key: Array, valid: Array | None) -> MaskedSample:
-            return mask_sample(frames, key, channels, task.masking, valid)
+            return mask_sample(frames, key, channels, task.masking, valid, sensors=len(sensors))
 
         masked = jax.vmap(masked_sample)(frames_BxTxX, keys_B, valid_B)
         return MaskedBatch(masked.frames, frames_BxTxX, masked.mask)

@@ -1,15 +1,21 @@
-"""Normalization statistics of spectrogram features, accumulated in float64 while records are built."""
+"""The scale of spectrogram magnitudes, and their normalization statistics, accumulated in float64."""
 
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 
 from selfpab_jax.errors import DataError
 
+Scale = Literal["linear", "log", "power"]
+"""Of magnitudes before they are normalized: as they are, log(x + 0.01), or x to the power of 0.3."""
+LOG_FLOOR = 0.01
+"""In g * samples; about what the noise of a sensor at rest (3 mg) has in a bin of a one-second window at 50 Hz."""
+POWER = 0.3
 HOURS = 24
 UNKNOWN_HOUR = HOURS
 """Row of windows without a known start."""
@@ -70,24 +76,65 @@ def merge(moments: Iterable[Moments], features: int) -> Moments:
     return total
 
 
+def to_scale(magnitudes: Float[Any, "..."], scale: Scale) -> Float[Any, "..."]:
+    """Magnitudes on a scale on which they are less heavy-tailed; for arrays of NumPy and of JAX, of any shape.
+
+    Args:
+        magnitudes: in g * samples, not negative.
+        scale: `linear` returns them as they are.
+    """
+    if scale == "linear":
+        return magnitudes
+    numeric = magnitudes.__array_namespace__()
+    return numeric.log(magnitudes + LOG_FLOOR) if scale == "log" else magnitudes**POWER
+
+
+def log_magnitudes(scaled: Float[Any, "..."], scale: Scale) -> Float[Any, "..."]:
+    """log(x + 0.01) of magnitudes on any scale; below 0, where only a reconstruction can be, it is that of 0.
+
+    Args:
+        scaled: what `to_scale` returned.
+        scale: of them.
+    """
+    if scale == "log":
+        return scaled
+    numeric = scaled.__array_namespace__()
+    positive = numeric.maximum(scaled, 0 * scaled)
+    return numeric.log((positive if scale == "linear" else positive ** (1 / POWER)) + LOG_FLOOR)
+
+
 @dataclass(frozen=True)
 class Statistics:
-    """Mean and standard deviation per feature, in the spectrogram's unit; `kind` is how they were computed."""
+    """Mean and standard deviation per feature, of magnitudes on a scale; `kind` is how they were computed."""
 
     mean: Float32[np.ndarray, " X"]
     std: Float32[np.ndarray, " X"]
     kind: str
+    scale: Scale = "linear"
 
     def __post_init__(self) -> None:
+        if self.scale not in get_args(Scale):
+            raise DataError(f"statistics: scale {self.scale!r} is none of {', '.join(get_args(Scale))}")
         if self.mean.ndim != 1 or self.mean.shape != self.std.shape:
             raise DataError(f"statistics: mean has shape {self.mean.shape} and std {self.std.shape}; both must be (X,)")
         if not (np.isfinite(self.mean).all() and np.isfinite(self.std).all() and (self.std > 0).all()):
             raise DataError("statistics: mean and std must be finite and std above 0; build the records again")
 
     def save(self, path: Path) -> None:
-        """Write an npz with mean, std and kind."""
+        """Write an npz with mean, std and kind, and the scale unless it is linear."""
+        scale = {} if self.scale == "linear" else {"scale": np.array(self.scale)}
         with open(path, "wb") as file:
-            np.savez(file, mean=self.mean, std=self.std, kind=np.array(self.kind))
+            np.savez(file, mean=self.mean, std=self.std, kind=np.array(self.kind), **scale)
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields as JSON holds them; every float32 comes back as it was."""
+        return {"mean": self.mean.tolist(), "std": self.std.tolist(), "kind": self.kind, "scale": self.scale}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "Statistics":
+        """What `as_json` returned, perhaps of a version without scales."""
+        mean, std = (np.asarray(stored[name], np.float32) for name in ("mean", "std"))
+        return cls(mean, std, stored["kind"], stored.get("scale", "linear"))
 
     @classmethod
     def load(cls, path: Path) -> "Statistics":
@@ -102,11 +149,12 @@ class Statistics:
             with np.load(path, allow_pickle=False) as archive:
                 mean, std = (np.asarray(archive[name], np.float32) for name in ("mean", "std"))
                 kind = str(archive["kind"]) if "kind" in archive else "given"
+                scale = str(archive["scale"]) if "scale" in archive else "linear"
             if mean.ndim != 1 or mean.shape != std.shape:
                 raise ValueError(
                     f"mean has shape {mean.shape} and std {std.shape}; both must have one number a feature"
                 )
-            return cls(mean, std, kind)
+            return cls(mean, std, kind, scale)  # type: ignore[arg-type]
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
         except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
@@ -114,7 +162,7 @@ class Statistics:
 
 
 def normalize(spectrogram: Float32[np.ndarray, "*B T X"], statistics: Statistics) -> Float32[np.ndarray, "*B T X"]:
-    """(x - mean) / std per feature.
+    """(x - mean) / std per feature, x on the statistics' scale.
 
     Raises:
         DataError: the statistics have another number of features.
@@ -123,22 +171,22 @@ def normalize(spectrogram: Float32[np.ndarray, "*B T X"], statistics: Statistics
         raise DataError(
             f"statistics of {statistics.mean.shape[0]} features do not fit a spectrogram of {spectrogram.shape[-1]}"
         )
-    return (spectrogram - statistics.mean) / statistics.std
+    return (to_scale(spectrogram, statistics.scale) - statistics.mean) / statistics.std
 
 
-def plain_statistics(moments: Moments) -> Statistics:
+def plain_statistics(moments: Moments, scale: Scale = "linear") -> Statistics:
     """Mean and population standard deviation over all frames, all frames with equal weight."""
-    return _statistics(moments.frames, moments.sums, moments.squares, "plain")
+    return _statistics(moments.frames, moments.sums, moments.squares, "plain", scale)
 
 
-def hour_weighted_statistics(moments: Moments) -> Statistics:
+def hour_weighted_statistics(moments: Moments, scale: Scale = "linear") -> Statistics:
     """The original's statistics: merged over the hours of the day, each hour weighted by its number of windows.
 
     The original first reduces every recording to its mean over time and keeps the first and second moment of those
     means per hour. So the mean equals the plain one (of windows of equal lengths), while std is that **between
     windows**, which is below that between frames wherever a window is not constant.
     """
-    return _statistics(moments.windows, moments.mean_sums, moments.mean_squares, "hour_weighted")
+    return _statistics(moments.windows, moments.mean_sums, moments.mean_squares, "hour_weighted", scale)
 
 
 def _statistics(
@@ -146,10 +194,11 @@ def _statistics(
     sums_HxX: Float64[np.ndarray, "H X"],
     squares_HxX: Float64[np.ndarray, "H X"],
     kind: str,
+    scale: Scale,
 ) -> Statistics:
     mean_X, std_X = merged(counts_H, sums_HxX, squares_HxX)
     std_X = np.where(std_X > 0, std_X, SMALLEST_STD)
-    return Statistics(mean_X.astype(np.float32), std_X.astype(np.float32), kind)
+    return Statistics(mean_X.astype(np.float32), std_X.astype(np.float32), kind, scale)
 
 
 def merged(

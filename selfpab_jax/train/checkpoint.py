@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
@@ -330,7 +329,7 @@ def checkpoint_metadata(
     """
     return {
         "settings": dict(settings),
-        "statistics": {"mean": statistics.mean.tolist(), "std": statistics.std.tolist(), "kind": statistics.kind},
+        "statistics": statistics.as_json(),
         "records": {name: value for name, value in records.items() if name in RECORDS_FIELDS},
         "features": features,
         "outputs": outputs,
@@ -342,8 +341,7 @@ def checkpoint_metadata(
 
 def statistics_of(metadata: Mapping[str, Any]) -> Statistics:
     """The normalization statistics that a checkpoint was trained with."""
-    stored = metadata["statistics"]
-    return Statistics(np.asarray(stored["mean"], np.float32), np.asarray(stored["std"], np.float32), stored["kind"])
+    return Statistics.from_json(metadata["statistics"])
 
 
 def _manager(directory: Path, keep: int) -> ocp.CheckpointManager:

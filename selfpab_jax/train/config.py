@@ -9,6 +9,7 @@ from selfpab_jax.distributed.init import DistributedSettings
 from selfpab_jax.errors import ConfigError
 from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.masking import TaskSettings
+from selfpab_jax.signal.normalization import Scale
 from selfpab_jax.train.checkpoint import CheckpointSettings
 from selfpab_jax.train.logging import LogSettings
 from selfpab_jax.train.optimizer import OptimizerSettings
@@ -26,6 +27,8 @@ class DataSettings:
         subset_seed: seed of both draws.
         statistics: `hour_weighted`, the original's: the std is that of the windows' means, merged over the hours of
             the day by their counts; or `plain`: over all frames.
+        scale: of the magnitudes that the encoder sees and reconstructs: `linear` as published, `log` or `power`
+            (`selfpab_jax/signal/normalization.py`), on which fewer frames make up most of the loss.
         workers: processes that read ahead; 0 reads in threads of this process.
         threads: reading threads of each process.
         allow_changed: resume on records that are not those the run was trained on so far. It is not stored.
@@ -36,6 +39,7 @@ class DataSettings:
     subjects: int | None = None
     subset_seed: int = 0
     statistics: Literal["hour_weighted", "plain"] = "hour_weighted"
+    scale: Scale = "linear"
     workers: int = 0
     threads: int = 4
     allow_changed: bool = False

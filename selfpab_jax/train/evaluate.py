@@ -48,7 +48,7 @@ class Evaluation:
 
     Args:
         losses: of the model and the baselines.
-        loss: its name, `masked_l1` or `masked_l2`.
+        loss: its name, `masked_l1`, `masked_l2` or `log_spectral`.
         split: that was measured on.
         checkpoint: `best`, `latest` or a step.
         step: of the checkpoint.
@@ -173,7 +173,7 @@ def evaluate_model(
     def reconstruct(parameters: Parameters, spectrogram: jax.Array, rows: jax.Array, info: FrameInfo) -> tuple:
         return objective.reconstruct(parameters, spectrogram, held_out_keys(seed, rows), info, training=False)
 
-    power = 1 if objective.task.loss == "masked_l1" else 2
+    power = 2 if objective.task.loss == "masked_l2" else 1
     channels = objective.channels * objective.functional.outputs // records.info.features
     totals = np.zeros(3)
     kept: list[Example] = []
@@ -193,7 +193,8 @@ def evaluate_model(
             target, masked_frames, reconstructed, mask = (array[i, : index.frames[row]] for array in arrays)
             guesses = (reconstructed, np.zeros_like(target), interpolate(target, mask, channels))
             hidden = max(int(mask.sum()), 1)
-            totals += [float((np.abs(guess - target)[mask] ** power).sum()) / hidden for guess in guesses]
+            compared, *guessed = (objective.compared(frames) for frames in (target, *guesses))
+            totals += [float((np.abs(guess - compared)[mask] ** power).sum()) / hidden for guess in guessed]
             subject = str(index.subject[row])
             shows_both = mask.all(axis=1).any() and mask.all(axis=0).any()
             if len(kept) < examples and shows_both and subject not in {example.name for example in kept}:
@@ -207,19 +208,23 @@ def interpolate(
 ) -> Float[np.ndarray, "T X"]:
     """Fill masked frames along time, then masked bins along frequency, linearly between the nearest visible ones.
 
-    At an edge the nearest visible value is repeated. This baseline knows which entries are masked, swapped frames
-    included, which the model does not; in the cross-sensor task it even sees the rest of the target.
+    At an edge the nearest visible value is repeated; a channel that is masked as a whole gets its mean. This baseline
+    knows which entries are masked, swapped frames included, which the model does not; in the cross-sensor task it even
+    sees the rest of the target.
 
     Args:
         target: unmasked frames, channel-major features.
-        mask: entries to be filled: whole frames, and bins that are the same in all channels.
+        mask: entries to be filled: whole frames, whole channels, and bins that are the same in all other channels.
         channels: channels C.
     """
     frames_hidden = np.asarray(mask.all(axis=1))
-    bins_hidden = mask.all(axis=0).reshape(channels, -1)[0]
+    hidden_CxF = mask.all(axis=0).reshape(channels, -1)
+    bins_hidden = hidden_CxF.all(axis=0) if hidden_CxF.all() else hidden_CxF[~hidden_CxF.all(axis=1)][0]
     filled = _fill(target, frames_hidden, axis=0)
-    by_channel = filled.reshape(len(target), channels, -1)
-    return _fill(by_channel, bins_hidden, axis=2).reshape(target.shape)
+    by_channel = _fill(filled.reshape(len(target), channels, -1), bins_hidden, axis=2)
+    if hidden_CxF.all(axis=1).any() and not hidden_CxF.all():
+        by_channel = np.where(hidden_CxF.all(axis=1)[:, None], 0, by_channel)
+    return by_channel.reshape(target.shape)
 
 
 def _fill(values: np.ndarray, hidden: np.ndarray, axis: int) -> np.ndarray:

@@ -99,6 +99,7 @@ def config_of(metadata: dict[str, Any], subjects: list[str]) -> ModelConfig:
         sensors=tuple(records["sensors"]),
         spectrogram=SpectrogramSettings(**records["settings"]),
         frames=records["frames"],
+        scale=metadata["statistics"].get("scale", "linear"),
         provenance={
             "hours": metadata["hours"],
             "steps": metadata["step"],

@@ -125,7 +125,7 @@ def _changed_records(metadata: dict[str, Any], records: Records) -> list[str]:
     if before.get("fingerprint") == now["fingerprint"]:
         return []
     statistics = statistics_of(metadata)
-    is_theirs = statistics.kind in ("hour_weighted", "plain")
+    is_theirs = statistics.kind in ("hour_weighted", "plain") and statistics.scale == "linear"
     other_statistics = is_theirs and not (
         np.array_equal(statistics.mean, records.statistics(statistics.kind).mean)
         and np.array_equal(statistics.std, records.statistics(statistics.kind).std)

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 import optax
 from jax.sharding import Mesh
 from jaxtyping import Int64
 
 from selfpab_jax.data.records.dataset import Records, RecordSource
+from selfpab_jax.data.records.scaled import scaled_statistics
 from selfpab_jax.data.splits import evenly, hours_of, select
 from selfpab_jax.errors import DataError
 from selfpab_jax.model.config import training_flops
@@ -105,7 +107,7 @@ def make_setup(settings: PretrainSettings, records: Records) -> TrainSetup:
     index = records.index("train")
     data = settings.data
     rows = select(index, hours=data.hours, subjects=data.subjects, seed=data.subset_seed)
-    statistics = records.statistics(data.statistics)
+    statistics = scaled_statistics(records, data.statistics, data.scale, report=jax.process_index() == 0)
     if (statistics.std <= SMALLEST_STD).any():
         raise DataError(
             f"{records.folder}: some features of the {statistics.kind} statistics never vary, so they cannot be "

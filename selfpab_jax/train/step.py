@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from selfpab_jax.model.functional import FunctionalModel, Parameters
 from selfpab_jax.model.losses import masked_errors
 from selfpab_jax.model.masking import MaskedBatch, TaskSettings, mask_batch
 from selfpab_jax.model.rng import fold_each, sample_keys
-from selfpab_jax.signal.normalization import Statistics
+from selfpab_jax.signal.normalization import Statistics, log_magnitudes, to_scale
 from selfpab_jax.train.state import TrainState, batch_sharding, on_every_device, replicated, state_shardings
 
 
@@ -56,11 +56,12 @@ class Objective:
     def normalize(
         self, spectrogram: Float16[Array, "B T X"], valid_B: Int[Array, " B"] | None = None
     ) -> Float[Array, "B T X"]:
-        """Float32 frames with mean 0 and standard deviation 1 of each feature over the training recordings.
+        """Float32 frames, on the statistics' scale, with mean 0 and standard deviation 1 over the training recordings.
 
         Frames after the first `valid_B` of a sample are padding, and become 0.
         """
-        frames_BxTxX = (spectrogram.astype(jnp.float32) - self.statistics.mean) / self.statistics.std
+        scaled_BxTxX = to_scale(spectrogram.astype(jnp.float32), self.statistics.scale)
+        frames_BxTxX = (scaled_BxTxX - self.statistics.mean) / self.statistics.std
         if valid_B is None:
             return frames_BxTxX
         is_valid_BxT = jnp.arange(frames_BxTxX.shape[1]) < valid_B[:, None]
@@ -112,7 +113,14 @@ class Objective:
     ) -> Float[Array, " B"]:
         """The loss of each sample; arguments as for `reconstruct`."""
         masked, output = self.reconstruct(parameters, spectrogram, keys_B, info, training=training)
-        return masked_errors(output, masked.target, masked.mask, self.task.loss)
+        return masked_errors(self.compared(output), self.compared(masked.target), masked.mask, self.task.loss)
+
+    def compared(self, frames_BxTxO: Float[Any, "*B T O"]) -> Float[Any, "*B T O"]:
+        """What the loss compares: normalized frames as they are, or their log magnitudes for `log_spectral`."""
+        if self.task.loss != "log_spectral":
+            return frames_BxTxO
+        scaled_BxTxO = frames_BxTxO * self.statistics.std + self.statistics.mean
+        return log_magnitudes(scaled_BxTxO, self.statistics.scale)
 
 
 class StepMetrics(NamedTuple):

@@ -240,9 +240,9 @@ def index_file(split: str) -> str:
     return f"index_{split}.parquet"
 
 
-def statistics_file(kind: str) -> str:
-    """Name of the file of statistics of a kind."""
-    return f"statistics_{kind}.npz"
+def statistics_file(kind: str, scale: str = "linear") -> str:
+    """Name of the file of statistics of a kind, of magnitudes on a scale."""
+    return f"statistics_{kind}.npz" if scale == "linear" else f"statistics_{kind}_{scale}.npz"
 
 
 def skipped_file(folder: Path) -> Path:
