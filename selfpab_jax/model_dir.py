@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -33,6 +34,8 @@ STATISTICS_FILE = "statistics.npz"
 
 SubjectListing = Literal["hashed", "named", "none"]
 """How a model card lists the subjects that the model was trained on."""
+WeightsDtype = Literal["float32", "bfloat16"]
+"""Of the weights in a file; in memory they are float32."""
 HASH_PREFIX, HASH_DIGITS = "sha256:", 12
 PIECE_BYTES = 2**22
 """Weights are written in pieces of this size."""
@@ -76,6 +79,7 @@ def write_model(
     parameters: Mapping[str, np.ndarray],
     statistics: Statistics | None,
     *,
+    weights: WeightsDtype = "float32",
     overwrite: bool = False,
 ) -> None:
     """Write a model directory, completely or not at all.
@@ -85,6 +89,7 @@ def write_model(
         config: what the model is.
         parameters: float32 arrays under the names of `FunctionalModel.abstract`.
         statistics: that its inputs are normalized with; None for a model that must be given normalized frames.
+        weights: dtype of the file; bfloat16 halves its size and rounds every weight to 8 bits.
         overwrite: replace an existing model directory.
 
     Raises:
@@ -93,7 +98,7 @@ def write_model(
     require_writable(directory, overwrite=overwrite)
     with atomic_path(directory) as temporary:
         temporary.mkdir()
-        write_tensors(temporary / WEIGHTS_FILE, parameters)
+        write_tensors(temporary / WEIGHTS_FILE, parameters, weights)
         content = {"format": FORMAT, **asdict(config), "statistics": STATISTICS_FILE if statistics else None}
         (temporary / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         if statistics:
@@ -130,7 +135,8 @@ def read_model(directory: Path) -> tuple[ModelConfig, dict[str, np.ndarray], Sta
     """
     config, statistics_file = read_config(directory)
     with _readable(directory / WEIGHTS_FILE):
-        parameters = split_packed(safetensors.numpy.load_file(directory / WEIGHTS_FILE))
+        stored = safetensors.numpy.load_file(directory / WEIGHTS_FILE)
+    parameters = split_packed({name: _in_float32(array) for name, array in stored.items()})
     statistics = Statistics.load(directory / statistics_file) if statistics_file else None
     if statistics is not None and statistics.scale != config.scale:
         raise ModelError(
@@ -270,7 +276,7 @@ class TensorOnDisk:
         path: of the file.
         name: of the array in the file.
         shape: of the array, or of the part of it that `index` selects.
-        dtype: of the array, such as `float32`.
+        dtype: of the array in memory, such as `float32`.
         index: an integer on one axis selects a part; None for the whole array.
     """
 
@@ -289,6 +295,7 @@ class TensorOnDisk:
         """The array in memory; nothing of the file stays mapped."""
         with safetensors.safe_open(self.path, framework="numpy") as file:
             array = file.get_tensor(self.name) if self.index is None else file.get_slice(self.name)[self.index]
+        array = _in_float32(array)
         return array if dtype is None else array.astype(dtype, copy=False)
 
 
@@ -302,24 +309,37 @@ def open_tensors(path: Path) -> dict[str, TensorOnDisk]:
     with _readable(path), safetensors.safe_open(path, framework="numpy") as file:
         for name in file.keys():  # noqa: SIM118  (no mapping)
             stored = file.get_slice(name)
-            dtype = "float32" if stored.get_dtype() == "F32" else str(stored.get_dtype())
+            dtype = "float32" if stored.get_dtype() in ("F32", "BF16") else str(stored.get_dtype())
             tensors[name] = TensorOnDisk(path, name, tuple(stored.get_shape()), dtype)
     return split_packed(tensors)
 
 
-def write_tensors(path: Path, arrays: Mapping[str, Float32[np.ndarray, "..."]]) -> None:
+def _in_float32(array: np.ndarray) -> np.ndarray:
+    """Bfloat16 as float32, which is exact; other dtypes as they are."""
+    return array.astype(np.float32) if array.dtype == ml_dtypes.bfloat16 else array
+
+
+def write_tensors(
+    path: Path, arrays: Mapping[str, Float32[np.ndarray, "..."]], dtype: WeightsDtype = "float32"
+) -> None:
     """Write float32 arrays as a safetensors file, in the order given.
+
+    Args:
+        path: of the file.
+        arrays: by name.
+        dtype: that they are rounded to.
 
     Raises:
         OSError: it cannot be written.
     """
+    code, size, stored = ("F32", 4, "<f4") if dtype == "float32" else ("BF16", 2, ml_dtypes.bfloat16)
     header: dict[str, dict] = {}
     end = 0
     for name, array in arrays.items():
         if array.dtype != np.float32:
             raise ValueError(f"{name} is {array.dtype}; only float32 is written")
-        start, end = end, end + array.nbytes
-        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [start, end]}
+        start, end = end, end + array.size * size
+        header[name] = {"dtype": code, "shape": list(array.shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensors then start at a multiple of 8 bytes, as the format asks
     with open(path, "wb") as file:
@@ -328,7 +348,7 @@ def write_tensors(path: Path, arrays: Mapping[str, Float32[np.ndarray, "..."]]) 
             rows = array.reshape(1) if array.ndim == 0 else array
             step = max(1, PIECE_BYTES // max(1, rows[:1].nbytes))
             for first in range(0, len(rows), step):
-                file.write(np.ascontiguousarray(rows[first : first + step], "<f4").data)
+                file.write(np.ascontiguousarray(rows[first : first + step], stored).tobytes())
 
 
 @contextmanager

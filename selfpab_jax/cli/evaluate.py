@@ -72,6 +72,12 @@ def export_parser() -> Parser:
         default="hashed",
         help="how the model lists the subjects it was trained on; hashes can be compared, but not read",
     )
+    parser.add_argument(
+        "--weights",
+        type=Literal["float32", "bfloat16"],
+        default="float32",
+        help="dtype of the file with the weights; bfloat16 halves its size and rounds them",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing model directory")
     return parser
 
@@ -81,7 +87,12 @@ def run_export(options: Namespace) -> int:
     from selfpab_jax.train.export import export_run
 
     config = export_run(
-        options.run, options.model, options.checkpoint, subjects=options.subjects, overwrite=options.overwrite
+        options.run,
+        options.model,
+        options.checkpoint,
+        subjects=options.subjects,
+        weights=options.weights,
+        overwrite=options.overwrite,
     )
     print(
         f"{options.model}: {config.family}, width {config.model.width}, trained for {config.provenance['steps']} steps"

@@ -12,7 +12,7 @@ from selfpab_jax.config import parse_settings
 from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.functional import FunctionalModel, Parameters, make_functional
 from selfpab_jax.model.masking import TaskSettings
-from selfpab_jax.model_dir import ModelConfig, SubjectListing, listed_subjects, write_model
+from selfpab_jax.model_dir import ModelConfig, SubjectListing, WeightsDtype, listed_subjects, write_model
 from selfpab_jax.signal.stft import SpectrogramSettings
 from selfpab_jax.train.checkpoint import read_parameters, statistics_of
 from selfpab_jax.train.run_dir import SUBJECTS_FILE
@@ -60,7 +60,13 @@ def functional_of(metadata: dict[str, Any], compute: str | None = None) -> Funct
 
 
 def export_run(
-    run: Path, directory: Path, which: str = "best", *, subjects: SubjectListing = "hashed", overwrite: bool = False
+    run: Path,
+    directory: Path,
+    which: str = "best",
+    *,
+    subjects: SubjectListing = "hashed",
+    weights: WeightsDtype = "float32",
+    overwrite: bool = False,
 ) -> ModelConfig:
     """Write a checkpoint of a run as a model directory.
 
@@ -70,6 +76,7 @@ def export_run(
         which: `best`, `latest`, or the step of a kept state.
         subjects: how the subjects of the training split are listed. Hashes hide names from a reader, while `probe`
             still finds its test subjects among them; without a list, it can only warn that it cannot check.
+        weights: dtype of the weights' file.
         overwrite: replace an existing model directory.
 
     Raises:
@@ -79,7 +86,7 @@ def export_run(
     objective, parameters, metadata = read_checkpoint(run, which)
     config = config_of(metadata, listed_subjects(_subjects(run), subjects))
     arrays = {name: np.asarray(array) for name, array in parameters.items()}
-    write_model(directory, config, arrays, objective.statistics, overwrite=overwrite)
+    write_model(directory, config, arrays, objective.statistics, weights=weights, overwrite=overwrite)
     return config
 
 

@@ -1,6 +1,7 @@
 """Magnitudes on another scale: statistics from the records, a run, its export, and where it must be refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -91,9 +92,18 @@ def test_the_original_cannot_express_it(model: Path, tmp_path: Path) -> None:
         write_torch(model, tmp_path / "model.ckpt")
 
 
-def test_statistics_of_another_model_are_refused(model: Path, tmp_path: Path) -> None:
-    import shutil
+def test_weights_in_half_the_size(model: Path, tmp_path: Path) -> None:
+    run, half = model.parent / "run", tmp_path / "half"
+    assert main(["export", str(run), str(half), "--weights", "bfloat16"]) == 0
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (model, half)]
+    assert sizes[1] < 0.6 * sizes[0]
+    whole, rounded = load_encoder(model), load_encoder(half)
+    for name, array in whole.parameters.items():
+        assert rounded.parameters[name].dtype == array.dtype
+        assert np.allclose(rounded.parameters[name], array, rtol=2**-8)
 
+
+def test_statistics_of_another_model_are_refused(model: Path, tmp_path: Path) -> None:
     other = tmp_path / "model"
     shutil.copytree(model, other)
     text = json.loads((other / "config.json").read_text())
