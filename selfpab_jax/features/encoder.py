@@ -216,6 +216,7 @@ class PretrainedEncoder:
         frames_BxTxX: Float[Array, "B T X"],
         timestamps_BxTx5: Int[Array, "B T 5"] | None,
         depths: tuple[int, ...],
+        valid_B: Int[Array, " B"] | None = None,
     ) -> Float[Array, "B T L D"]:
         """Outputs for normalized frames: a pure function, to be compiled as part of a larger one.
 
@@ -224,8 +225,11 @@ class PretrainedEncoder:
             frames_BxTxX: normalized.
             timestamps_BxTx5: see `encode`.
             depths: layers to return, see `depths`.
+            valid_B: frames of each window that are attended to; outputs of those after them have no meaning. All where
+                not given.
         """
-        outputs = self.functional.build(dict(parameters)).encoder.layer_outputs(frames_BxTxX, timestamps_BxTx5)
+        encoder = self.functional.build(dict(parameters)).encoder
+        outputs = encoder.layer_outputs(frames_BxTxX, timestamps_BxTx5, valid_B)
         return jnp.stack([outputs[depth] for depth in depths], axis=2)
 
     def encode_signal(

@@ -7,7 +7,7 @@ are averaged over the windows that cover it, those of a sample over the frames t
 from collections.abc import Collection, Mapping
 
 import numpy as np
-from jaxtyping import Float, Float64, Int, Int16, Int64
+from jaxtyping import Float, Float32, Float64, Int, Int16, Int64
 
 from selfpab_jax.errors import DataError
 from selfpab_jax.probe.dataset import Corpus
@@ -41,6 +41,28 @@ def frame_labels(
         hop: samples from one frame to the next.
         frames: number of frames T; the original trains on whole frames and tests on `padded_frame_count` of them.
     """
+    counts_TxY = _label_counts(labels_N, classes, fft_window, hop, frames)
+    return (counts_TxY.argmax(axis=1) - 1).astype(np.int16)
+
+
+def frame_densities(
+    labels_N: Int[np.ndarray, " N"], classes: int, fft_window: int, hop: int, frames: int
+) -> Float32[np.ndarray, "T Y"]:
+    """The share of each class in the labeled samples of each frame; 0 in frames without a labeled sample.
+
+    Args:
+        labels_N: class indices below `classes`, or -1; here and below, see `frame_labels`.
+        classes: number of classes Y.
+        fft_window: samples per frame.
+        hop: samples from one frame to the next.
+        frames: number of frames T.
+    """
+    counts_TxY = _label_counts(labels_N, classes, fft_window, hop, frames)[:, 1:]
+    return (counts_TxY / np.maximum(counts_TxY.sum(axis=1, keepdims=True), 1)).astype(np.float32)
+
+
+def _label_counts(labels_N: np.ndarray, classes: int, fft_window: int, hop: int, frames: int) -> np.ndarray:
+    """Samples of each frame without a label (column 0) and of each class."""
     whole, rest = divmod(fft_window, hop)
     blocks = frames + whole + 1
     used_N = np.asarray(labels_N[: blocks * hop])
@@ -51,7 +73,7 @@ def frame_labels(
     if rest:
         within_N = np.arange(len(used_N)) - block_N * hop < rest
         counts_TxY += _counts(entry_N[within_N], blocks, columns)[whole : whole + frames]
-    return (counts_TxY.argmax(axis=1) - 1).astype(np.int16)
+    return counts_TxY
 
 
 def _counts(entry_N: np.ndarray, blocks: int, columns: int) -> np.ndarray:

@@ -248,9 +248,7 @@ def _clear_untrained_classes(
 ) -> None:
     """Never predict a class without training rows in a fold: its part of a head is as it was initialized."""
     for fold in budget.folds.folds:
-        trained_Y = np.bincount(
-            corpus.label_R[budget.training_rows(corpus, fold, seed)], minlength=len(corpus.classes)
-        ).astype(bool)
+        trained_Y = corpus.trained_classes(budget.training_rows(corpus, fold, seed))
         if not trained_Y.all():
             rows_R = np.isin(corpus.subjects, fold.test)[corpus.subject_R]
             probabilities_RxY[np.ix_(rows_R, ~trained_Y)] = np.where(
@@ -282,8 +280,9 @@ def _note(what: str, budget: LabelBudget, line: object) -> str:
 
 
 def labeled_digest(corpus: Corpus) -> str:
-    """A hash of signals, windows, labels and classes."""
-    digest = hashlib.sha256(json.dumps([corpus_digest(corpus), corpus.classes]).encode())
+    """A hash of signals, windows, labels and classes, and of what frames are trained on."""
+    densities = bool(corpus.frame_densities)
+    digest = hashlib.sha256(json.dumps([corpus_digest(corpus), corpus.classes, densities]).encode())
     for recording in corpus.recordings:
         digest.update(f"{recording.subject}/{recording.name}".encode())
         digest.update(np.ascontiguousarray(recording.labels_N, "<i2").data)

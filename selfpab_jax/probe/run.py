@@ -89,7 +89,7 @@ def probe_encoder(
     )
     folds = check_folds(folds, corpus)
     budgets, budget_notes = label_budgets(corpus, folds, settings.budgets.budgets(), settings.seeds)
-    notes = [*folds.notes, *budget_notes]
+    notes = [*_window_notes(protocol, corpus, config), *folds.notes, *budget_notes]
     console.log(
         f"{corpus.name}: {len(corpus.subjects)} subjects, {corpus.hours:.1f} h, {len(corpus.classes)} classes, "
         f"{len(folds.folds)} folds, {len(corpus.skipped)} entries on skipped data"
@@ -193,6 +193,8 @@ def open_corpus(
         frames=frames,
         shift=shift,
         short=protocol.short,
+        whole=protocol.whole_recordings,
+        labels=protocol.frame_labels,
         cut_at_activity=source.card.cut_at_activity if protocol.cut_at_activity is None else protocol.cut_at_activity,
         resampling=protocol.resampling,
         min_seconds=protocol.min_seconds,
@@ -271,6 +273,25 @@ def _window(protocol: ProtocolSettings, config: ModelConfig) -> tuple[int, int]:
     return frames, max(1, round(protocol.shift_seconds * frames_per_second))
 
 
+def _window_notes(protocol: ProtocolSettings, corpus: Corpus, config: ModelConfig) -> list[str]:
+    """What windows do to recordings that are shorter, or longer, than those of pre-training."""
+    longest, counts = int(corpus.windows.length_W.max()), corpus.frame_counts
+    if protocol.whole_recordings:
+        if counts.max() <= config.frames:
+            return []
+        return [
+            f"the longest recording has {counts.max()} frames; the encoder was pre-trained on windows of "
+            f"{config.frames}, and attention takes time with the square of the frames"
+        ]
+    short = int((counts < longest).sum())
+    if protocol.short == "fit" or not short:
+        return []
+    return [
+        f"{short} of {len(counts)} recordings are shorter than a window of {longest} frames: zeros fill it, and the "
+        "encoder attends to them, as the original's does; protocol.whole_recordings or protocol.short fit avoid that"
+    ]
+
+
 def _encoder_info(model: Path, config: ModelConfig) -> EncoderInfo:
     provenance = config.provenance
     return EncoderInfo(
@@ -297,11 +318,17 @@ def _protocol(settings: ProbeSettings, corpus: Corpus, config: ModelConfig) -> d
             "test": "the test subject, which is too optimistic",
             "fixed": "nothing: fixed hyper-parameters",
         }[protocol.choose],
-        "window": f"{longest} frames, {longest * hop_seconds:g} s",
+        "window": "a whole recording"
+        if protocol.whole_recordings
+        else f"{longest} frames, {longest * hop_seconds:g} s",
         "shift": f"{protocol.shift_seconds:g} s" if protocol.shift_seconds else "a window",
-        "short recordings": protocol.short,
+        "short recordings": "not padded" if protocol.whole_recordings else protocol.short,
+        "frames are trained on": {"majority": "their most frequent label", "densities": "the share of each class"}[
+            protocol.frame_labels
+        ],
         "scored": f"per sample at {spectrogram.rate_hz:g} Hz",
-        "features": f"layers {settings.features.layers}, {settings.features.merge}",
+        "features": f"layers {settings.features.layers}, {settings.features.merge}"
+        + (", without the calendar positions of pre-training" if config.model.temporal_positions else ""),
         "seeds": ", ".join(map(str, settings.seeds)),
     }
 
