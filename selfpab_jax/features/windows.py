@@ -113,7 +113,10 @@ def make_windows(
         recordings.append(np.full(len(first_w), index))
         firsts.append(first_w)
         lengths.append(np.full(len(first_w), length))
-    return WindowIndex(*(np.concatenate([[], *arrays]).astype(np.int32) for arrays in (recordings, firsts, lengths)))
+    recording_W, first_W, length_W = (
+        np.concatenate([[], *arrays]).astype(np.int32) for arrays in (recordings, firsts, lengths)
+    )
+    return WindowIndex(recording_W, first_W, length_W)
 
 
 def whole_recordings(frame_counts: Sequence[int] | Int[np.ndarray, " recordings"]) -> WindowIndex:

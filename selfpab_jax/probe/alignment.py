@@ -11,7 +11,7 @@ from jaxtyping import Float, Float32, Float64, Int, Int16, Int64
 
 from selfpab_jax.errors import DataError
 from selfpab_jax.probe.dataset import Corpus
-from selfpab_jax.probe.metrics import Confusions, confusion, duration_error
+from selfpab_jax.probe.metrics import Confusions, SegmentFractions, confusion, segment_fractions
 
 Predictions = Mapping[int, Int16[np.ndarray, " _N"]]
 """The predicted class of every sample, by index of recording."""
@@ -239,38 +239,48 @@ def score_rows(corpus: Corpus, probabilities_RxY: Float[np.ndarray, "R Y"]) -> t
     return subject_confusions(corpus, predictions), predictions
 
 
-def subject_duration_errors(
+def recording_fractions(
     corpus: Corpus, probabilities_RxY: Float[np.ndarray, "R Y"], subjects: Collection[str], minutes: float
-) -> dict[str, float]:
-    """The mean duration error over the classes, for each subject; see `duration_error`.
+) -> dict[int, SegmentFractions]:
+    """The fraction that each class takes of each segment, by index of recording; without recordings that have no label.
 
-    Durations are taken from the mean probabilities, as the original scores its sleep task. Segments do not cross
-    recordings, and every segment with a label has the same weight.
+    Predicted fractions are mean probabilities, as the original scores its sleep task. Segments do not cross
+    recordings.
 
     Args:
         corpus: with the true labels.
         probabilities_RxY: of all rows.
-        subjects: who is scored.
+        subjects: whose recordings.
         minutes: length of a segment.
     """
-    settings = corpus.spectrogram
+    settings, fractions = corpus.spectrogram, {}
     length = max(1, round(minutes * 60 * settings.rate_hz))
-    errors: dict[str, list[tuple[float, int]]] = {subject: [] for subject in sorted(subjects)}
     for index, recording in enumerate(corpus.recordings):
-        if recording.subject not in errors or not (recording.labels_N >= 0).any():
+        if recording.subject not in subjects or not (recording.labels_N >= 0).any():
             continue
         by_frame_TxY = _frame_probabilities_of(corpus, probabilities_RxY, index)
         by_sample_NxY = sample_probabilities(
             by_frame_TxY, len(recording.labels_N), settings.fft_window, settings.fft_hop
         )
-        error = float(duration_error(recording.labels_N, by_sample_NxY, length).mean())
-        segments = len(np.unique(np.flatnonzero(recording.labels_N >= 0) // length))
-        errors[recording.subject].append((error, segments))
-    return {
-        subject: sum(error * segments for error, segments in found) / sum(segments for _, segments in found)
-        for subject, found in errors.items()
-        if found
-    }
+        fractions[index] = segment_fractions(recording.labels_N, by_sample_NxY, length)
+    return fractions
+
+
+def subject_duration_errors(corpus: Corpus, fractions: Mapping[int, SegmentFractions]) -> dict[str, float]:
+    """The mean absolute error of the fractions, over classes and a subject's segments with a label, for each subject.
+
+    Args:
+        corpus: with the subjects.
+        fractions: from `recording_fractions`.
+    """
+    sums: dict[str, tuple[float, int]] = {}
+    for index, of_recording in fractions.items():
+        error, segments = sums.get(corpus.recordings[index].subject, (0.0, 0))
+        labeled = of_recording.labeled
+        sums[corpus.recordings[index].subject] = (
+            error + labeled * float(of_recording.error_Y.mean()), segments + labeled
+        )  # fmt: skip
+    return {subject: error / segments for subject, (error, segments) in sorted(sums.items())}
 
 
 def _frame_probabilities_of(

@@ -129,7 +129,7 @@ class Corpus:
     def trained_classes(self, rows_R: Bool[np.ndarray, " R"]) -> Bool[np.ndarray, " Y"]:
         """The classes that occur in what these rows are trained on."""
         if self.density_RxY is not None:
-            return self.density_RxY[rows_R].any(axis=0)
+            return (self.density_RxY[rows_R] > 0).sum(axis=0) > 0
         return np.bincount(self.label_R[rows_R], minlength=len(self.classes)).astype(bool)
 
     @cached_property

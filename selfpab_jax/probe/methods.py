@@ -18,7 +18,12 @@ from selfpab_jax.errors import DataError
 from selfpab_jax.features.cache import TRAINING, FeatureTable, cached_features, code_version, corpus_digest
 from selfpab_jax.features.sensors import SensorEncoder
 from selfpab_jax.io import atomic_path
-from selfpab_jax.probe.alignment import Predictions, score_rows, subject_duration_errors
+from selfpab_jax.probe.alignment import (
+    Predictions,
+    recording_fractions,
+    score_rows,
+    subject_duration_errors,
+)
 from selfpab_jax.probe.baselines import BASELINES
 from selfpab_jax.probe.baselines.config import BaselinePrediction
 from selfpab_jax.probe.budgets import LabelBudget
@@ -26,6 +31,7 @@ from selfpab_jax.probe.config import ProbeSettings
 from selfpab_jax.probe.dataset import Corpus
 from selfpab_jax.probe.finetune import fit_predict_finetuned
 from selfpab_jax.probe.heads.selection import Choice, probe_heads
+from selfpab_jax.probe.metrics import SegmentFractions
 from selfpab_jax.probe.report.results import Kind, MethodResult
 from selfpab_jax.probe.splits import Fold
 from selfpab_jax.progress import Progress
@@ -78,11 +84,13 @@ class Outcome:
         result: None if it could not be scored.
         notes: what a reader of the scores should know.
         predictions: of the first seed, by recording.
+        fractions: that classes take of segments, of the first seed, by recording; empty where they are not scored.
     """
 
     result: MethodResult | None
     notes: tuple[str, ...]
     predictions: Predictions = field(default_factory=dict)
+    fractions: Mapping[int, SegmentFractions] = field(default_factory=dict)
 
 
 def run_methods(setup: ProbeSetup) -> Iterator[Outcome]:
@@ -227,6 +235,7 @@ def _score(
     if not subjects:
         return Outcome(None, (*notes, _note(title, budget, "not scored, no subject was predicted with every seed")))
     minutes = setup.settings.protocol.duration_minutes
+    fractions = [recording_fractions(corpus, probabilities[seed], subjects, minutes) for seed in seeds if minutes]
     result = MethodResult(
         name=name,
         title=title,
@@ -236,11 +245,9 @@ def _score(
         confusions=tuple({s: scored[seed][0][s] for s in sorted(subjects)} for seed in seeds),
         budget=budget.budget,
         chosen=tuple(chosen[seed] for seed in seeds),
-        duration_errors=tuple(
-            subject_duration_errors(corpus, probabilities[seed], subjects, minutes) for seed in seeds if minutes
-        ),
+        duration_errors=tuple(subject_duration_errors(corpus, of_seed) for of_seed in fractions),
     )
-    return Outcome(result, notes, scored[seeds[0]][1])
+    return Outcome(result, notes, scored[seeds[0]][1], fractions[0] if fractions else {})
 
 
 def _clear_untrained_classes(

@@ -14,12 +14,11 @@ from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.features.cache import FeatureTable, cached_features
 from selfpab_jax.features.sensors import open_sensor_encoders
 from selfpab_jax.model_dir import ModelConfig, find_subjects, read_config
-from selfpab_jax.probe.alignment import Predictions
 from selfpab_jax.probe.budgets import label_budgets
 from selfpab_jax.probe.config import DatasetSettings, ProbeSettings, ProtocolSettings
 from selfpab_jax.probe.dataset import Corpus
 from selfpab_jax.probe.heads.saved import require_head_writable, write_head
-from selfpab_jax.probe.methods import ProbeSetup, Reports, run_methods
+from selfpab_jax.probe.methods import Outcome, ProbeSetup, Reports, run_methods
 from selfpab_jax.probe.prepare import prepare_corpus, select_subjects
 from selfpab_jax.probe.refit import WhichHead, check_refit, refit_head
 from selfpab_jax.probe.report.embedding_map import EmbeddingMap, choose_rows, project
@@ -103,15 +102,18 @@ def probe_encoder(
     features = cached_features(corpus, encoders, settings.features.extraction(None), cache, task=task)
     setup = ProbeSetup(settings, corpus, encoders, features, budgets, cache, verbose)
     methods: list[MethodResult] = []
-    predictions: Predictions | None = None
+    shown: Outcome | None = None
     for outcome in run_methods(setup):
         notes += outcome.notes
         if outcome.result is None:
             console.log(outcome.notes[-1])
             continue
         methods.append(outcome.result)
-        predictions = outcome.predictions if predictions is None else predictions
-        console.log(f"{outcome.result.full_title}: macro-F1 {100 * outcome.result.summary.macro_f1.mean:.1f}")
+        shown = outcome if shown is None else shown
+        error = outcome.result.duration_error
+        durations = "" if error is None else f", duration error {100 * error:.1f}"
+        score = 100 * outcome.result.summary.macro_f1.mean
+        console.log(f"{outcome.result.full_title}: macro-F1 {score:.1f}{durations}")
     if not methods:
         raise DataError(f"{corpus.name}: no method could be scored; {notes[-1]}")
 
@@ -140,7 +142,7 @@ def probe_encoder(
             )
         write_head(save_head, head, overwrite=overwrite)
         console.log(f"{save_head}: {head.kind} head, trained on all {len(corpus.subjects)} subjects")
-    timelines = timelines_of(corpus, predictions or {})
+    timelines = timelines_of(corpus, shown.predictions, shown.fractions) if shown else []
     write_report(result, out, timelines=timelines, embedding=_embedding(corpus, features))
     return result
 

@@ -101,3 +101,7 @@ def test_from_published_nights_to_a_report(probe: Callable[..., int], tmp_path: 
     assert "share" in result.protocol["frames are trained on"]
     assert "calendar" in result.protocol["features"]
     assert not any("shorter than a window" in note for note in result.notes)
+    assert len(list((out / "figures").glob("timeline_*.png"))) == len(NIGHTS)
+    page = (out / "report.html").read_text()
+    assert "fraction of each segment" in page
+    assert "mean of each axis of a sensor" in page
