@@ -122,12 +122,12 @@ def make_windows(
 def whole_recordings(frame_counts: Sequence[int] | Int[np.ndarray, " recordings"]) -> WindowIndex:
     """One window for each recording, of all its frames.
 
-    Windows are as long as the next of `bucket_lengths` of the longest recording, so that few lengths are compiled. What
-    is beyond a recording's end is masked: the encoder's output is that of the recording alone.
+    Windows are as long as the next of 1, 3/4, 1/2, 3/8 and 1/4 of the longest recording, so that few lengths are
+    compiled. What is beyond a recording's end is masked: the encoder's output is that of the recording alone.
     """
     count_W = np.asarray(frame_counts, np.int32)
     recording_W = np.flatnonzero(count_W).astype(np.int32)
-    lengths = np.array(bucket_lengths(int(count_W.max(initial=0)))[::-1], np.int32)
+    lengths = np.array(bucket_lengths(int(count_W.max(initial=0)))[4::-1], np.int32)
     length_W = lengths[np.searchsorted(lengths, count_W[recording_W])]
     return WindowIndex(recording_W, np.zeros_like(recording_W), length_W, masked=True)
 

@@ -59,8 +59,9 @@ def test_a_whole_recording_is_one_window_of_few_lengths(counts):
     assert windows.masked
     assert not windows.first_W.any()
     for length, index in zip(windows.length_W, kept, strict=True):
-        assert counts[index] <= length <= 1.5 * counts[index] + 2
+        assert counts[index] <= length <= max(1.5 * counts[index] + 2, max(counts) / 4)
     assert set(windows.length_W) <= set(bucket_lengths(max(counts, default=0)))
+    assert len(set(windows.length_W)) <= 5
 
 
 def test_recordings_without_frames_have_no_windows():
