@@ -259,7 +259,10 @@ class PretrainedEncoder:
         if not np.isfinite(signal).all():
             raise ModelError("the signal has values that are not finite; remove or fill them first")
         if self.config.model.temporal_positions:
-            raise ModelError("this encoder needs timestamps: call `encode` with a spectrogram and its timestamps")
+            raise ModelError(
+                "this encoder needs timestamps: call `encode` with a spectrogram and its timestamps, or leave calendar "
+                "positions out (`without_calendar()`)"
+            )
         if not rate_hz > 0:
             raise ModelError(f"rate_hz is {rate_hz}; it must be greater than 0")
         settings = self.config.spectrogram

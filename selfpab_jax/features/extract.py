@@ -37,9 +37,10 @@ class Forward(Protocol):
         parameters: list[Parameters],
         x_BxTxX: Shaped[np.ndarray, "B T X"],
         valid_B: Int[np.ndarray, " B"] | None = None,
+        timestamps_BxTx5: Int[np.ndarray, "B T 5"] | None = None,
         /,
     ) -> Array:
-        """Features from the parameters of each encoder, normalized frames, and how many of them are attended to."""
+        """Features from the parameters of each encoder, normalized frames, how many are attended to, and their time."""
         ...
 
 
@@ -131,9 +132,14 @@ def make_forward(encoders: tuple[SensorEncoder, ...], extraction: ExtractionSett
     depths = encoders[0].encoder.depths(extraction.layers)
     edges = np.cumsum([each.encoder.features for each in encoders])[:-1]
 
-    def forward(parameters: list[Parameters], x_BxTxX: Array, valid_B: Array | None = None) -> Array:
+    def forward(
+        parameters: list[Parameters],
+        x_BxTxX: Array,
+        valid_B: Array | None = None,
+        timestamps_BxTx5: Array | None = None,
+    ) -> Array:
         outputs = [
-            each.encoder.hidden(arrays, sensor_BxTxX, None, depths, valid_B)
+            each.encoder.hidden(arrays, sensor_BxTxX, timestamps_BxTx5, depths, valid_B)
             for each, arrays, sensor_BxTxX in zip(encoders, parameters, jnp.split(x_BxTxX, edges, axis=2), strict=True)
         ]
         merged = _merge(outputs, extraction.merge)
