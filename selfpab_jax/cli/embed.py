@@ -39,6 +39,7 @@ def embed(
     compute: Literal["float32", "bfloat16"] = "float32",
     dtype: Literal["float16", "float32"] = "float32",
     batch_size: int | None = None,
+    calendar: bool = False,
     readers: int | None = None,
     *,
     strict: bool = False,
@@ -72,6 +73,7 @@ def embed(
         compute: dtype of matrix products.
         dtype: dtype of the features in the file.
         batch_size: windows per batch; by default as many as keep the device busy.
+        calendar: give a model with calendar positions (LTA2V) the time of every frame; otherwise they are left out.
         readers: threads that read files; by default two fewer than CPUs.
         strict: stop at the first file that cannot be used instead of skipping it.
         overwrite: replace `out` if it exists.
@@ -117,6 +119,7 @@ def embed(
         extraction=ExtractionSettings(
             layers=_layers(layers), merge=merge, compute=compute, dtype=dtype, batch_size=batch_size
         ),
+        calendar=calendar,
         readers=readers,
         strict=strict,
         overwrite=overwrite,

@@ -253,7 +253,7 @@ def corpus_digest(corpus: WindowedRecordings) -> str:
     """A hash of signals, windows and spectrogram."""
 
     def chunks() -> Iterator[bytes | memoryview]:
-        yield json.dumps([asdict(corpus.spectrogram), corpus.channels]).encode()
+        yield json.dumps([asdict(corpus.spectrogram), corpus.channels, corpus.windows.masked]).encode()
         for recording in corpus.recordings:
             yield str(recording.signal_NxC.shape).encode()
             yield np.ascontiguousarray(recording.signal_NxC, "<f4").data

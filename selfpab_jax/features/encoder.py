@@ -218,6 +218,7 @@ class PretrainedEncoder:
         frames_BxTxX: Float[Array, "B T X"],
         timestamps_BxTx5: Int[Array, "B T 5"] | None,
         depths: tuple[int, ...],
+        valid_B: Int[Array, " B"] | None = None,
     ) -> Float[Array, "B T L D"]:
         """Outputs for normalized frames: a pure function, to be compiled as part of a larger one.
 
@@ -226,8 +227,11 @@ class PretrainedEncoder:
             frames_BxTxX: normalized.
             timestamps_BxTx5: see `encode`.
             depths: layers to return, see `depths`.
+            valid_B: frames of each window that are attended to; outputs of those after them have no meaning. All where
+                not given.
         """
-        outputs = self.functional.build(dict(parameters)).encoder.layer_outputs(frames_BxTxX, timestamps_BxTx5)
+        encoder = self.functional.build(dict(parameters)).encoder
+        outputs = encoder.layer_outputs(frames_BxTxX, timestamps_BxTx5, valid_B)
         return jnp.stack([outputs[depth] for depth in depths], axis=2)
 
     def encode_signal(
@@ -257,7 +261,10 @@ class PretrainedEncoder:
         if not np.isfinite(signal).all():
             raise ModelError("the signal has values that are not finite; remove or fill them first")
         if self.config.model.temporal_positions:
-            raise ModelError("this encoder needs timestamps: call `encode` with a spectrogram and its timestamps")
+            raise ModelError(
+                "this encoder needs timestamps: call `encode` with a spectrogram and its timestamps, or leave calendar "
+                "positions out (`without_calendar()`)"
+            )
         if not rate_hz > 0:
             raise ModelError(f"rate_hz is {rate_hz}; it must be greater than 0")
         settings = self.config.spectrogram

@@ -1,9 +1,9 @@
 """Windows through a frozen encoder, as fast as its forward pass, and the temporal context of each frame."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Float32, Int, Shaped
 from selfpab_jax.errors import ConfigError, ModelError
 from selfpab_jax.features.encoder import Layers
 from selfpab_jax.features.sensors import SensorEncoder, input_frames
-from selfpab_jax.features.windows import WindowedRecordings
+from selfpab_jax.features.windows import WindowedRecordings, valid_frames
 from selfpab_jax.model.functional import Parameters
 from selfpab_jax.prefetch import Prefetcher, run_ahead
 from selfpab_jax.signal.stft import SpectrogramSettings
@@ -21,13 +21,27 @@ from selfpab_jax.signal.stft import SpectrogramSettings
 Merge = Literal["together", "mean", "max", "concatenate"]
 Compute = Literal["float32", "bfloat16"]
 FeatureDtype = Literal["float16", "float32"]
-Forward = Callable[[list[Parameters], Shaped[np.ndarray, "B T X"]], Array]
-"""The compiled forward pass: parameters of each encoder, and normalized frames; see `make_forward`."""
 
 FRAMES_PER_BATCH = {"cpu": 1024}
 """Frames that keep a device busy: more would only take memory, and time on CPUs, whose caches they overflow."""
 FRAMES_PER_BATCH_ELSEWHERE = 2**16
 LARGEST_FLOAT16 = 65504.0
+
+
+@runtime_checkable
+class Forward(Protocol):
+    """The compiled forward pass; see `make_forward`."""
+
+    def __call__(
+        self,
+        parameters: list[Parameters],
+        x_BxTxX: Shaped[np.ndarray, "B T X"],
+        valid_B: Int[np.ndarray, " B"] | None = None,
+        timestamps_BxTx5: Int[np.ndarray, "B T 5"] | None = None,
+        /,
+    ) -> Array:
+        """Features from the parameters of each encoder, normalized frames, how many are attended to, and their time."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -118,9 +132,14 @@ def make_forward(encoders: tuple[SensorEncoder, ...], extraction: ExtractionSett
     depths = encoders[0].encoder.depths(extraction.layers)
     edges = np.cumsum([each.encoder.features for each in encoders])[:-1]
 
-    def forward(parameters: list[Parameters], x_BxTxX: Array) -> Array:
+    def forward(
+        parameters: list[Parameters],
+        x_BxTxX: Array,
+        valid_B: Array | None = None,
+        timestamps_BxTx5: Array | None = None,
+    ) -> Array:
         outputs = [
-            each.encoder.hidden(arrays, sensor_BxTxX, None, depths)
+            each.encoder.hidden(arrays, sensor_BxTxX, timestamps_BxTx5, depths, valid_B)
             for each, arrays, sensor_BxTxX in zip(encoders, parameters, jnp.split(x_BxTxX, edges, axis=2), strict=True)
         ]
         merged = _merge(outputs, extraction.merge)
@@ -160,7 +179,7 @@ def encode_windows(
 
     Frames are computed in one thread, the encoder runs from another, and the caller handles results meanwhile. Memory:
     a few batches, and the frames of two recordings. Frames beyond the end of a recording are zeros after
-    normalization, as in the original.
+    normalization, as in the original, and are attended to unless the windows are masked.
 
     Args:
         corpus: recordings and windows.
@@ -182,15 +201,15 @@ def encode_windows(
     forward = make_forward(encoders, extraction)
     parameters = [each.encoder.parameters for each in encoders]
     batches = Prefetcher(_batches(corpus, encoders, extraction, start))
-    results = run_ahead((windows_b, forward(parameters, x_BxTxX)) for windows_b, x_BxTxX in batches)
+    results = run_ahead((windows_b, forward(parameters, x_BxTxX, valid_B)) for windows_b, x_BxTxX, valid_B in batches)
     for windows_b, features_BxTxLxD in Prefetcher(results, ahead=1):
         yield windows_b, features_BxTxLxD[: len(windows_b)]
 
 
 def _batches(
     corpus: WindowedRecordings, encoders: tuple[SensorEncoder, ...], extraction: ExtractionSettings, start: int
-) -> Iterator[tuple[Int[np.ndarray, " b"], Float32[np.ndarray, "B T X"]]]:
-    """Windows of one length, and their frames; the last batch of a length is filled up with zeros."""
+) -> Iterator[tuple[Int[np.ndarray, " b"], Float32[np.ndarray, "B T X"], Int[np.ndarray, " B"] | None]]:
+    """Windows of one length, their frames, and how many are valid; the last batch is filled up with zeros."""
 
     @lru_cache(maxsize=2)
     def frames(recording: int) -> Float32[np.ndarray, "T X"]:
@@ -208,7 +227,9 @@ def _batches(
                 first = windows.first_W[window]
                 frames_TxX = frames(int(windows.recording_W[window]))[first : first + length]
                 x_BxTxX[place, : len(frames_TxX)] = frames_TxX
-            yield batch_w, x_BxTxX
+            filled_B = np.concatenate([batch_w, np.repeat(batch_w[-1:], batch_size - len(batch_w))])
+            count_B = corpus.frame_counts[windows.recording_W[filled_B]]
+            yield batch_w, x_BxTxX, valid_frames(windows, count_B, windows.first_W[filled_B], int(length))
 
 
 # Temporal context: a frame of one second does not show how the signal varies around it.

@@ -235,5 +235,5 @@ def _expected_digests(model: Path | str, description: dict[str, Any]) -> list[st
         encoder = load_encoder(model, sensor=sensor, compute=description["compute"])
         if description["random_seed"] is not None:
             encoder = encoder.with_random_weights(description["random_seed"])
-        digests.append(encoder.without_calendar().digest)
+        digests.append((encoder if description.get("calendar") else encoder.without_calendar()).digest)
     return digests

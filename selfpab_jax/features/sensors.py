@@ -30,7 +30,11 @@ class SensorEncoder:
 
 
 def open_sensor_encoders(
-    directory: Path | str, channels: tuple[str, ...], sensor_roles: Mapping[str, str] | None = None
+    directory: Path | str,
+    channels: tuple[str, ...],
+    sensor_roles: Mapping[str, str] | None = None,
+    *,
+    calendar: bool = False,
 ) -> tuple[SensorEncoder, ...]:
     """The encoder of a model directory, matched with the channels of the data.
 
@@ -38,6 +42,7 @@ def open_sensor_encoders(
         directory: model directory.
         channels: of the data's signals, `<sensor>_<axis>`.
         sensor_roles: see `sensor_encoders`.
+        calendar: see `sensor_encoders`.
 
     Raises:
         ModelError: the model is missing, or has no normalization statistics.
@@ -50,25 +55,30 @@ def open_sensor_encoders(
             "--statistics (selfpab-jax convert from-torch)"
         )
     sensor = config.sensors[0] if config.family == "monoselfpab" else None
-    return sensor_encoders(load_encoder(directory, sensor=sensor), channels, sensor_roles)
+    return sensor_encoders(load_encoder(directory, sensor=sensor), channels, sensor_roles, calendar=calendar)
 
 
 def sensor_encoders(
-    encoder: PretrainedEncoder, channels: tuple[str, ...], sensor_roles: Mapping[str, str] | None = None
+    encoder: PretrainedEncoder,
+    channels: tuple[str, ...],
+    sensor_roles: Mapping[str, str] | None = None,
+    *,
+    calendar: bool = False,
 ) -> tuple[SensorEncoder, ...]:
     """An encoder, matched with the channels of the data.
 
     An encoder of several sensors is one entry; a cross-sensor encoder is one entry for each sensor that it knows.
-    Sensors that the model does not know are ignored. Calendar positions (LTA2V) are not used, as in the original's
-    downstream test.
+    Sensors that the model does not know are ignored.
 
     Args:
         encoder: frozen.
         channels: of the data's signals, `<sensor>_<axis>`.
         sensor_roles: the model's name for a sensor of the data, where the two differ: `{"hip": "thigh"}`.
+        calendar: keep calendar positions (LTA2V), so that the encoder takes the time of every frame; without, as in the
+            original's downstream test, it takes none.
 
     Raises:
-        ConfigError: the sensors do not fit.
+        ConfigError: the sensors do not fit, or the model has no calendar positions to keep.
     """
     config, given_roles = encoder.config, dict(sensor_roles or {})
     sensors = sensors_of(channels)
@@ -78,7 +88,9 @@ def sensor_encoders(
                 f"sensor roles: {sensor}={role} needs a sensor of the data ({', '.join(sensors)}) and one of the model "
                 f"({', '.join(config.sensors)})"
             )
-    encoder = encoder.without_calendar()
+    if calendar and not config.model.temporal_positions:
+        raise ConfigError("calendar: this model was pre-trained without calendar positions; leave calendar out")
+    encoder = encoder if calendar else encoder.without_calendar()
     roles = {sensor: given_roles.get(sensor, sensor) for sensor in sensors}
     roles = {sensor: role for sensor, role in roles.items() if role in config.sensors}
     if not roles:

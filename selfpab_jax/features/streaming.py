@@ -7,19 +7,17 @@ and the number of readers, not on how long the recordings are.
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-from jaxtyping import Float32, Shaped
+from jaxtyping import Float32, Int32, Shaped
 
 from selfpab_jax.data.quality import write_quality
 from selfpab_jax.data.sources.base import Skipped, SkippedLog, milliseconds, sensors_of
-from selfpab_jax.data.sources.blocks import SignalBlock
 from selfpab_jax.data.sources.report import FileReport
 from selfpab_jax.data.sources.streaming import (
     estimated_hours,
@@ -31,15 +29,16 @@ from selfpab_jax.data.sources.streaming import (
 from selfpab_jax.data.tables.format import TableFormat, default_columns
 from selfpab_jax.data.tables.recordings import RecordingPath
 from selfpab_jax.errors import ConfigError, DataError
+from selfpab_jax.features.cutting import FrameWindow, cut_windows
 from selfpab_jax.features.encoder import PretrainedEncoder
 from selfpab_jax.features.extract import ExtractionSettings, configure_encoders, feature_shape, make_forward
 from selfpab_jax.features.files import FORMATS, FeatureRows, write_features
-from selfpab_jax.features.sensors import SensorEncoder, input_frames, open_sensor_encoders, sensor_encoders
-from selfpab_jax.features.windows import bucket_lengths
+from selfpab_jax.features.sensors import SensorEncoder, open_sensor_encoders, sensor_encoders
 from selfpab_jax.io import write_text
-from selfpab_jax.model_dir import read_config
+from selfpab_jax.model_dir import ModelConfig, read_config
 from selfpab_jax.prefetch import Prefetcher, prefetch_chain, run_ahead
 from selfpab_jax.progress import Progress
+from selfpab_jax.signal.calendar import frame_timestamps
 
 Level = Literal["frame", "window"]
 EXTRACTION = ExtractionSettings(dtype="float32")
@@ -81,6 +80,7 @@ def embed(
     sensor_roles: Mapping[str, str] | None = None,
     level: Level = "frame",
     extraction: ExtractionSettings = EXTRACTION,
+    calendar: bool = False,
     readers: int | None = None,
     strict: bool = False,
     overwrite: bool = False,
@@ -101,6 +101,8 @@ def embed(
         sensor_roles: the model's name for a sensor of the data, where the two differ: `{"hip": "thigh"}`.
         level: one row per frame or per window.
         extraction: what to keep of the encoder's outputs; temporal context is not supported.
+        calendar: give a model with calendar positions (LTA2V) the time of every frame. Otherwise calendar positions are
+            left out, as the original does downstream.
         readers: threads that read and compute frames, each from one file; by default two fewer than CPUs.
         strict: stop at the first file that cannot be used instead of skipping it.
         overwrite: replace `out` if it exists.
@@ -118,9 +120,9 @@ def embed(
     if table_format is None:
         table_format = TableFormat(columns=default_columns(config.sensors, sensor_roles))
     encoders = (
-        sensor_encoders(model, table_format.channels, sensor_roles)
+        sensor_encoders(model, table_format.channels, sensor_roles, calendar=calendar)
         if isinstance(model, PretrainedEncoder)
-        else open_sensor_encoders(model, table_format.channels, sensor_roles)
+        else open_sensor_encoders(model, table_format.channels, sensor_roles, calendar=calendar)
     )
     encoders = configure_encoders(encoders, extraction)
     given = [Path(path) for path in ([files] if isinstance(files, Path | str) else files)]
@@ -145,7 +147,7 @@ def embed(
             windows = prefetch_chain(sources, readers or max(1, (os.cpu_count() or 1) - 2), WINDOWS_AHEAD)
             for batch, features in encode_batches(windows, encoders, extraction, pool=level == "window"):
                 for window, of_window in zip(batch, features, strict=False):  # the rest of the batch is padding
-                    writer.write(_rows(window, of_window, hop_s, level))
+                    writer.write(_rows(window, of_window, level))
                     frames_done += len(window.x_TxX) - window.skip
                 display.update(frames_done * hop_s / 3600)
             if not writer.rows:
@@ -196,6 +198,7 @@ def describe_encoders(
         "model_sensors": [each.encoder.sensors[0] if cross_sensor else None for each in encoders],
         "sensors": [list(each.sensors) for each in encoders],
         "level": level,
+        "calendar": config.model.temporal_positions,
         "depths": list(encoders[0].encoder.depths(extraction.layers)),
         "merge": extraction.merge,
         "random_seed": extraction.random_seed,
@@ -205,97 +208,7 @@ def describe_encoders(
     }
 
 
-# From the blocks of a file to windows.
-
-
-@dataclass(frozen=True)
-class FrameWindow:
-    """Normalized frames of a recording, and where they are in it.
-
-    Attributes:
-        file: name of the file that the recording is from.
-        recording: its name.
-        start: when the recording began, or None.
-        first: number of the window's first frame in the recording.
-        skip: how many of the first frames the window before has too.
-        x_TxX: frames.
-    """
-
-    file: str
-    recording: str
-    start: datetime | None
-    first: int
-    skip: int
-    x_TxX: Float32[np.ndarray, "T X"]
-
-
-def cut_windows(
-    file: str, blocks: Iterator[SignalBlock], encoders: tuple[SensorEncoder, ...], too_short: Callable[[float], None]
-) -> Iterator[FrameWindow]:
-    """Windows of recordings that are read in blocks; they do not depend on where the blocks begin.
-
-    Args:
-        file: name for the windows.
-        blocks: at the encoders' rate.
-        encoders: see `open_sensor_encoders`.
-        too_short: called with the duration in seconds of each recording that is shorter than a frame.
-    """
-    cutter: WindowCutter | None = None
-    for block in blocks:
-        if block.begins:
-            if cutter is not None:
-                yield from cutter.finish(too_short)
-            cutter = WindowCutter(file, block, encoders)
-        assert cutter is not None
-        yield from cutter.add(block.signal_NxC)
-    if cutter is not None:
-        yield from cutter.finish(too_short)
-
-
-class WindowCutter:
-    """Cuts one recording into windows; holds the samples after the last full window, and that window.
-
-    Args:
-        file: name for the windows.
-        block: the first block of the recording.
-        encoders: see `open_sensor_encoders`.
-    """
-
-    def __init__(self, file: str, block: SignalBlock, encoders: tuple[SensorEncoder, ...]):
-        config = encoders[0].encoder.config
-        self.window = partial(FrameWindow, file, block.recording, block.start)
-        self.encoders, self.settings, self.length = encoders, config.spectrogram, config.frames
-        self.held_NxC: np.ndarray = np.zeros((0, block.signal_NxC.shape[1]), np.float32)
-        self.first, self.last_TxX = 0, None
-
-    def add(self, signal_NxC: Float32[np.ndarray, "N C"]) -> Iterator[FrameWindow]:
-        """The windows that are complete with these samples."""
-        held_NxC = np.concatenate([self.held_NxC, signal_NxC])
-        hop, length = self.settings.fft_hop, self.length
-        count = self.settings.frame_count(len(held_NxC)) // length
-        self.held_NxC = held_NxC[count * length * hop :]
-        if count:
-            samples = (count * length - 1) * hop + self.settings.fft_window
-            frames_TxX = input_frames(held_NxC[:samples], self.encoders, pad=False)
-            for x_TxX in frames_TxX.reshape(count, length, -1):
-                yield self.window(self.first, 0, x_TxX)
-                self.first, self.last_TxX = self.first + length, x_TxX
-
-    def finish(self, too_short: Callable[[float], None]) -> Iterator[FrameWindow]:
-        """The windows at the end of the recording."""
-        frames_TxX = input_frames(self.held_NxC, self.encoders, pad=False)
-        left = len(frames_TxX)
-        if self.last_TxX is not None:
-            if left:
-                x_TxX = np.concatenate([self.last_TxX, frames_TxX])[-self.length :]
-                yield self.window(self.first + left - self.length, self.length - left, x_TxX)
-        elif not left:
-            too_short(len(self.held_NxC) / self.settings.rate_hz)
-        else:
-            length = next(length for length in bucket_lengths(self.length) if length <= left)
-            yield self.window(0, 0, frames_TxX[:length])
-            if left > length:
-                yield self.window(left - length, 2 * length - left, frames_TxX[left - length :])
+# From files to windows.
 
 
 def _windows_of_file(
@@ -307,8 +220,21 @@ def _windows_of_file(
     report: FileReport,
 ) -> Iterator[FrameWindow]:
     blocks = read_signal(path, table_format, skipped.add, report=report)
-    blocks = resample_blocks(blocks, encoders[0].encoder.config.spectrogram.rate_hz)
-    return cut_windows(str(path), blocks, encoders, short_seconds.append)
+    config = encoders[0].encoder.config
+    windows = cut_windows(
+        str(path), resample_blocks(blocks, config.spectrogram.rate_hz), encoders, short_seconds.append
+    )
+    unknown = ""
+    for window in windows:
+        if not config.model.temporal_positions or window.start is not None:
+            yield window
+        elif window.recording != unknown:
+            unknown = window.recording
+            skipped.add(
+                f"{path}, {unknown}",
+                "calendar positions need the time of every frame, and its start is unknown: name the column of "
+                "timestamps (timestamp_column), or leave calendar out",
+            )
 
 
 # From windows to rows of the file.
@@ -327,9 +253,23 @@ def encode_batches(
     """
     forward = make_forward(encoders, extraction, pool=pool)
     parameters = [each.encoder.parameters for each in encoders]
-    return Prefetcher(
-        run_ahead((batch, forward(parameters, x_BxTxX)) for batch, x_BxTxX in _batches(windows, extraction)), ahead=1
+    config = encoders[0].encoder.config
+    results = (
+        (batch, forward(parameters, x_BxTxX, None, _timestamps(batch, x_BxTxX, config)))
+        for batch, x_BxTxX in _batches(windows, extraction)
     )
+    return Prefetcher(run_ahead(results), ahead=1)
+
+
+def _timestamps(
+    batch: list[FrameWindow], x_BxTxX: Float32[np.ndarray, "B T X"], config: ModelConfig
+) -> Int32[np.ndarray, "B T 5"] | None:
+    """The time of every frame for a model with calendar positions; that of padding has no meaning."""
+    if not config.model.temporal_positions:
+        return None
+    starts = [start for window in batch if (start := window.start_ms) is not None]
+    start_B = np.array(starts + starts[-1:] * (len(x_BxTxX) - len(batch)), np.int64)
+    return frame_timestamps(start_B, x_BxTxX.shape[1], config.spectrogram)
 
 
 def _batches(
@@ -357,7 +297,7 @@ def _stacked(batch: list[FrameWindow], extraction: ExtractionSettings) -> Float3
     return x_BxTxX
 
 
-def _rows(window: FrameWindow, features: Shaped[np.ndarray, "*T L D"], hop_s: float, level: Level) -> FeatureRows:
+def _rows(window: FrameWindow, features: Shaped[np.ndarray, "*T L D"], level: Level) -> FeatureRows:
     if level == "window":
         frame_R, count_R = np.array([window.first]), np.array([len(window.x_TxX)])
         features_RxE = features.reshape(1, -1)
@@ -365,7 +305,7 @@ def _rows(window: FrameWindow, features: Shaped[np.ndarray, "*T L D"], hop_s: fl
         frame_R = window.first + np.arange(window.skip, len(window.x_TxX))
         count_R = np.ones(len(frame_R), int)
         features_RxE = features[window.skip :].reshape(len(frame_R), -1)
-    start_s = frame_R * hop_s
+    start_s = frame_R * window.hop_s
     start_ms = None
     if window.start is not None:
         start_ms = milliseconds(window.start) + np.round(1000 * start_s).astype(np.int64)

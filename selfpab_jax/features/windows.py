@@ -20,12 +20,14 @@ Short = Literal["pad", "fit"]
 class WindowIndex:
     """Window w holds `length_W[w]` frames of recording `recording_W[w]`, starting at frame `first_W[w]`.
 
-    A window may reach beyond the end of its recording; the encoder sees zeros there, after normalization.
+    A window may reach beyond the end of its recording; the encoder sees zeros there, after normalization. It attends
+    to them, as the original does, unless they are `masked`.
     """
 
     recording_W: Int32[np.ndarray, " W"]
     first_W: Int32[np.ndarray, " W"]
     length_W: Int32[np.ndarray, " W"]
+    masked: bool = False
 
 
 @runtime_checkable
@@ -111,7 +113,37 @@ def make_windows(
         recordings.append(np.full(len(first_w), index))
         firsts.append(first_w)
         lengths.append(np.full(len(first_w), length))
-    return WindowIndex(*(np.concatenate([[], *arrays]).astype(np.int32) for arrays in (recordings, firsts, lengths)))
+    recording_W, first_W, length_W = (
+        np.concatenate([[], *arrays]).astype(np.int32) for arrays in (recordings, firsts, lengths)
+    )
+    return WindowIndex(recording_W, first_W, length_W)
+
+
+def whole_recordings(frame_counts: Sequence[int] | Int[np.ndarray, " recordings"]) -> WindowIndex:
+    """One window for each recording, of all its frames.
+
+    Windows are as long as the next of 1, 3/4, 1/2, 3/8 and 1/4 of the longest recording, so that few lengths are
+    compiled. What is beyond a recording's end is masked: the encoder's output is that of the recording alone.
+    """
+    count_W = np.asarray(frame_counts, np.int32)
+    recording_W = np.flatnonzero(count_W).astype(np.int32)
+    lengths = np.array(bucket_lengths(int(count_W.max(initial=0)))[4::-1], np.int32)
+    length_W = lengths[np.searchsorted(lengths, count_W[recording_W])]
+    return WindowIndex(recording_W, np.zeros_like(recording_W), length_W, masked=True)
+
+
+def valid_frames(
+    windows: WindowIndex, count_B: Int[np.ndarray, " B"], first_B: Int[np.ndarray, " B"], length: int
+) -> Int32[np.ndarray, " B"] | None:
+    """Frames of windows that the encoder attends to; None for all of them.
+
+    Args:
+        windows: of the data set, masked or not.
+        count_B: frames of each window's recording.
+        first_B: first frame of each window.
+        length: frames of each window.
+    """
+    return np.minimum(length, count_B - first_B).astype(np.int32) if windows.masked else None
 
 
 def fitting_windows(count: int, frames: int, shift: int | None = None) -> tuple[int, Int[np.ndarray, " w"]]:

@@ -178,6 +178,7 @@ class Encoder(nnx.Module):
         x_BxTxX: Float[Array, "B T X"],
         timestamps_BxTx5: Int[Array, "B T 5"] | None = None,
         keys_B: Key[Array, " B"] | None = None,
+        valid_B: Int[Array, " B"] | None = None,
     ) -> Float[Array, "B T D"]:
         """Encode normalized frames; with keys, dropout is on.
 
@@ -185,8 +186,9 @@ class Encoder(nnx.Module):
             x_BxTxX: normalized spectrogram frames.
             timestamps_BxTx5: month, day, weekday, hour, minute of each frame; only for `temporal_positions`.
             keys_B: one key per sample for dropout, or None for evaluation.
+            valid_B: see `encode_padded`.
         """
-        return self.without_padding(self.encode_padded(x_BxTxX, timestamps_BxTx5, keys_B), x_BxTxX.shape[1])
+        return self.without_padding(self.encode_padded(x_BxTxX, timestamps_BxTx5, keys_B, valid_B), x_BxTxX.shape[1])
 
     def encode_padded(
         self,
@@ -214,13 +216,21 @@ class Encoder(nnx.Module):
         return h_BxPxQ[:, :frames, : self.settings.width]
 
     def layer_outputs(
-        self, x_BxTxX: Float[Array, "B T X"], timestamps_BxTx5: Int[Array, "B T 5"] | None = None
+        self,
+        x_BxTxX: Float[Array, "B T X"],
+        timestamps_BxTx5: Int[Array, "B T 5"] | None = None,
+        valid_B: Int[Array, " B"] | None = None,
     ) -> list[Float[Array, "B T D"]]:
-        """The embedding and every layer's output, without dropout and without the layout's padding."""
+        """The embedding and every layer's output, without dropout and without the layout's padding.
+
+        Args:
+            x_BxTxX, timestamps_BxTx5: see `__call__`.
+            valid_B: see `encode_padded`.
+        """
         frames = x_BxTxX.shape[1]
         outputs = [self._embedded(x_BxTxX, timestamps_BxTx5)]
         for layer in self.layers:
-            outputs.append(_run(layer, outputs[-1], None, frames))
+            outputs.append(_run(layer, outputs[-1], None, frames, valid_B))
         return [self.without_padding(h_BxTxD, frames) for h_BxTxD in outputs]
 
     def trace(

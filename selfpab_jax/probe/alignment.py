@@ -7,11 +7,11 @@ are averaged over the windows that cover it, those of a sample over the frames t
 from collections.abc import Collection, Mapping
 
 import numpy as np
-from jaxtyping import Float, Float64, Int, Int16, Int64
+from jaxtyping import Float, Float32, Float64, Int, Int16, Int64
 
 from selfpab_jax.errors import DataError
 from selfpab_jax.probe.dataset import Corpus
-from selfpab_jax.probe.metrics import Confusions, confusion, duration_error
+from selfpab_jax.probe.metrics import Confusions, SegmentFractions, confusion, segment_fractions
 
 Predictions = Mapping[int, Int16[np.ndarray, " _N"]]
 """The predicted class of every sample, by index of recording."""
@@ -41,6 +41,28 @@ def frame_labels(
         hop: samples from one frame to the next.
         frames: number of frames T; the original trains on whole frames and tests on `padded_frame_count` of them.
     """
+    counts_TxY = _label_counts(labels_N, classes, fft_window, hop, frames)
+    return (counts_TxY.argmax(axis=1) - 1).astype(np.int16)
+
+
+def frame_densities(
+    labels_N: Int[np.ndarray, " N"], classes: int, fft_window: int, hop: int, frames: int
+) -> Float32[np.ndarray, "T Y"]:
+    """The share of each class in the labeled samples of each frame; 0 in frames without a labeled sample.
+
+    Args:
+        labels_N: class indices below `classes`, or -1; here and below, see `frame_labels`.
+        classes: number of classes Y.
+        fft_window: samples per frame.
+        hop: samples from one frame to the next.
+        frames: number of frames T.
+    """
+    counts_TxY = _label_counts(labels_N, classes, fft_window, hop, frames)[:, 1:]
+    return (counts_TxY / np.maximum(counts_TxY.sum(axis=1, keepdims=True), 1)).astype(np.float32)
+
+
+def _label_counts(labels_N: np.ndarray, classes: int, fft_window: int, hop: int, frames: int) -> np.ndarray:
+    """Samples of each frame without a label (column 0) and of each class."""
     whole, rest = divmod(fft_window, hop)
     blocks = frames + whole + 1
     used_N = np.asarray(labels_N[: blocks * hop])
@@ -51,7 +73,7 @@ def frame_labels(
     if rest:
         within_N = np.arange(len(used_N)) - block_N * hop < rest
         counts_TxY += _counts(entry_N[within_N], blocks, columns)[whole : whole + frames]
-    return (counts_TxY.argmax(axis=1) - 1).astype(np.int16)
+    return counts_TxY
 
 
 def _counts(entry_N: np.ndarray, blocks: int, columns: int) -> np.ndarray:
@@ -217,38 +239,48 @@ def score_rows(corpus: Corpus, probabilities_RxY: Float[np.ndarray, "R Y"]) -> t
     return subject_confusions(corpus, predictions), predictions
 
 
-def subject_duration_errors(
+def recording_fractions(
     corpus: Corpus, probabilities_RxY: Float[np.ndarray, "R Y"], subjects: Collection[str], minutes: float
-) -> dict[str, float]:
-    """The mean duration error over the classes, for each subject; see `duration_error`.
+) -> dict[int, SegmentFractions]:
+    """The fraction that each class takes of each segment, by index of recording; without recordings that have no label.
 
-    Durations are taken from the mean probabilities, as the original scores its sleep task. Segments do not cross
-    recordings, and every segment with a label has the same weight.
+    Predicted fractions are mean probabilities, as the original scores its sleep task. Segments do not cross
+    recordings.
 
     Args:
         corpus: with the true labels.
         probabilities_RxY: of all rows.
-        subjects: who is scored.
+        subjects: whose recordings.
         minutes: length of a segment.
     """
-    settings = corpus.spectrogram
+    settings, fractions = corpus.spectrogram, {}
     length = max(1, round(minutes * 60 * settings.rate_hz))
-    errors: dict[str, list[tuple[float, int]]] = {subject: [] for subject in sorted(subjects)}
     for index, recording in enumerate(corpus.recordings):
-        if recording.subject not in errors or not (recording.labels_N >= 0).any():
+        if recording.subject not in subjects or not (recording.labels_N >= 0).any():
             continue
         by_frame_TxY = _frame_probabilities_of(corpus, probabilities_RxY, index)
         by_sample_NxY = sample_probabilities(
             by_frame_TxY, len(recording.labels_N), settings.fft_window, settings.fft_hop
         )
-        error = float(duration_error(recording.labels_N, by_sample_NxY, length).mean())
-        segments = len(np.unique(np.flatnonzero(recording.labels_N >= 0) // length))
-        errors[recording.subject].append((error, segments))
-    return {
-        subject: sum(error * segments for error, segments in found) / sum(segments for _, segments in found)
-        for subject, found in errors.items()
-        if found
-    }
+        fractions[index] = segment_fractions(recording.labels_N, by_sample_NxY, length)
+    return fractions
+
+
+def subject_duration_errors(corpus: Corpus, fractions: Mapping[int, SegmentFractions]) -> dict[str, float]:
+    """The mean absolute error of the fractions, over classes and a subject's segments with a label, for each subject.
+
+    Args:
+        corpus: with the subjects.
+        fractions: from `recording_fractions`.
+    """
+    sums: dict[str, tuple[float, int]] = {}
+    for index, of_recording in fractions.items():
+        error, segments = sums.get(corpus.recordings[index].subject, (0.0, 0))
+        labeled = of_recording.labeled
+        sums[corpus.recordings[index].subject] = (
+            error + labeled * float(of_recording.error_Y.mean()), segments + labeled
+        )  # fmt: skip
+    return {subject: error / segments for subject, (error, segments) in sorted(sums.items())}
 
 
 def _frame_probabilities_of(

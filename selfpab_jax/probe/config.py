@@ -12,7 +12,7 @@ from selfpab_jax.probe.budgets import Budget
 from selfpab_jax.probe.finetune import FinetuneSettings
 from selfpab_jax.probe.heads.model import HeadSettings
 from selfpab_jax.probe.heads.selection import SelectionSettings
-from selfpab_jax.probe.prepare import Resampling
+from selfpab_jax.probe.prepare import FrameLabels, Resampling
 
 HEADS = ("linear", "mlp")
 
@@ -59,6 +59,10 @@ class ProtocolSettings:
         shift_seconds: from the start of one window to the next, rounded to frames; side by side if not set. The
             original's is 6 s.
         short: `pad` fills windows with zeros after normalization, as the original; `fit` never leaves a recording.
+        whole_recordings: one window for each recording, of its own length, as the original's sleep task; the encoder
+            attends to no padding.
+        frame_labels: what frames are trained on: their `majority` label, or `densities`, the share of each class in the
+            frame's samples, as the original's sleep task.
         cut_at_activity: split recordings at each change of label; as the data set's card says if not set.
         resampling: `polyphase`, or `fourier` as the original.
         folds: number of folds of whole subjects; 0 for leave-one-subject-out.
@@ -72,6 +76,8 @@ class ProtocolSettings:
     window_seconds: float | None = None
     shift_seconds: float | None = None
     short: Short = "pad"
+    whole_recordings: bool = False
+    frame_labels: FrameLabels = "majority"
     cut_at_activity: bool | None = None
     resampling: Resampling = "polyphase"
     folds: int = 0
@@ -221,6 +227,8 @@ class ProbeSettings:
             seconds = getattr(self.protocol, name)
             if seconds is not None and not seconds > 0:
                 raise ConfigError(f"protocol.{name} is {seconds}; it must be above 0")
+            if seconds is not None and self.protocol.whole_recordings:
+                raise ConfigError(f"protocol.{name} and protocol.whole_recordings exclude each other")
         if self.protocol.folds == 1 or self.protocol.folds < 0:
             raise ConfigError(
                 f"protocol.folds is {self.protocol.folds}; give 2 or more, or 0 for leave-one-subject-out"

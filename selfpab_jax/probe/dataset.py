@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int16, Int32
+from jaxtyping import Bool, Float32, Int16, Int32, Int64
 
 from selfpab_jax.data.sources.base import Skipped
 from selfpab_jax.features.windows import WindowIndex
@@ -47,6 +47,8 @@ class Corpus:
             signal is zero-padded so that every sample is in a frame.
         frame_labels: class index of each frame of each recording; -1 for no label.
         skipped: what could not be used, and why.
+        frame_densities: share of each class in each frame of each recording, where heads and networks are to be trained
+            on shares; empty where they are trained on `frame_labels`.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Corpus:
     windows: WindowIndex
     frame_labels: tuple[Int16[np.ndarray, " _T"], ...]
     skipped: tuple[Skipped, ...] = ()
+    frame_densities: tuple[Float32[np.ndarray, "_T Y"], ...] = ()
 
     @cached_property
     def subjects(self) -> tuple[str, ...]:
@@ -116,8 +119,29 @@ class Corpus:
     @cached_property
     def label_R(self) -> Int16[np.ndarray, " R"]:
         """Class index of each row; -1 for no label."""
-        first_frame = np.cumsum(self.frame_counts) - self.frame_counts
-        return np.concatenate(self.frame_labels)[first_frame[self.recording_R] + self.frame_R]
+        return np.concatenate(self.frame_labels)[self.frame_of_rows]
+
+    @cached_property
+    def density_RxY(self) -> Float32[np.ndarray, "R Y"] | None:
+        """Share of each class in each row's frame; None where rows are trained on their labels."""
+        return np.concatenate(self.frame_densities)[self.frame_of_rows] if self.frame_densities else None
+
+    def trained_classes(self, rows_R: Bool[np.ndarray, " R"]) -> Bool[np.ndarray, " Y"]:
+        """The classes that occur in what these rows are trained on."""
+        if self.density_RxY is not None:
+            return (self.density_RxY[rows_R] > 0).sum(axis=0) > 0
+        return np.bincount(self.label_R[rows_R], minlength=len(self.classes)).astype(bool)
+
+    @cached_property
+    def first_frames(self) -> Int64[np.ndarray, " recordings"]:
+        """Index of each recording's first frame among the frames of all recordings, one after another."""
+        counts = self.frame_counts.astype(np.int64)
+        return np.cumsum(counts) - counts
+
+    @cached_property
+    def frame_of_rows(self) -> Int64[np.ndarray, " R"]:
+        """Index of each row's frame among the frames of all recordings, one after another."""
+        return self.first_frames[self.recording_R] + self.frame_R
 
     @cached_property
     def whole_R(self) -> Bool[np.ndarray, " R"]:

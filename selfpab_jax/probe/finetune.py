@@ -111,7 +111,8 @@ class FinetunedEncoder:
     def predict(self, subjects: Iterable[str]) -> Float32[np.ndarray, "R Y"]:
         """Probabilities of all rows of these subjects, in the corpus' order."""
         windows = np.unique(self.corpus.window_R[rows_of(self.corpus, subjects)])
-        return predict_windows(self.corpus, self.inputs, self.network, self.parameters, windows, PREDICTION_WINDOWS)
+        batch_size = min(PREDICTION_WINDOWS, self.description["batch_size"])
+        return predict_windows(self.corpus, self.inputs, self.network, self.parameters, windows, batch_size)
 
 
 def finetune(

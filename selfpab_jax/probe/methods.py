@@ -18,7 +18,12 @@ from selfpab_jax.errors import DataError
 from selfpab_jax.features.cache import TRAINING, FeatureTable, cached_features, code_version, corpus_digest
 from selfpab_jax.features.sensors import SensorEncoder
 from selfpab_jax.io import atomic_path
-from selfpab_jax.probe.alignment import Predictions, score_rows, subject_duration_errors
+from selfpab_jax.probe.alignment import (
+    Predictions,
+    recording_fractions,
+    score_rows,
+    subject_duration_errors,
+)
 from selfpab_jax.probe.baselines import BASELINES
 from selfpab_jax.probe.baselines.config import BaselinePrediction
 from selfpab_jax.probe.budgets import LabelBudget
@@ -26,6 +31,7 @@ from selfpab_jax.probe.config import ProbeSettings
 from selfpab_jax.probe.dataset import Corpus
 from selfpab_jax.probe.finetune import fit_predict_finetuned
 from selfpab_jax.probe.heads.selection import Choice, probe_heads
+from selfpab_jax.probe.metrics import SegmentFractions
 from selfpab_jax.probe.report.results import Kind, MethodResult
 from selfpab_jax.probe.splits import Fold
 from selfpab_jax.progress import Progress
@@ -78,11 +84,13 @@ class Outcome:
         result: None if it could not be scored.
         notes: what a reader of the scores should know.
         predictions: of the first seed, by recording.
+        fractions: that classes take of segments, of the first seed, by recording; empty where they are not scored.
     """
 
     result: MethodResult | None
     notes: tuple[str, ...]
     predictions: Predictions = field(default_factory=dict)
+    fractions: Mapping[int, SegmentFractions] = field(default_factory=dict)
 
 
 def run_methods(setup: ProbeSetup) -> Iterator[Outcome]:
@@ -227,6 +235,7 @@ def _score(
     if not subjects:
         return Outcome(None, (*notes, _note(title, budget, "not scored, no subject was predicted with every seed")))
     minutes = setup.settings.protocol.duration_minutes
+    fractions = [recording_fractions(corpus, probabilities[seed], subjects, minutes) for seed in seeds if minutes]
     result = MethodResult(
         name=name,
         title=title,
@@ -236,11 +245,9 @@ def _score(
         confusions=tuple({s: scored[seed][0][s] for s in sorted(subjects)} for seed in seeds),
         budget=budget.budget,
         chosen=tuple(chosen[seed] for seed in seeds),
-        duration_errors=tuple(
-            subject_duration_errors(corpus, probabilities[seed], subjects, minutes) for seed in seeds if minutes
-        ),
+        duration_errors=tuple(subject_duration_errors(corpus, of_seed) for of_seed in fractions),
     )
-    return Outcome(result, notes, scored[seeds[0]][1])
+    return Outcome(result, notes, scored[seeds[0]][1], fractions[0] if fractions else {})
 
 
 def _clear_untrained_classes(
@@ -248,9 +255,7 @@ def _clear_untrained_classes(
 ) -> None:
     """Never predict a class without training rows in a fold: its part of a head is as it was initialized."""
     for fold in budget.folds.folds:
-        trained_Y = np.bincount(
-            corpus.label_R[budget.training_rows(corpus, fold, seed)], minlength=len(corpus.classes)
-        ).astype(bool)
+        trained_Y = corpus.trained_classes(budget.training_rows(corpus, fold, seed))
         if not trained_Y.all():
             rows_R = np.isin(corpus.subjects, fold.test)[corpus.subject_R]
             probabilities_RxY[np.ix_(rows_R, ~trained_Y)] = np.where(
@@ -282,8 +287,9 @@ def _note(what: str, budget: LabelBudget, line: object) -> str:
 
 
 def labeled_digest(corpus: Corpus) -> str:
-    """A hash of signals, windows, labels and classes."""
-    digest = hashlib.sha256(json.dumps([corpus_digest(corpus), corpus.classes]).encode())
+    """A hash of signals, windows, labels and classes, and of what frames are trained on."""
+    densities = bool(corpus.frame_densities)
+    digest = hashlib.sha256(json.dumps([corpus_digest(corpus), corpus.classes, densities]).encode())
     for recording in corpus.recordings:
         digest.update(f"{recording.subject}/{recording.name}".encode())
         digest.update(np.ascontiguousarray(recording.labels_N, "<i2").data)

@@ -123,12 +123,35 @@ def class_fractions(labels_N: Int[np.ndarray, " N"], classes: int, length: int) 
     return _ratio(counts_MxY, np.broadcast_to(counts_MxY.sum(axis=1, keepdims=True), counts_MxY.shape))
 
 
-def duration_error(
-    truth_N: Int[np.ndarray, " N"], probabilities_NxY: Float[np.ndarray, "M Y"], length: int
-) -> Float64[np.ndarray, " Y"]:
-    """The mean absolute error of each class' fraction of a segment; the original's figure is the mean over classes.
+@dataclass(frozen=True)
+class SegmentFractions:
+    """The fraction that each class takes of each segment of a recording; NaN in segments without labels.
 
-    The predicted fraction is the mean probability over the same labeled samples that the true fraction counts.
+    Attributes:
+        true_MxY: of the labeled samples.
+        predicted_MxY: the mean probability over the same samples.
+        length: samples per segment; the last one may be shorter.
+    """
+
+    true_MxY: Float64[np.ndarray, "M Y"]
+    predicted_MxY: Float64[np.ndarray, "M Y"]
+    length: int
+
+    @property
+    def error_Y(self) -> Float64[np.ndarray, " Y"]:
+        """The mean absolute error of each class; the original's figure is the mean over classes."""
+        return np.nanmean(np.abs(self.true_MxY - self.predicted_MxY), axis=0)
+
+    @property
+    def labeled(self) -> int:
+        """Number of segments with a label."""
+        return int((~np.isnan(self.true_MxY[:, 0])).sum())
+
+
+def segment_fractions(
+    truth_N: Int[np.ndarray, " N"], probabilities_NxY: Float[np.ndarray, "M Y"], length: int
+) -> SegmentFractions:
+    """True and predicted fractions of a recording.
 
     Args:
         truth_N: class indices, or -1.
@@ -145,11 +168,10 @@ def duration_error(
         raise DataError("no sample has a label: there are no durations to compare with")
     true_MxY = class_fractions(truth_N, probabilities_NxY.shape[1], length)
     segment_n = labeled_n // length
-    counts_M = np.bincount(segment_n, minlength=len(true_MxY))
-    known_M = counts_M > 0
+    counts_M = np.bincount(segment_n, minlength=len(true_MxY)).astype(np.float64)
     sums = [np.bincount(segment_n, column_n, len(true_MxY)) for column_n in probabilities_NxY[labeled_n].T]
-    predicted_mxY = np.stack(sums, axis=1)[known_M] / counts_M[known_M, None]
-    return np.abs(true_MxY[known_M] - predicted_mxY).mean(axis=0)
+    sums_MxY = np.stack(sums, axis=1)
+    return SegmentFractions(true_MxY, _ratio(sums_MxY, np.broadcast_to(counts_M[:, None], sums_MxY.shape)), length)
 
 
 # Bootstrap over subjects.

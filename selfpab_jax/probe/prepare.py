@@ -1,7 +1,7 @@
 """From a labeled source to a corpus: files are read, checked, resampled, cut and divided into labeled frames."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal
@@ -14,14 +14,16 @@ from selfpab_jax.data.har.card import DatasetCard
 from selfpab_jax.data.sources.base import Recording, SkippedLog, SourceFile, UnusableError, milliseconds
 from selfpab_jax.data.sources.segments import RATE_TOLERANCE, bridge_gaps, cut
 from selfpab_jax.errors import ConfigError, DataError
-from selfpab_jax.features.windows import Short, make_windows
-from selfpab_jax.probe.alignment import frame_labels, padded_frame_count
+from selfpab_jax.features.windows import Short, make_windows, whole_recordings
+from selfpab_jax.probe.alignment import frame_densities, frame_labels, padded_frame_count
 from selfpab_jax.probe.dataset import Corpus, LabeledSignal
 from selfpab_jax.progress import Progress
 from selfpab_jax.signal.resample import fourier_resample, fourier_resample_labels, resample, resample_labels
 from selfpab_jax.signal.stft import SpectrogramSettings
 
 Resampling = Literal["polyphase", "fourier"]
+FrameLabels = Literal["majority", "densities"]
+"""What a frame is trained on: its most frequent class, or the share of each class in its samples."""
 RESAMPLERS = {"polyphase": (resample, resample_labels), "fourier": (fourier_resample, fourier_resample_labels)}
 """Functions for the signal and for the labels."""
 
@@ -33,6 +35,8 @@ def prepare_corpus(
     frames: int,
     shift: int,
     short: Short = "pad",
+    whole: bool = False,
+    labels: FrameLabels = "majority",
     cut_at_activity: bool = False,
     resampling: Resampling = "polyphase",
     min_seconds: float = 1.0,
@@ -53,6 +57,8 @@ def prepare_corpus(
         frames: length of a window.
         shift: frames from the start of one window to the start of the next; `frames` for windows side by side.
         short: how the end of a recording is covered, see `make_windows`.
+        whole: one window for each recording instead, see `whole_recordings`.
+        labels: what frames are trained on.
         cut_at_activity: split recordings at each change of label and drop unlabeled segments, as the original does
             for data sets that were recorded one activity at a time.
         resampling: `polyphase`, or `fourier` as the original.
@@ -83,25 +89,24 @@ def prepare_corpus(
     if not recordings:
         reasons = "; ".join(f"{entry.what}: {entry.reason}" for entry in log.entries[:3])
         raise DataError(f"{source.name}: no recording can be used ({reasons or 'there is none'})")
-    labels = [
-        frame_labels(
-            recording.labels_N,
-            len(source.card.classes),
-            spectrogram.fft_window,
-            spectrogram.fft_hop,
-            padded_frame_count(len(recording.labels_N), spectrogram.fft_hop),
+    counts = [padded_frame_count(len(recording.labels_N), spectrogram.fft_hop) for recording in recordings]
+
+    def of_frames(function: Callable[..., np.ndarray]) -> tuple[np.ndarray, ...]:
+        sizes = len(source.card.classes), spectrogram.fft_window, spectrogram.fft_hop
+        return tuple(
+            function(recording.labels_N, *sizes, count) for recording, count in zip(recordings, counts, strict=True)
         )
-        for recording in recordings
-    ]
+
     return Corpus(
         name=source.name,
         classes=source.card.class_names,
         channels=source.channels,
         spectrogram=spectrogram,
         recordings=tuple(recordings),
-        windows=make_windows([len(labels_T) for labels_T in labels], frames, shift, short),
-        frame_labels=tuple(labels),
+        windows=whole_recordings(counts) if whole else make_windows(counts, frames, shift, short),
+        frame_labels=of_frames(frame_labels),
         skipped=tuple(log.entries),
+        frame_densities=of_frames(frame_densities) if labels == "densities" else (),
     )
 
 

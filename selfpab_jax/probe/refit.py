@@ -117,7 +117,7 @@ def refit_head(
         each for of_seed in method.chosen for each in of_seed.values() if "learning_rate" in each
     ])  # fmt: skip
     label_R = np.where(corpus.whole_R, corpus.label_R, -1)
-    data = LabeledFeatures(table.features_RxLxD, label_R, corpus.subject_R)
+    data = LabeledFeatures(table.features_RxLxD, label_R, corpus.subject_R, corpus.density_RxY)
     heads = make_head_batch(
         np.ones((1, len(corpus.subjects)), bool),
         data,
@@ -128,7 +128,7 @@ def refit_head(
     )
     head_settings = settings.linear if method.name == "linear" else settings.mlp
     trained = train_heads(data, heads, head_settings, len(corpus.classes), progress=progress)
-    kept_Y = np.bincount(label_R[label_R >= 0], minlength=len(corpus.classes)) > 0
+    kept_Y = corpus.trained_classes(label_R >= 0)
     parameters = {name: array[0] for name, array in trained.head.items()}
     for name in ("out_HxY", "out_bias_Y") if method.name == "mlp" else ("weight_DxH", "bias_H"):
         parameters[name] = np.ascontiguousarray(parameters[name][..., kept_Y])

@@ -14,12 +14,11 @@ from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.features.cache import FeatureTable, cached_features
 from selfpab_jax.features.sensors import open_sensor_encoders
 from selfpab_jax.model_dir import ModelConfig, find_subjects, read_config
-from selfpab_jax.probe.alignment import Predictions
 from selfpab_jax.probe.budgets import label_budgets
 from selfpab_jax.probe.config import DatasetSettings, ProbeSettings, ProtocolSettings
 from selfpab_jax.probe.dataset import Corpus
 from selfpab_jax.probe.heads.saved import require_head_writable, write_head
-from selfpab_jax.probe.methods import ProbeSetup, Reports, run_methods
+from selfpab_jax.probe.methods import Outcome, ProbeSetup, Reports, run_methods
 from selfpab_jax.probe.prepare import prepare_corpus, select_subjects
 from selfpab_jax.probe.refit import WhichHead, check_refit, refit_head
 from selfpab_jax.probe.report.embedding_map import EmbeddingMap, choose_rows, project
@@ -89,7 +88,7 @@ def probe_encoder(
     )
     folds = check_folds(folds, corpus)
     budgets, budget_notes = label_budgets(corpus, folds, settings.budgets.budgets(), settings.seeds)
-    notes = [*folds.notes, *budget_notes]
+    notes = [*_window_notes(protocol, corpus, config), *folds.notes, *budget_notes]
     console.log(
         f"{corpus.name}: {len(corpus.subjects)} subjects, {corpus.hours:.1f} h, {len(corpus.classes)} classes, "
         f"{len(folds.folds)} folds, {len(corpus.skipped)} entries on skipped data"
@@ -103,15 +102,18 @@ def probe_encoder(
     features = cached_features(corpus, encoders, settings.features.extraction(None), cache, task=task)
     setup = ProbeSetup(settings, corpus, encoders, features, budgets, cache, verbose)
     methods: list[MethodResult] = []
-    predictions: Predictions | None = None
+    shown: Outcome | None = None
     for outcome in run_methods(setup):
         notes += outcome.notes
         if outcome.result is None:
             console.log(outcome.notes[-1])
             continue
         methods.append(outcome.result)
-        predictions = outcome.predictions if predictions is None else predictions
-        console.log(f"{outcome.result.full_title}: macro-F1 {100 * outcome.result.summary.macro_f1.mean:.1f}")
+        shown = outcome if shown is None else shown
+        error = outcome.result.duration_error
+        durations = "" if error is None else f", duration error {100 * error:.1f}"
+        score = 100 * outcome.result.summary.macro_f1.mean
+        console.log(f"{outcome.result.full_title}: macro-F1 {score:.1f}{durations}")
     if not methods:
         raise DataError(f"{corpus.name}: no method could be scored; {notes[-1]}")
 
@@ -140,7 +142,7 @@ def probe_encoder(
             )
         write_head(save_head, head, overwrite=overwrite)
         console.log(f"{save_head}: {head.kind} head, trained on all {len(corpus.subjects)} subjects")
-    timelines = timelines_of(corpus, predictions or {})
+    timelines = timelines_of(corpus, shown.predictions, shown.fractions) if shown else []
     write_report(result, out, timelines=timelines, embedding=_embedding(corpus, features))
     return result
 
@@ -193,6 +195,8 @@ def open_corpus(
         frames=frames,
         shift=shift,
         short=protocol.short,
+        whole=protocol.whole_recordings,
+        labels=protocol.frame_labels,
         cut_at_activity=source.card.cut_at_activity if protocol.cut_at_activity is None else protocol.cut_at_activity,
         resampling=protocol.resampling,
         min_seconds=protocol.min_seconds,
@@ -271,6 +275,25 @@ def _window(protocol: ProtocolSettings, config: ModelConfig) -> tuple[int, int]:
     return frames, max(1, round(protocol.shift_seconds * frames_per_second))
 
 
+def _window_notes(protocol: ProtocolSettings, corpus: Corpus, config: ModelConfig) -> list[str]:
+    """What windows do to recordings that are shorter, or longer, than those of pre-training."""
+    longest, counts = int(corpus.windows.length_W.max()), corpus.frame_counts
+    if protocol.whole_recordings:
+        if counts.max() <= config.frames:
+            return []
+        return [
+            f"the longest recording has {counts.max()} frames; the encoder was pre-trained on windows of "
+            f"{config.frames}, and attention takes time with the square of the frames"
+        ]
+    short = int((counts < longest).sum())
+    if protocol.short == "fit" or not short:
+        return []
+    return [
+        f"{short} of {len(counts)} recordings are shorter than a window of {longest} frames: zeros fill it, and the "
+        "encoder attends to them, as the original's does; protocol.whole_recordings or protocol.short fit avoid that"
+    ]
+
+
 def _encoder_info(model: Path, config: ModelConfig) -> EncoderInfo:
     provenance = config.provenance
     return EncoderInfo(
@@ -297,11 +320,17 @@ def _protocol(settings: ProbeSettings, corpus: Corpus, config: ModelConfig) -> d
             "test": "the test subject, which is too optimistic",
             "fixed": "nothing: fixed hyper-parameters",
         }[protocol.choose],
-        "window": f"{longest} frames, {longest * hop_seconds:g} s",
+        "window": "a whole recording"
+        if protocol.whole_recordings
+        else f"{longest} frames, {longest * hop_seconds:g} s",
         "shift": f"{protocol.shift_seconds:g} s" if protocol.shift_seconds else "a window",
-        "short recordings": protocol.short,
+        "short recordings": "not padded" if protocol.whole_recordings else protocol.short,
+        "frames are trained on": {"majority": "their most frequent label", "densities": "the share of each class"}[
+            protocol.frame_labels
+        ],
         "scored": f"per sample at {spectrogram.rate_hz:g} Hz",
-        "features": f"layers {settings.features.layers}, {settings.features.merge}",
+        "features": f"layers {settings.features.layers}, {settings.features.merge}"
+        + (", without the calendar positions of pre-training" if config.model.temporal_positions else ""),
         "seeds": ", ".join(map(str, settings.seeds)),
     }
 

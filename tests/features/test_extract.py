@@ -10,7 +10,7 @@ from selfpab_jax.errors import ConfigError, ModelError
 from selfpab_jax.features.encoder import PretrainedEncoder
 from selfpab_jax.features.extract import ExtractionSettings, configure_encoders, encode_windows
 from selfpab_jax.features.sensors import normalized_frames, open_sensor_encoders, sensor_encoders
-from selfpab_jax.features.windows import make_windows
+from selfpab_jax.features.windows import make_windows, whole_recordings
 from selfpab_jax.probe.dataset import Corpus
 from selfpab_jax.signal.stft import SpectrogramSettings
 
@@ -33,7 +33,8 @@ def last(overlapping: Corpus, encoder: PretrainedEncoder) -> dict[int, np.ndarra
 def windows_by_hand(overlapping: Corpus, encoder: PretrainedEncoder) -> np.ndarray:
     """Each window as the original makes it: frames of the zero-padded signal, zeros behind them."""
     made = []
-    for recording, first, length in zip(*vars(overlapping.windows).values(), strict=True):
+    windows = overlapping.windows
+    for recording, first, length in zip(windows.recording_W, windows.first_W, windows.length_W, strict=True):
         frames = normalized_frames(overlapping.recordings[recording].signal_NxC, encoder)[first : first + length]
         made.append(np.pad(frames, ((0, length - len(frames)), (0, 0))))
     return np.stack(made)
@@ -81,6 +82,28 @@ def test_windows_of_several_lengths(overlapping: Corpus, encoder: PretrainedEnco
     first = mixed.windows.first_W[window]
     x = normalized_frames(overlapping.recordings[1].signal_NxC, encoder)[None, first : first + 10]
     np.testing.assert_allclose(found[window][:, 0], encoder.encode(x, normalized=True)[0], **CLOSE)
+
+
+def test_a_whole_recording_is_encoded_as_if_it_were_alone(overlapping: Corpus, encoder: PretrainedEncoder) -> None:
+    counts = [30, 20, 17, 29]  # the next lengths are 30, 22, 22 and 30
+    short = tuple(
+        replace(recording, signal_NxC=recording.signal_NxC[: 25 * count], labels_N=recording.labels_N[: 25 * count])
+        for recording, count in zip(overlapping.recordings, counts, strict=True)
+    )
+    labels = tuple(of_frames[:count] for of_frames, count in zip(overlapping.frame_labels, counts, strict=True))
+    windows = whole_recordings(counts)
+    assert len(set(windows.length_W.tolist())) == 2
+    corpus = replace(overlapping, recordings=short, frame_labels=labels, windows=windows)
+    encoders = sensor_encoders(encoder, corpus.channels)
+    for batch_size in (1, 8):
+        found = features_of(corpus, encoders, replace(EXACT, batch_size=batch_size))
+        for window, count in enumerate(counts):
+            x = normalized_frames(short[window].signal_NxC, encoder)[None]
+            assert x.shape[1] == count == corpus.rows_of_windows[window]
+            expected = encoder.encode(x, normalized=True)[0]
+            np.testing.assert_allclose(found[window][:count, 0], expected, **CLOSE)
+    attended = features_of(replace(corpus, windows=replace(windows, masked=False)), encoders, EXACT)
+    assert not np.allclose(attended[2][:17], found[2][:17], atol=1e-3)
 
 
 def test_a_cross_sensor_encoder_encodes_each_sensor_and_merges(overlapping: Corpus, mono_directory) -> None:

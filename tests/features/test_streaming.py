@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -17,11 +19,15 @@ from selfpab_jax.data.sources.streaming import SignalBlock, find_files, read_sig
 from selfpab_jax.data.tables.format import TableFormat, sensor_columns
 from selfpab_jax.errors import ConfigError, DataError, ModelError
 from selfpab_jax.features import streaming
-from selfpab_jax.features.encoder import PretrainedEncoder
+from selfpab_jax.features.cutting import cut_windows
+from selfpab_jax.features.encoder import PretrainedEncoder, load_encoder
 from selfpab_jax.features.extract import ExtractionSettings
 from selfpab_jax.features.files import read_features
 from selfpab_jax.features.sensors import sensor_encoders
-from selfpab_jax.features.streaming import cut_windows, embed
+from selfpab_jax.features.streaming import embed
+from selfpab_jax.model_dir import ModelConfig
+from selfpab_jax.signal.calendar import frame_timestamps
+from selfpab_jax.signal.stft import spectrogram
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 COLUMNS = [column for _, column in sensor_columns(("back", "thigh"))]
@@ -243,3 +249,38 @@ sys.exit(main({call!r}))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert len(read_features(tmp_path / "f.parquet")[0]) == 80
+
+
+def test_calendar_positions_are_used_on_request_and_need_a_start(
+    tmp_path: Path, write_tiny: Callable[..., Path], tiny_config: ModelConfig
+) -> None:
+    config = replace(tiny_config, family="lta2v", model=replace(tiny_config.model, temporal_positions=True))
+    model = write_tiny(tmp_path / "lta2v", config)
+    signal = signal_of(15.0)
+    found = {}
+    for hour in (3, 15):
+        table_of(signal, datetime(2021, 3, 31, hour)).to_csv(tmp_path / "a.csv", index=False)
+        for calendar in (False, True):
+            out = tmp_path / f"{hour}_{calendar}.parquet"
+            embed(tmp_path / "a.csv", model, out, extraction=EXACT, calendar=calendar)
+            frame, _ = read_features(out, model)
+            assert frame["timestamp"].iloc[0] == pd.Timestamp(2021, 3, 31, hour)
+            found[hour, calendar] = frame.filter(regex="^f[0-9]").to_numpy()
+    np.testing.assert_array_equal(found[3, False], found[15, False])
+    assert not np.allclose(found[3, True], found[15, True], atol=1e-3)
+    encoder = load_encoder(model)
+    frames = spectrogram(signal, config.spectrogram)[None, :20]
+    times = frame_timestamps(np.array([1_617_202_800_000]), 20, config.spectrogram)
+    np.testing.assert_allclose(found[15, True][:20], encoder.encode(frames, times)[0], **CLOSE)
+    with pytest.raises(DataError, match="timestamp_column"):
+        embed(
+            tmp_path / "a.csv", model, tmp_path / "no.parquet", calendar=True,
+            table_format=TableFormat(timestamp_column=None),
+        )  # fmt: skip
+
+
+def test_a_model_without_calendar_positions_cannot_use_them(
+    recordings: Path, encoder: PretrainedEncoder, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="calendar"):
+        embed(recordings / "a.csv", encoder, tmp_path / "f.parquet", calendar=True)

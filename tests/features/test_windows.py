@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from jaxtyping import TypeCheckError
 
 from selfpab_jax.errors import ConfigError
-from selfpab_jax.features.windows import bucket_lengths, make_windows
+from selfpab_jax.features.windows import bucket_lengths, make_windows, whole_recordings
 
 COUNTS = st.lists(st.integers(1, 90), min_size=1, max_size=5)
 
@@ -48,6 +48,20 @@ def test_few_lengths_are_compiled():
     assert bucket_lengths(599)[:6] == (599, 449, 299, 224, 149, 111)
     assert len(bucket_lengths(599)) <= 20
     assert set(make_windows(range(1, 599), 599, 599, "fit").length_W) <= set(bucket_lengths(599))
+
+
+@settings(max_examples=100, deadline=None)
+@given(counts=st.lists(st.integers(0, 2000), max_size=8))
+def test_a_whole_recording_is_one_window_of_few_lengths(counts):
+    windows = whole_recordings(counts)
+    kept = [index for index, count in enumerate(counts) if count]
+    assert windows.recording_W.tolist() == kept
+    assert windows.masked
+    assert not windows.first_W.any()
+    for length, index in zip(windows.length_W, kept, strict=True):
+        assert counts[index] <= length <= max(1.5 * counts[index] + 2, max(counts) / 4)
+    assert set(windows.length_W) <= set(bucket_lengths(max(counts, default=0)))
+    assert len(set(windows.length_W)) <= 5
 
 
 def test_recordings_without_frames_have_no_windows():

@@ -6,6 +6,7 @@ from hypothesis.extra.numpy import arrays
 
 from selfpab_jax.errors import DataError
 from selfpab_jax.probe.alignment import (
+    frame_densities,
     frame_labels,
     frame_probabilities,
     padded_frame_count,
@@ -34,6 +35,20 @@ def test_frame_labels_are_the_most_frequent_ties_to_the_smallest(shape, data):
     for t in range(frames):
         chunk = labels[t * hop : t * hop + window].tolist()
         assert ours[t] == min(set(chunk), key=lambda label: (-chunk.count(label), label))
+
+
+@settings(max_examples=150, deadline=None)
+@given(shape=frames_of_samples(), data=st.data())
+def test_frame_densities_are_the_shares_of_labeled_samples(shape, data):
+    samples, window, hop = shape
+    labels = data.draw(arrays(np.int16, samples, elements=st.integers(-1, CLASSES - 1)))
+    frames = padded_frame_count(samples, hop)
+    ours = frame_densities(labels, CLASSES, window, hop, frames)
+    for t in range(frames):
+        chunk = labels[t * hop : t * hop + window]
+        known = chunk[chunk >= 0]
+        expected = [np.mean(known == label) if len(known) else 0 for label in range(CLASSES)]
+        np.testing.assert_allclose(ours[t], expected, rtol=1e-6)
 
 
 def naive_samples(probabilities_TxY: np.ndarray, samples: int, window: int, hop: int) -> np.ndarray:

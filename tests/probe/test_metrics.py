@@ -13,10 +13,10 @@ from selfpab_jax.probe.metrics import (
     bootstrap_counts,
     class_fractions,
     confusion,
-    duration_error,
     kappa,
     macro_f1,
     score_subjects,
+    segment_fractions,
 )
 
 CLASSES = tuple("abcd")
@@ -119,10 +119,13 @@ def test_duration_errors():
     truth = np.array([0, 0, 1, 1, -1, -1, 1, 0, -1, -1, -1, -1, 1])
     np.testing.assert_array_equal(class_fractions(truth, 2, 4), [[0.5, 0.5], [0.5, 0.5], [np.nan, np.nan], [0, 1]])
     certain = np.eye(2)[np.maximum(truth, 0)]
-    np.testing.assert_allclose(duration_error(truth, certain, 4), 0)
+    np.testing.assert_allclose(segment_fractions(truth, certain, 4).error_Y, 0)
     half = np.full((13, 2), 0.5)
-    np.testing.assert_allclose(duration_error(truth, half, 4), [0.5 / 3, 0.5 / 3])
+    of_half = segment_fractions(truth, half, 4)
+    np.testing.assert_allclose(of_half.error_Y, [0.5 / 3, 0.5 / 3])
+    assert (of_half.labeled, len(of_half.true_MxY)) == (3, 4)
+    assert np.isnan(of_half.predicted_MxY[2]).all()
     with pytest.raises(DataError, match="no sample"):
-        duration_error(np.full(13, -1), half, 4)
+        segment_fractions(np.full(13, -1), half, 4)
     with pytest.raises(DataError, match="13 predictions"):
-        duration_error(truth[:3], half, 4)
+        segment_fractions(truth[:3], half, 4)

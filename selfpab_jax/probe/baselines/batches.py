@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float32, Float64, Int, Int32
 from sklearn.metrics import f1_score
 
 from selfpab_jax.errors import DataError
+from selfpab_jax.features.windows import valid_frames
 from selfpab_jax.probe.dataset import Corpus
 from selfpab_jax.probe.splits import Fold, inner_split
 from selfpab_jax.signal.stft import spectrogram
@@ -113,19 +114,6 @@ def trainable_rows(corpus: Corpus, fold: Fold, rows_mask_R: Bool[np.ndarray, " R
 def rows_of(corpus: Corpus, subjects: Iterable[str]) -> Bool[np.ndarray, " R"]:
     """The rows of these subjects."""
     return np.isin(corpus.subject_R, [corpus.subjects.index(subject) for subject in subjects])
-
-
-@cached_per_corpus
-def first_frames(corpus: Corpus) -> Int[np.ndarray, " recordings"]:
-    """Index of each recording's first frame among the frames of all recordings, one after another."""
-    counts = corpus.frame_counts.astype(np.int64)
-    return np.cumsum(counts) - counts
-
-
-@cached_per_corpus
-def frame_of_rows(corpus: Corpus) -> Int[np.ndarray, " R"]:
-    """Index of each row's frame among the frames of all recordings, one after another."""
-    return first_frames(corpus)[corpus.recording_R] + corpus.frame_R
 
 
 def class_weights(labels: Int[np.ndarray, " N"], classes: int, balanced: bool) -> Float32[np.ndarray, " Y"]:
@@ -254,11 +242,19 @@ def network_inputs(corpus: Corpus, kind: InputKind) -> NetworkInputs:
 
 
 class WindowBatch(NamedTuple):
-    """Windows with the label and the weight of each frame; the weight is 0 if the frame is not trained on."""
+    """Windows, and what is trained on.
+
+    Attributes:
+        x_BxNxX: values.
+        targets_BxTxY: share of each class in each frame: 1 for its label, unless the corpus has densities.
+        weights_BxT: of the frames; 0 if a frame is not trained on.
+        valid_B: frames that may be attended to; None for all of them.
+    """
 
     x_BxNxX: Float32[np.ndarray, "B N X"]
-    labels_BxT: Int32[np.ndarray, "B T"]
+    targets_BxTxY: Float32[np.ndarray, "B T Y"]
     weights_BxT: Float32[np.ndarray, "B T"]
+    valid_B: Int32[np.ndarray, " B"] | None = None
 
 
 def training_batches(
@@ -283,19 +279,20 @@ def training_batches(
         balanced: weight classes inversely to their number of rows.
     """
     random = np.random.default_rng(seed)
-    frames = frame_of_rows(corpus)[rows_R]
-    labels_F = np.zeros(corpus.frame_counts.sum(), np.int32)
-    weights_F = np.zeros(len(labels_F), np.float32)
-    labels_F[frames] = corpus.label_R[rows_R]
-    weights_F[frames] = class_weights(corpus.label_R[rows_R], len(corpus.classes), balanced)[labels_F[frames]]
-    windows = np.unique(corpus.window_R[rows_R])
-    lengths = corpus.windows.length_W[windows]
-    by_length = {int(length): _cycle(windows[lengths == length], random) for length in np.unique(lengths)}
+    frames, labels_r = corpus.frame_of_rows[rows_R], corpus.label_R[rows_R]
+    weights_F = np.zeros(corpus.frame_counts.sum(), np.float32)
+    weights_F[frames] = class_weights(labels_r, len(corpus.classes), balanced)[labels_r]
+    targets_FxY = np.zeros((len(weights_F), len(corpus.classes)), np.float32)
+    density_RxY = corpus.density_RxY
+    targets_FxY[frames] = np.eye(len(corpus.classes))[labels_r] if density_RxY is None else density_RxY[rows_R]
+    windows, trained_w = corpus.windows, np.unique(corpus.window_R[rows_R])
+    lengths = windows.length_W[trained_w]
+    by_length = {int(length): _cycle(trained_w[lengths == length], random) for length in np.unique(lengths)}
     fractions = [np.mean(lengths == length) for length in by_length]
     while True:
         length = int(random.choice(list(by_length), p=fractions))
         chosen = np.array([next(by_length[length]) for _ in range(batch_size)])
-        recording_B, first_B = corpus.windows.recording_W[chosen], corpus.windows.first_W[chosen].astype(np.int64)
+        recording_B, first_B = windows.recording_W[chosen], windows.first_W[chosen].astype(np.int64)
         count_B = corpus.frame_counts[recording_B]
         if random_starts:
             # A window that extends beyond the recording's end may do so after the shift too: test windows do.
@@ -304,15 +301,16 @@ def training_batches(
             first_B = np.clip(first_B + shift_B, 0, latest_B)
         frame_BxT = first_B[:, None] + np.arange(length)
         within_BxT = frame_BxT < count_B[:, None]
-        index_BxT = np.where(within_BxT, frame_BxT + first_frames(corpus)[recording_B][:, None], 0)
+        index_BxT = np.where(within_BxT, frame_BxT + corpus.first_frames[recording_B][:, None], 0)
         weights_BxT = weights_F[index_BxT] * within_BxT
-        yield WindowBatch(inputs.windows(recording_B, first_B, length), labels_F[index_BxT], weights_BxT)
+        x_BxNxX, valid_B = inputs.windows(recording_B, first_B, length), valid_frames(windows, count_B, first_B, length)
+        yield WindowBatch(x_BxNxX, targets_FxY[index_BxT], weights_BxT, valid_B)
 
 
 def prediction_batches(
     corpus: Corpus, inputs: NetworkInputs, windows_W: Int[np.ndarray, " W"], batch_size: int
-) -> Iterator[tuple[Int[np.ndarray, " b"], Float32[np.ndarray, "B N X"]]]:
-    """Every window once, by length: indices and values. The last batch of a length repeats its last window.
+) -> Iterator[tuple[Int[np.ndarray, " b"], Float32[np.ndarray, "B N X"], Int32[np.ndarray, " B"] | None]]:
+    """Every window once, by length: indices, values and valid frames. The last batch of a length repeats a window.
 
     Args:
         corpus: the data set.
@@ -326,8 +324,9 @@ def prediction_batches(
         for start in range(0, len(group), batch_size):
             part = group[start : start + batch_size]
             filled = np.concatenate([part, np.repeat(part[-1:], batch_size - len(part))])
-            first_B = corpus.windows.first_W[filled].astype(np.int64)
-            yield part, inputs.windows(corpus.windows.recording_W[filled], first_B, int(length))
+            recording_B, first_B = corpus.windows.recording_W[filled], corpus.windows.first_W[filled].astype(np.int64)
+            valid_B = valid_frames(corpus.windows, corpus.frame_counts[recording_B], first_B, int(length))
+            yield part, inputs.windows(recording_B, first_B, int(length)), valid_B
 
 
 def _cycle(items: Int[np.ndarray, " n"], random: np.random.Generator) -> Iterator[int]:

@@ -13,7 +13,6 @@ from sklearn.ensemble import RandomForestClassifier
 from selfpab_jax.errors import DataError
 from selfpab_jax.probe.baselines.batches import (
     cached_per_corpus,
-    frame_of_rows,
     present_macro_f1,
     rows_of,
     split_training_rows,
@@ -207,7 +206,7 @@ def _fit_predict(
     seed: int,
 ) -> Float32[np.ndarray, "P Y"]:
     features = [handcrafted_features(corpus, length) for length in seconds]
-    frames_R = frame_of_rows(corpus)
+    frames_R = corpus.frame_of_rows
     # Overlapping windows have a row each for the same frame.
     frames, rows = np.unique(frames_R[fit_R], return_index=True)
     labels = corpus.label_R[fit_R][rows]

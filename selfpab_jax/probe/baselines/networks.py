@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from selfpab_jax.features.extract import Merge
 from selfpab_jax.model.config import ModelSettings
@@ -61,7 +61,12 @@ class CNN(nnx.Module):
         self.classify = nnx.Linear(width, inputs.classes, rngs=rngs)
         self.config, self.inputs = config, inputs
 
-    def __call__(self, x_BxNxX: Float[Array, "B N X"], keys_B: Key[Array, " B"] | None) -> Float[Array, "B T Y"]:
+    def __call__(
+        self,
+        x_BxNxX: Float[Array, "B N X"],
+        keys_B: Key[Array, " B"] | None,
+        valid_B: Int[Array, " B"] | None = None,
+    ) -> Float[Array, "B T Y"]:
         """Logits of each frame; with keys, dropout is on."""
         rate = self.config.dropout
         h = x_BxNxX
@@ -137,7 +142,12 @@ class DeepConvLSTM(nnx.Module):
         self.classify = nnx.Linear(config.units, inputs.classes, rngs=rngs)
         self.config, self.inputs = config, inputs
 
-    def __call__(self, x_BxNxX: Float[Array, "B N X"], keys_B: Key[Array, " B"] | None) -> Float[Array, "B T Y"]:
+    def __call__(
+        self,
+        x_BxNxX: Float[Array, "B N X"],
+        keys_B: Key[Array, " B"] | None,
+        valid_B: Int[Array, " B"] | None = None,
+    ) -> Float[Array, "B T Y"]:
         """Logits of each frame; with keys, dropout is on."""
         rate = self.config.dropout
         batch, samples, channels = x_BxNxX.shape
@@ -186,7 +196,12 @@ class BidirectionalLSTM(nnx.Module):
         self.classify = nnx.Linear(width, inputs.classes, rngs=rngs)
         self.config, self.inputs = config, inputs
 
-    def __call__(self, x_BxNxX: Float[Array, "B N X"], keys_B: Key[Array, " B"] | None) -> Float[Array, "B T Y"]:
+    def __call__(
+        self,
+        x_BxNxX: Float[Array, "B N X"],
+        keys_B: Key[Array, " B"] | None,
+        valid_B: Int[Array, " B"] | None = None,
+    ) -> Float[Array, "B T Y"]:
         """Logits of each frame; with keys, dropout is on."""
         rate, window, hop = self.config.dropout, self.inputs.window, self.inputs.hop
         frames = (x_BxNxX.shape[1] - window) // hop + 1
@@ -242,13 +257,18 @@ class FrameClassifier(nnx.Module):
         self.head = FrameHead(encoders * config.model.width, inputs.classes, config.hidden, rngs)
         self.config = config
 
-    def __call__(self, x_BxTxX: Float[Array, "B T X"], keys_B: Key[Array, " B"] | None) -> Float[Array, "B T Y"]:
+    def __call__(
+        self,
+        x_BxTxX: Float[Array, "B T X"],
+        keys_B: Key[Array, " B"] | None,
+        valid_B: Int[Array, " B"] | None = None,
+    ) -> Float[Array, "B T Y"]:
         """Logits of each frame; with keys, dropout is on."""
         frozen, outputs = self.config.frozen_encoder, []
         parts = jnp.split(x_BxTxX, np.cumsum(self.features)[:-1].tolist(), axis=2)
         for number, (encoder, part_BxTxX) in enumerate(zip(self.encoder, parts, strict=True)):
             keys = None if frozen or keys_B is None else fold_each(keys_B, number)
-            outputs.append(encoder(part_BxTxX, keys_B=keys))
+            outputs.append(encoder(part_BxTxX, keys_B=keys, valid_B=valid_B))
         match self.config.merge:
             case "mean":
                 h_BxTxD = jnp.stack(outputs).mean(0)

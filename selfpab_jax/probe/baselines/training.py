@@ -39,8 +39,20 @@ BETAS = (0.9, 0.98)  # the original's, upstream and downstream
 class Network(Protocol):
     """A module that classifies frames."""
 
-    def __call__(self, x_BxNxX: Float[Array, "B N X"], keys_B: Key[Array, " B"] | None) -> Float[Array, "B T Y"]:
-        """Logits of each frame; with keys, dropout is on."""
+    def __call__(
+        self,
+        x_BxNxX: Float[Array, "B N X"],
+        keys_B: Key[Array, " B"] | None,
+        valid_B: Int[Array, " B"] | None = None,
+    ) -> Float[Array, "B T Y"]:
+        """Logits of each frame; with keys, dropout is on.
+
+        Args:
+            x_BxNxX: windows.
+            keys_B: one key per window, or None.
+            valid_B: frames of each window that are attended to, all where None; without attention, a network reads the
+                zeros that follow them.
+        """
         ...
 
 
@@ -102,13 +114,16 @@ class CompiledNetwork:
             state = nnx.state(config.build(inputs, nnx.Rngs(params=jax.random.key(seed))), nnx.Param)
             return self.start(dict(zip(self.names, jax.tree.leaves(state), strict=True)))
 
-        def logits(parameters: Parameters, x_BxNxX: Array, keys_B: Array | None) -> Array:
+        def logits(parameters: Parameters, x_BxNxX: Array, keys_B: Array | None, valid_B: Array | None) -> Array:
             module = nnx.merge(graph, jax.tree.unflatten(tree, [parameters[name] for name in self.names]))
-            return module(x_BxNxX, keys_B).astype(jnp.float32)
+            return module(x_BxNxX, keys_B, valid_B).astype(jnp.float32)
+
+        def predict(parameters: Parameters, x_BxNxX: Array, valid_B: Array | None = None) -> Array:
+            return jax.nn.softmax(logits(parameters, x_BxNxX, None, valid_B))
 
         self._logits = logits
         self.initialize = jax.jit(initialize)
-        self.predict = jax.jit(lambda parameters, x_BxNxX: jax.nn.softmax(logits(parameters, x_BxNxX, None)))
+        self.predict = jax.jit(predict)
         self.step = jax.jit(self._step, donate_argnums=0)
 
     def start(self, parameters: Parameters) -> NetworkState:
@@ -122,8 +137,9 @@ class CompiledNetwork:
         self,
         state: NetworkState,
         x_BxNxX: Float[Array, "B N X"],
-        labels_BxT: Int[Array, "B T"],
+        targets_BxTxY: Float[Array, "B T Y"],
         weights_BxT: Float[Array, "B T"],
+        valid_B: Int[Array, " B"] | None,
         rates: StepRates,
         seed: Int[Array, ""],
         number: Int[Array, ""],
@@ -132,8 +148,8 @@ class CompiledNetwork:
         keys_B = sample_keys(jax.random.key(seed), number, jnp.arange(len(x_BxNxX)))
 
         def loss_of(trained: Parameters) -> Array:
-            logits_BxTxY = self._logits(state.parameters | trained, x_BxNxX, keys_B)
-            errors_BxT = optax.softmax_cross_entropy_with_integer_labels(logits_BxTxY, labels_BxT)
+            logits_BxTxY = self._logits(state.parameters | trained, x_BxNxX, keys_B, valid_B)
+            errors_BxT = optax.softmax_cross_entropy(logits_BxTxY, targets_BxTxY)
             return jnp.sum(errors_BxT * weights_BxT) / jnp.maximum(weights_BxT.sum(), 1e-6)
 
         trained = _of_groups(state.parameters, self._trained)
@@ -213,8 +229,8 @@ def predict_windows(
     rows_W = corpus.rows_of_windows[windows_W]
     first_W = np.cumsum(rows_W) - rows_W
     out_RxY = np.empty((rows_W.sum(), len(corpus.classes)), np.float32)
-    for part, x_BxNxX in prediction_batches(corpus, inputs, windows_W, batch_size):
-        probabilities_BxTxY = np.asarray(network.predict(parameters, x_BxNxX))
+    for part, x_BxNxX, valid_B in prediction_batches(corpus, inputs, windows_W, batch_size):
+        probabilities_BxTxY = np.asarray(network.predict(parameters, x_BxNxX, valid_B))
         for at, probabilities_TxY in zip(np.searchsorted(windows_W, part), probabilities_BxTxY, strict=False):
             out_RxY[first_W[at] : first_W[at] + rows_W[at]] = probabilities_TxY[: rows_W[at]]
     return out_RxY

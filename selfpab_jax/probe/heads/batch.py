@@ -27,11 +27,14 @@ class LabeledFeatures:
         features_RxLxD: float16 or float32, an array or a memory map; L layers of width D.
         label_R: class index, -1 where the row is used neither for training nor for validation.
         subject_R: index of the row's subject.
+        density_RxY: share of each class, which rows are trained on; None to train on their labels. Validation counts
+            labels in any case.
     """
 
     features_RxLxD: Float[np.ndarray, "R L D"]
     label_R: Int[np.ndarray, " R"]
     subject_R: Int[np.ndarray, " R"]
+    density_RxY: Float32[np.ndarray, "R Y"] | None = None
 
     @property
     def features_RxE(self) -> Float[np.ndarray, "R E"]:

@@ -155,20 +155,23 @@ def head_logits(
     return jnp.matmul(jax.nn.relu(z_BxH), head["out_HxY"], precision=exact) + head["out_bias_Y"]
 
 
+def one_hot(label_B: Int[Array, " B"], classes: int) -> Float[Array, "B Y"]:
+    """1 for the label of each row, otherwise 0; all 0 for a label that is not a class."""
+    return (label_B[:, None] == jnp.arange(classes, dtype=label_B.dtype)).astype(jnp.float32)
+
+
 def cross_entropy(
-    logits_BxY: Float[Array, "B Y"], label_B: Int[Array, " B"], weight_B: Float[Array, " B"]
+    logits_BxY: Float[Array, "B Y"], target_BxY: Float[Array, "B Y"], weight_B: Float[Array, " B"]
 ) -> Float[Array, ""]:
     """Weighted mean over the rows; 0 if all weights are 0.
 
     Args:
         logits_BxY: of the classes.
-        label_B: class indices; rows of weight 0 may have any.
+        target_BxY: share of each class, 1 in all; rows of weight 0 may have any.
         weight_B: of the rows.
     """
-    # A one-hot product, not a gather: on CPUs the gather and its gradient cost more than the classes do.
-    classes = jnp.arange(logits_BxY.shape[1], dtype=label_B.dtype)
-    truth_BxY = (label_B[:, None] == classes).astype(jnp.float32)
-    loss_B = jax.nn.logsumexp(logits_BxY, axis=-1) - (logits_BxY * truth_BxY).sum(-1)
+    # A product with one-hot labels, not a gather: on CPUs it and its gradient cost more than the classes do.
+    loss_B = jax.nn.logsumexp(logits_BxY, axis=-1) - (logits_BxY * target_BxY).sum(-1)
     return (weight_B * loss_B).sum() / jnp.maximum(weight_B.sum(), jnp.finfo(jnp.float32).tiny)
 
 

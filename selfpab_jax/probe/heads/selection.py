@@ -148,7 +148,7 @@ def probe_heads(
             "compute the features of this corpus"
         )
     label_R = np.where(corpus.whole_R, corpus.label_R, -1)
-    data = LabeledFeatures(table.features_RxLxD, label_R, corpus.subject_R)
+    data = LabeledFeatures(table.features_RxLxD, label_R, corpus.subject_R, corpus.density_RxY)
     pairs, notes = pair_folds_and_seeds(folds.folds, seeds, corpus.subjects, data, row_masks)
     selection = selection or SelectionSettings()
     if selection.choose == "test":

@@ -20,7 +20,15 @@ from selfpab_jax.probe.heads.batch import (
     center_of,
     standardization,
 )
-from selfpab_jax.probe.heads.model import Head, HeadSettings, TrainedHeads, cross_entropy, head_logits, init_head
+from selfpab_jax.probe.heads.model import (
+    Head,
+    HeadSettings,
+    TrainedHeads,
+    cross_entropy,
+    head_logits,
+    init_head,
+    one_hot,
+)
 
 VALIDATION_ROWS = 256
 """Most rows of each subject and class that validation reads; neighboring frames add little information."""
@@ -142,6 +150,7 @@ class RowBatch(NamedTuple):
     subject_B: Int[Array, " B"] | Int[np.ndarray, " B"]
     budget_rows_GxB: Bool[Array, "G B"] | Bool[np.ndarray, "G B"]
     weight_B: Float[Array, " B"] | Float[np.ndarray, " B"]
+    density_BxY: Float[Array, "B Y"] | Float[np.ndarray, "B Y"] | None = None
 
 
 class HeadOptimizer(NamedTuple):
@@ -203,7 +212,11 @@ def compiled_functions(settings: HeadOptimizer, mapped: bool) -> tuple[Step, Val
 
         def loss(head: Head) -> Float[Array, ""]:
             logits_BxY = head_logits(head, arrays.mean_E, arrays.std_E, jnp.asarray(batch.x_BxE))
-            return cross_entropy(logits_BxY, jnp.asarray(batch.label_B), weight_B)
+            if batch.density_BxY is None:
+                target_BxY = one_hot(jnp.asarray(batch.label_B), logits_BxY.shape[1])
+            else:
+                target_BxY = jnp.asarray(batch.density_BxY)
+            return cross_entropy(logits_BxY, target_BxY, weight_B)
 
         gradient = jax.grad(loss)(head)
         decay = {name: arrays.weight_decay * float(name in ("weight_DxH", "out_HxY")) for name in head}
@@ -222,10 +235,9 @@ def compiled_functions(settings: HeadOptimizer, mapped: bool) -> tuple[Step, Val
         finite = jnp.isfinite(logits_BxY).all()
         counted_B = arrays.validation_S[batch.subject_B] & batch.budget_rows_GxB[arrays.budget] & finite
         weight_B = counted_B.astype(jnp.float32) * batch.weight_B
-        classes = jnp.arange(logits_BxY.shape[1], dtype=jnp.int32)
-        truth_BxY = (batch.label_B[:, None] == classes).astype(jnp.float32) * weight_B[:, None]
-        predicted_BxY = (logits_BxY.argmax(-1)[:, None] == classes).astype(jnp.float32)
-        return truth_BxY.T @ predicted_BxY
+        classes = logits_BxY.shape[1]
+        truth_BxY = one_hot(jnp.asarray(batch.label_B), classes) * weight_B[:, None]
+        return truth_BxY.T @ one_hot(logits_BxY.argmax(-1), classes)
 
     if mapped:
         adam_axes: Any = optax.ScaleByAdamState(None, 0, 0)  # pyright: ignore[reportArgumentType]
@@ -328,6 +340,7 @@ class _GroupTraining:
             subject_B=self.data.subject_R[rows_B].astype(np.int32),
             budget_rows_GxB=self.heads.budget_rows_GxR[:, rows_B],
             weight_B=weight_B,
+            density_BxY=None if self.data.density_RxY is None else self.data.density_RxY[rows_B],
         )
 
     def _training_batches(self, steps: int) -> Iterator[RowBatch]:

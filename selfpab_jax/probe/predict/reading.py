@@ -15,8 +15,8 @@ from selfpab_jax.data.sources.report import FileReport
 from selfpab_jax.data.sources.streaming import read_signal, resample_blocks
 from selfpab_jax.data.tables.format import TableFormat
 from selfpab_jax.data.tables.recordings import RecordingPath
+from selfpab_jax.features.cutting import FrameWindow, cut_windows
 from selfpab_jax.features.sensors import SensorEncoder
-from selfpab_jax.features.streaming import FrameWindow, cut_windows
 from selfpab_jax.io import write_json
 from selfpab_jax.probe.heads.saved import SavedHead, package_version
 from selfpab_jax.probe.predict.clock import SECOND, Clock, ClockKind

@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from selfpab_jax.probe.report.embedding_map import EmbeddingMap, draw_embedding
 from selfpab_jax.probe.report.results import MethodResult, ProbeResult
 from selfpab_jax.probe.report.style import brief, color, marker, new_figure
-from selfpab_jax.probe.report.timeline import Timeline, draw_timeline
+from selfpab_jax.probe.report.timeline import Timeline, draw_timeline, timeline_caption
 
 BUDGET_AXES = {
     "windows": "windows per activity",
@@ -68,7 +68,7 @@ def draw_figures(
         path = add("confusion", f"confusion_{_file_name(method)}", method.full_title, caption)
         draw_confusion(_mean_confusion(method), result.classes, path, title=method.full_title)
     for i, timeline in enumerate(timelines):
-        caption = "Each class has two lanes: truth above, prediction below, errors in orange; the strip sums them up."
+        caption = timeline_caption(timeline)
         path = add("timeline", f"timeline_{i:03d}_{_safe(timeline.subject)}", timeline.subject, caption)
         draw_timeline(timeline, result.classes, path)
     if embedding is not None:

@@ -95,6 +95,12 @@ def _answer(result: ProbeResult) -> str:
     of = method.summary
     seeds = f", {of.seeds} seeds" if of.seeds > 1 else ""
     ends = f" 95% interval of the mean: {percent(of.macro_f1.low)} to {percent(of.macro_f1.high)}."
+    durations = (
+        ""
+        if method.duration_error is None
+        else f"<p>Mean absolute error of the fraction of each segment that a class takes: "
+        f"{percent(method.duration_error)}%.</p>"
+    )
     between = "" if math.isnan(of.macro_f1.low) else ends
     rows = [
         (other.title, percent(other.summary.macro_f1.mean), *difference_cells(method, other))
@@ -113,7 +119,7 @@ def _answer(result: ProbeResult) -> str:
         f'<p class="answer">{percent(of.macro_f1.mean)}% '
         f"<small>macro-F1 ± {percent(of.subjects_std)} over subjects</small></p>"
         f"<p>{escape(method.full_title)}: mean over {len(method.subjects)} test subjects{seeds}.{between}</p>"
-        f"{_warnings(result.warnings)}{compared}"
+        f"{durations}{_warnings(result.warnings)}{compared}"
     )
 
 

@@ -99,6 +99,12 @@ class MethodResult:
         return summarize(self.confusions)
 
     @property
+    def duration_error(self) -> float | None:
+        """Mean over subjects and seeds; None where durations are not scored."""
+        values = [value for errors in self.duration_errors for value in errors.values()]
+        return sum(values) / len(values) if values else None
+
+    @property
     def subjects(self) -> tuple[str, ...]:
         """Sorted names of the test subjects."""
         return tuple(sorted(self.confusions[0]))

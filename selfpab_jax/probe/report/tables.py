@@ -225,8 +225,7 @@ def _seed_counts(result: ProbeResult) -> str:
 
 
 def _duration_error(method: MethodResult) -> str:
-    values = [value for errors in method.duration_errors for value in errors.values()]
-    return percent(sum(values) / len(values)) if values else NONE
+    return NONE if method.duration_error is None else percent(method.duration_error)
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -5,6 +5,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
+from selfpab_jax.data.sources.segments import cut
 from selfpab_jax.probe.baselines.batches import network_inputs, prediction_batches, training_batches
 from selfpab_jax.probe.budgets import choose_windows
 from selfpab_jax.probe.dataset import Corpus
@@ -51,7 +52,7 @@ def test_each_window_comes_as_often_and_only_chosen_rows_have_weight(corpus: Cor
     assert len(chosen) == 8
     seen = []
     for batch in islice(batches, 6):
-        for x_TxX, labels_T, weights_T in zip(*batch, strict=True):
+        for x_TxX, targets_TxY, weights_T in zip(*batch[:3], strict=True):
             window = next(
                 w
                 for w in chosen
@@ -63,7 +64,8 @@ def test_each_window_comes_as_often_and_only_chosen_rows_have_weight(corpus: Cor
             rows = corpus.window_R == window
             np.testing.assert_array_equal(weights_T[: rows.sum()], mask_R[rows])
             trained = weights_T[: rows.sum()] > 0
-            np.testing.assert_array_equal(labels_T[: rows.sum()][trained], corpus.label_R[rows][trained])
+            expected = np.eye(len(corpus.classes))[corpus.label_R[rows][trained]]
+            np.testing.assert_array_equal(targets_TxY[: rows.sum()][trained], expected)
             assert (weights_T[rows.sum() :] == 0).all()
     np.testing.assert_array_equal(np.unique(seen, return_counts=True)[1], 3)
 
@@ -78,9 +80,9 @@ def test_random_starts_move_windows_within_their_recordings_and_keep_labels_at_t
     }
     starts = set()
     for batch in islice(batches, 5):
-        for x_TxX, labels_T, weights_T in zip(*batch, strict=True):
+        for x_TxX, targets_TxY, weights_T in zip(*batch[:3], strict=True):
             starts.add(x_TxX[0].tobytes())
-            for frame, label, weight in zip(x_TxX, labels_T, weights_T, strict=True):
+            for frame, label, weight in zip(x_TxX, targets_TxY.argmax(axis=1), weights_T, strict=True):
                 assert label == label_of[frame.tobytes()] if weight else not frame.any()
     usual = {
         inputs.windows(r[None], f[None], 20)[0, 0].tobytes()
@@ -93,5 +95,27 @@ def test_random_starts_move_windows_within_their_recordings_and_keep_labels_at_t
 def test_prediction_takes_every_window_once_in_full_batches(corpus: Corpus):
     windows_W = np.arange(3, 10)
     parts = list(prediction_batches(corpus, network_inputs(corpus, "frames"), windows_W, 4))
-    assert [len(x) for _, x in parts] == [4, 4]
-    np.testing.assert_array_equal(np.concatenate([part for part, _ in parts]), windows_W)
+    assert [len(x) for _, x, _ in parts] == [4, 4]
+    np.testing.assert_array_equal(np.concatenate([part for part, _, _ in parts]), windows_W)
+    assert all(valid is None for _, _, valid in parts)
+
+
+def test_whole_recordings_come_with_their_frames_and_the_shares_of_classes(make_corpus, synthetic):
+    source = synthetic(subjects=2, damage={"s1": lambda recording: [cut(recording, 0, 3000)]})
+    corpus = make_corpus(source, whole=True, labels="densities")
+    inputs = network_inputs(corpus, "frames")
+    rows_R = corpus.label_R >= 0
+    batches = training_batches(corpus, inputs, rows_R, batch_size=1, seed=0, random_starts=True, balanced=False)
+    counts = set()
+    for batch in islice(batches, 12):
+        (count,) = batch.valid_B
+        counts.add(int(count))
+        assert batch.weights_BxT[0, count:].sum() == 0
+        assert not batch.x_BxNxX[0, count:].any()
+        np.testing.assert_allclose(batch.targets_BxTxY[0, :count].sum(axis=1), 1, rtol=1e-6)
+        of_recording = corpus.frame_densities[list(corpus.frame_counts).index(count)]
+        np.testing.assert_array_equal(batch.targets_BxTxY[0, :count], of_recording)
+    assert counts == {300, 120}
+    assert ((corpus.density_RxY > 0).sum(axis=1) > 1).any(), "no frame has two activities"
+    (first, _), (second, _) = ((part, valid) for part, _, valid in prediction_batches(corpus, inputs, np.arange(2), 4))
+    assert sorted([*first, *second]) == [0, 1]

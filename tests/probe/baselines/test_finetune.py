@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from selfpab_jax.data.sources.segments import cut
 from selfpab_jax.errors import ConfigError, DataError, ModelError
 from selfpab_jax.features.encoder import PretrainedEncoder
 from selfpab_jax.features.sensors import SensorEncoder, sensor_encoders
@@ -110,6 +111,20 @@ def test_an_encoder_for_each_sensor_is_merged(corpus: Corpus):
     assert trained.parameters["head.expand.kernel"].shape == (32, 12)
     assert trained.predict(("s0",)).shape == (300, 4)
     assert {f"encoder.{i}.embed.kernel" for i in (0, 1)} < set(trained.parameters)
+
+
+def test_whole_recordings_are_predicted_as_if_they_were_alone(make_corpus, synthetic, encoders):
+    source = synthetic(seconds=20, damage={"s0": lambda recording: [cut(recording, 0, 820)]})
+    corpus = make_corpus(source, whole=True, labels="densities")
+    assert corpus.windows.length_W.tolist() == [40, 40, 40, 40]
+    assert corpus.frame_counts.tolist() == [33, 40, 40, 40]
+    trained = finetune(corpus, FOLD, encoders, replace(FEW, batch_size=1, steps=3), 0)
+    assert trained.description["batch_size"] == 1
+    x_1xTxX = trained.inputs.windows(np.array([0]), np.array([0]), 33)
+    expected = trained.network.predict(trained.parameters, x_1xTxX)[0]
+    np.testing.assert_allclose(trained.predict(("s0",)), expected, rtol=1e-5, atol=1e-6)
+    padded = trained.inputs.windows(np.array([0]), np.array([0]), 40)
+    assert not np.allclose(trained.network.predict(trained.parameters, padded)[0, :33], expected, atol=1e-4)
 
 
 def test_steps_follow_from_epochs_and_the_rate_falls_as_the_originals(corpus: Corpus, encoders, golden):

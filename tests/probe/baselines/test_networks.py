@@ -169,7 +169,7 @@ class Linear(NetworkConfig):
             def __init__(self):
                 self.classify = Dense(inputs.features, inputs.classes, (None, None), "float32", rngs)
 
-            def __call__(self, x, keys_B):
+            def __call__(self, x, keys_B, valid_B=None):
                 return self.classify(x)
 
         return Model()
@@ -193,7 +193,7 @@ def test_the_step_is_adamw_on_the_mean_cross_entropy_of_weighted_rows():
     moments = reference.init(expected)
     rates = StepRates(*(jnp.float32(value) for value in (1e-2, 0.1, jnp.inf, 0.0)))
     for number in range(3):
-        state, loss = network.step(state, x, labels, weights, rates, 0, number)
+        state, loss = network.step(state, x, np.eye(3, dtype=np.float32)[labels], weights, None, rates, 0, number)
         with jax.numpy_dtype_promotion("standard"):
             value, gradient = jax.value_and_grad(loss_of)(expected)
             change, moments = reference.update(gradient, moments, expected)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from selfpab_jax.errors import ConfigError
-from selfpab_jax.probe.heads.model import HeadSettings, cross_entropy, head_logits, init_head
+from selfpab_jax.probe.heads.model import HeadSettings, cross_entropy, head_logits, init_head, one_hot
 
 LAYERS, WIDTH, CLASSES, ROWS = 3, 5, 4, 7
 
@@ -43,11 +43,14 @@ def test_cross_entropy_is_the_mean_over_the_rows_that_count():
     labels, weights = np.array([0, 1, 2, 3, 0, -1]), np.array([1, 2, 0.5, 0, 1, 0], np.float32)
     log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     expected = -(weights * log_p[np.arange(6), labels]).sum() / weights.sum()
-    assert cross_entropy(jnp.asarray(logits), jnp.asarray(labels), jnp.asarray(weights)) == pytest.approx(
-        expected, rel=1e-5
-    )
-    nothing = cross_entropy(jnp.asarray(logits), jnp.asarray(labels), jnp.zeros(6, jnp.float32))
+    targets = one_hot(jnp.asarray(labels), CLASSES)
+    found = cross_entropy(jnp.asarray(logits), targets, jnp.asarray(weights))
+    assert found == pytest.approx(expected, rel=1e-5)
+    nothing = cross_entropy(jnp.asarray(logits), targets, jnp.zeros(6, jnp.float32))
     assert nothing == 0
+    shares = np.random.default_rng(1).dirichlet(np.ones(CLASSES), 6).astype(np.float32)
+    soft = cross_entropy(jnp.asarray(logits), jnp.asarray(shares), jnp.asarray(weights))
+    assert soft == pytest.approx(-(weights * (log_p * shares).sum(1)).sum() / weights.sum(), rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,18 @@ def test_training_is_that_of_torch(optimizer):
     np.testing.assert_allclose(ours.head["bias_H"][0], bias.detach().numpy(), rtol=1e-3, atol=2e-5)
 
 
+def test_a_head_that_is_trained_on_shares_predicts_them():
+    rows = cluster_rows(rows=200)
+    share_Y = np.array([0.1, 0.2, 0.3, 0.4], np.float32)
+    same = replace(rows, features_RxLxD=np.ones_like(rows.features_RxLxD), density_RxY=np.tile(share_Y, (200, 1)))
+    settings = replace(SETTINGS, standardize=False, min_steps=400, epochs=1, decay=1.0)
+    trained = train_heads(
+        same, make_head_batch(np.ones((1, SUBJECTS), bool), same, learning_rate_J=0.02), settings, CLASSES
+    )
+    found = predict_rows(same, trained, np.array([0]), np.array([0, 100]))
+    np.testing.assert_allclose(found[0], np.tile(share_Y, (2, 1)), atol=5e-3)
+
+
 @pytest.mark.parametrize("standardize", [True, False])
 def test_nothing_of_the_test_subject_reaches_its_head(standardize):
     rows = cluster_rows()

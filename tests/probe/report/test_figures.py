@@ -1,16 +1,26 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
+from hypothesis import given, settings
 from matplotlib.image import imread
 
 from selfpab_jax.probe.budgets import Budget
+from selfpab_jax.probe.metrics import segment_fractions
 from selfpab_jax.probe.report.embedding_map import EmbeddingMap, choose_rows, draw_embedding, project
 from selfpab_jax.probe.report.figures import draw_confusion, draw_figures
 from selfpab_jax.probe.report.results import MethodResult, ProbeResult
 from selfpab_jax.probe.report.style import COLORS, RIGHT, WRONG, brief, color, marker
-from selfpab_jax.probe.report.timeline import Timeline, column_fractions, draw_timeline
+from selfpab_jax.probe.report.timeline import (
+    Timeline,
+    column_fractions,
+    draw_timeline,
+    signal_columns,
+    timeline_caption,
+)
 
 AWKWARD = ("<b>&", "$x_1$ and $", "_hidden", "cycling while sitting upright, inactive, on a bench")
 
@@ -44,6 +54,39 @@ def test_a_timeline_marks_errors_only_where_there_are_some(tmp_path: Path):
     in_legend = pixels(tmp_path / "right.png", WRONG)
     assert pixels(tmp_path / "wrong.png", WRONG) > in_legend + 1000
     assert pixels(tmp_path / "wrong.png", RIGHT) < pixels(tmp_path / "right.png", RIGHT)
+
+
+@settings(max_examples=50, deadline=None)
+@given(samples=st.integers(1, 60), columns=st.integers(1, 60), seed=st.integers(0, 100))
+def test_columns_of_a_signal_hold_its_range_and_mean(samples: int, columns: int, seed: int):
+    columns = min(samples, columns)
+    signal = np.random.default_rng(seed).normal(size=(samples, 2)).astype(np.float32)
+    found = signal_columns(signal, ("hip_x", "hip_y"), columns)
+    column_N = np.arange(samples) * columns // samples
+    for column in range(columns):
+        part = signal[column_N == column]
+        np.testing.assert_array_equal(found.low_PxC[column], part.min(axis=0))
+        np.testing.assert_array_equal(found.high_PxC[column], part.max(axis=0))
+        np.testing.assert_allclose(found.mean_PxC[column], part.mean(axis=0), atol=1e-5)
+
+
+def test_a_night_shows_fractions_and_the_signal_of_each_sensor(tmp_path: Path):
+    generator = np.random.default_rng(0)
+    truth = np.repeat([0, 1, -1, 1], 15_000)
+    probabilities = generator.dirichlet(np.ones(2), len(truth))
+    channels = tuple(f"{sensor}_{axis}" for sensor in ("back", "thigh") for axis in "xyz")
+    signal = signal_columns(generator.normal(size=(len(truth), 6)).astype(np.float32), channels, 300)
+    start_ms = 1_617_234_900_000  # 2021-03-31 23:55
+    plain = Timeline("S1", truth, truth.clip(0), 50.0)
+    fractions = (segment_fractions(truth, probabilities, 3000),)
+    night = replace(plain, start_ms=start_ms, signal=signal, fractions=fractions)
+    joined = replace(night, starts=(0, 30_000), start_ms=-1, fractions=(None, fractions[0]))
+    for name, timeline in {"plain": plain, "night": night, "joined": joined}.items():
+        draw_timeline(timeline, ("wake", "asleep"), tmp_path / f"{name}.png", columns=300)
+    assert pixels(tmp_path / "night.png", COLORS[1]) > pixels(tmp_path / "plain.png", COLORS[1]) + 1000
+    assert imread(tmp_path / "night.png").shape[0] > imread(tmp_path / "plain.png").shape[0] + 200
+    assert "fraction" in timeline_caption(night)
+    assert "fraction" not in timeline_caption(plain)
 
 
 def test_a_timeline_of_hours_is_no_larger_than_its_columns(tmp_path: Path):
