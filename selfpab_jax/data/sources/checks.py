@@ -18,6 +18,8 @@ GRAVITY_G = (0.4, 2.5)
 """The mean acceleration over a few seconds is a vector of about 1 g, whatever the wearer does: on real backs and
 thighs its median is within 5% of that, on a jogging wrist up to 1.8 g. Signals without gravity are near 0."""
 GRAVITY_SECONDS = 5.0
+WRONG_GRAVITY_SECONDS = 30.0
+"""No movement keeps the mean acceleration of five seconds beyond these limits for so long."""
 WRONG_UNIT_G = 4.0
 """For sensors with fewer than three axes: half of the samples beyond this mean another unit."""
 STILL_SECONDS = 10.0
@@ -69,6 +71,7 @@ def usable_rows(
         report.cut("wrong unit", usable_N.sum() / rate_hz, scale_doubt)
         report.notes += [] if scale_doubt in report.notes else [scale_doubt]
         return np.zeros_like(usable_N)
+    _cut_implausible(signal_NxC, usable_N, channels, rate_hz, report)
     beyond_N = usable_N & np.asarray((beyond_NxC & finite_NxC).any(axis=1))
     if beyond_N.any():
         c = int(beyond_NxC.sum(axis=0).argmax())
@@ -82,6 +85,46 @@ def usable_rows(
         report.notes += [] if str(error) in report.notes else [str(error)]
         return np.zeros_like(usable_N)
     return usable_N
+
+
+def _cut_implausible(
+    signal_NxC: Float32[np.ndarray, "N C"],
+    usable_N: Bool[np.ndarray, " N"],
+    channels: tuple[str, ...],
+    rate_hz: float,
+    report: FileReport,
+) -> None:
+    """Take out the time in which the unit is another than in the rest of the block, and sensors that are one."""
+    length = max(1, round(GRAVITY_SECONDS * rate_hz))
+    count = len(signal_NxC) // length
+    if not count or not usable_N.any():
+        return
+    sensors = [columns for columns in _columns_of_sensors(channels) if len(columns) == 3]
+    filled_NxC = np.where(usable_N[:, None], signal_NxC, 0)
+    usable_W = usable_N[: count * length].reshape(count, length).sum(axis=1)
+    for columns in sensors:
+        pieces_WxLx3 = filled_NxC[: count * length, columns].reshape(count, length, 3)
+        gravity_W = np.linalg.norm(pieces_WxLx3.sum(axis=1, dtype=np.float64), axis=1) / np.maximum(usable_W, 1)
+        is_wrong_W = (usable_W > 0) & ((gravity_W < GRAVITY_G[0]) | (gravity_W > GRAVITY_G[1]))
+        for first, last in zip(*runs(is_wrong_W), strict=True):
+            if (last - first) * GRAVITY_SECONDS < WRONG_GRAVITY_SECONDS:
+                continue
+            # The pieces beside it are partly so.
+            rows = slice(max(0, first - 1) * length, len(signal_NxC) if last >= count - 1 else (last + 1) * length)
+            median = float(np.median(gravity_W[first:last]))
+            seconds = float(usable_N[rows].sum() / rate_hz)
+            names = ", ".join(channels[c] for c in columns)
+            report.cut("wrong unit", seconds, f"the mean acceleration of {names} is {median:.3g} g for {seconds:.4g} s")
+            usable_N[rows] = False
+    for place, columns in enumerate(sensors):
+        for other in sensors[:place]:
+            if usable_N.any() and (signal_NxC[usable_N][:, columns] == signal_NxC[usable_N][:, other]).all():
+                doubt = (
+                    f"{channels[columns[0]]} to {channels[columns[-1]]} equal those of {channels[other[0]]} throughout"
+                )
+                report.cut("two sensors are one", usable_N.sum() / rate_hz, doubt)
+                report.notes += [] if doubt in report.notes else [doubt]
+                usable_N[:] = False
 
 
 def still_rows(

@@ -19,12 +19,14 @@ from selfpab_jax.data.sources.blocks import Rows, SignalBlock, equal_blocks
 from selfpab_jax.data.sources.checks import usable_rows
 from selfpab_jax.data.sources.clock import EvenClock
 from selfpab_jax.data.sources.report import FileReport
-from selfpab_jax.data.sources.segments import Segment, check_rate, runs
+from selfpab_jax.data.sources.segments import Segment, check_rate, repeated_rows, runs, time_order
 
 TIME_TOLERANCE = 0.1
 """Seconds that samples may be off the timestamps before they are resampled; a published frame is every half second."""
 REORDERED_SECONDS = 1.0
-"""A step back in time of up to this is a matter of a few swapped rows; a longer one begins another recording."""
+"""A step back in time of up to this is sorted, or cut where the clock was set back; a longer one ends a recording."""
+COARSE_TICKS = 1.5
+"""A clock that ticks less often than once in so many samples is coarse: several samples share a time."""
 MISSING_TIMES = "rows have no timestamp: they lie evenly between their neighbors"
 COARSEST_SECONDS = 90.0
 """Timestamps that stand still for longer say nothing about rate and gaps (Unix seconds in float32 do, for 128 s)."""
@@ -81,7 +83,7 @@ class _Run:
     def __init__(self, name: str, start_s: float):
         self.name, self.start_s, self.count = name, start_s, 0
         self.clock: EvenClock | None = None
-        self.offset_s = 0.0
+        self.offset_s, self.last_s = 0.0, -np.inf
         self.label_times: list[np.ndarray] = []
         self.labels: list[np.ndarray] = []
 
@@ -103,6 +105,7 @@ class _Cleaner:
         self.first = 0  # row number of the block in the file
         self.last_s, self.last_code = -np.inf, None
         self.tick_s: float | None = None
+        self.is_tick_judged = False
         self.missing_times = 0
         self.is_standing: float | None = None  # where timestamps cannot be used: the time of row 0
 
@@ -116,6 +119,7 @@ class _Cleaner:
             if not len(block.signal_NxC):
                 return
         report.in_s += len(block.signal_NxC) / rate
+        block = self._without_repeated(block)
         usable_N = usable_rows(block.signal_NxC, self.channels, rate, report)
         signal_NxC = block.signal_NxC if usable_N.all() else np.where(usable_N[:, None], block.signal_NxC, np.nan)
         block = Rows(signal_NxC, self._times(block), block.codes_N, block.labels_N)
@@ -126,6 +130,28 @@ class _Cleaner:
         numbers_N = self.first + np.arange(len(signal_NxC))
         self.first += len(signal_NxC)
         yield from self._timed(block, numbers_N)
+
+    def _without_repeated(self, block: Rows) -> Rows:
+        times_N = block.times_N
+        if times_N is None:
+            return block
+        if self.tick_s is None and np.isfinite(times_N).any():
+            steps_n = np.diff(times_N[np.isfinite(times_N)])
+            positive_n = steps_n[steps_n > 0]
+            if (steps_n < 0).sum() > len(steps_n) / 2:
+                raise UnusableError(
+                    "timestamps run backwards throughout: the newest row is the first; sort the rows by time"
+                )
+            self.tick_s = float(np.median(positive_n)) if len(positive_n) else len(times_N) / self.rate_hz
+        if (self.tick_s or 0.0) > COARSE_TICKS / self.rate_hz:  # equal times are the rule there
+            return block
+        repeated_N = repeated_rows(times_N, block.signal_NxC)
+        if not repeated_N.any():
+            return block
+        self.report.cut(
+            "repeated rows", repeated_N.sum() / self.rate_hz, "rows with the time and values of the row before"
+        )
+        return block.part(~repeated_N)
 
     def finish(self) -> Iterator[SignalBlock]:
         """The rest."""
@@ -138,10 +164,8 @@ class _Cleaner:
         rows_N = (self.first + np.arange(count)) / self.rate_hz
         if times_N is None:
             return rows_N
-        if self.tick_s is None and np.isfinite(times_N).any():
-            steps_n = np.diff(times_N[np.isfinite(times_N)])
-            positive_n = steps_n[steps_n > 0]
-            self.tick_s = float(np.median(positive_n)) if len(positive_n) else count / self.rate_hz
+        if not self.is_tick_judged and self.tick_s is not None:
+            self.is_tick_judged = True
             if self.tick_s > COARSEST_SECONDS and count > COARSEST_SECONDS * self.rate_hz:
                 self.is_standing = float(times_N[np.isfinite(times_N)][0]) - rows_N[0]
                 self.report.note(
@@ -224,7 +248,7 @@ class _Cleaner:
         if run.clock is None:
             offsets_N = times_N - run.start_s - (run.count + np.arange(len(times_N))) / rate
             ticks_N = np.diff(times_N, prepend=-np.inf) > 0
-            coarse = (self.tick_s or 0.0) > 1.5 / rate
+            coarse = (self.tick_s or 0.0) > COARSE_TICKS / rate
             if coarse and run.count == 0 and ticks_N.sum() > 1:
                 # The first row of a tick is at its time, and the first row of all anywhere within its tick.
                 shift = float(np.median(offsets_N[ticks_N][1:]))
@@ -258,11 +282,24 @@ class _Cleaner:
 
     def _in_order(self, piece: Rows) -> Rows:
         assert piece.times_N is not None
-        back_n = np.diff(piece.times_N) < 0
-        if not back_n.any():
+        run = self.run
+        assert run is not None
+        before_s, times_N = run.last_s, piece.times_N
+        run.last_s = max(before_s, float(times_N.max()))
+        back = int((np.diff(times_N, prepend=before_s) < 0).sum())
+        if not back:
             return piece
-        self.report.note(f"{int(back_n.sum())} rows were earlier than the row before: sorted by time")
-        return piece.part(np.argsort(piece.times_N, kind="stable"))
+        order_M, set_back_s = time_order(times_N, self.rate_hz, before_s)
+        if set_back_s:
+            lost_s = (len(times_N) - len(order_M)) / self.rate_hz
+            self.report.cut("clock set back", lost_s, f"by up to {max(set_back_s):.4g} s")
+            self.report.note(
+                f"the clock was set back {len(set_back_s)} times, by up to {max(set_back_s):.4g} s: what it counted a "
+                "second time is cut"
+            )
+        if back > len(set_back_s):
+            self.report.note(f"{back - len(set_back_s)} rows were earlier than the row before: sorted by time")
+        return piece.part(order_M)
 
     def _even(self, signal_MxC: Float32[np.ndarray, "M C"]) -> Iterator[SignalBlock]:
         run = self.run

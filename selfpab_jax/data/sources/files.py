@@ -14,8 +14,12 @@ from selfpab_jax.data.sources.devices.read import READERS
 from selfpab_jax.data.tables.columns import estimated_rows, is_table
 from selfpab_jax.errors import ConfigError, DataError
 
-SESSION = re.compile(r"^(?P<subject>.+?)[_\-. ](ses(sion)?|day|visit|run|part|week|night)[_\-. ]?\d+$", re.IGNORECASE)
-"""Names such as sub-01_ses-1: several files of one subject."""
+SESSION = re.compile(
+    r"^(?P<subject>.+?)[_\-. ]((ses(sion)?|day|visit|run|part|week|night|wave|time|[tv])[_\-. ]?\d+"
+    r"|(19|20)\d{2}-?\d{2}-?\d{2}|pre|post|baseline|follow[_\-. ]?up|left|right)$",
+    re.IGNORECASE,
+)
+"""Names such as sub-01_ses-1, P01_2021-03-01 or P01_pre: several files of one subject."""
 COMPARED_BYTES = 2**20
 """Files of one size whose beginnings and ends are equal have the same content: cohorts are too large to read twice."""
 SUBJECT_RULES = "file, folder, folder/file, or a pattern such as sub-{subject}_*"
@@ -144,13 +148,14 @@ def _check_names(named: list[tuple[str, Path]], rule: str) -> None:
     places: dict[str, list[Path]] = defaultdict(list)
     sessions: dict[str, list[str]] = defaultdict(list)
     for name, path in named:
-        places[name].append(path)
+        places[name.casefold()].append(path)
         if match := SESSION.match(name):
             sessions[match["subject"]].append(name)
-    for name, several in places.items():
-        if len(several) > 1:
+    for several in places.values():
+        if len(several) > 1:  # or one is S01 and the other s01
             raise DataError(
-                f"{several[0]} and {several[1]} have one name: is {name} one subject? Set --subject to {SUBJECT_RULES}"
+                f"{several[0]} and {several[1]} have one name: is {stem_of(several[0])} one subject? Set --subject to "
+                f"{SUBJECT_RULES}"
             )
     for subject, names in sessions.items():
         if len(names) > 1:

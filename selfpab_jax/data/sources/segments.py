@@ -6,7 +6,7 @@ from datetime import timedelta
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int, Int64
+from jaxtyping import Bool, Float32, Float64, Int, Int64
 
 from selfpab_jax.data.sources.base import Recording, UnusableError
 
@@ -19,6 +19,8 @@ RATE_CHUNKS = 20
 ROWS_PER_CHUNK = 50
 """The rate is measured as a median over so many chunks, each of at least so many rows."""
 
+OVERLAPPING_ROWS = 3
+"""Where there are so many rows more than there is time for, a clock was set back; fewer are a matter of rounding."""
 BRIDGED_SECONDS = 0.2
 """Longest gap that a straight line fills: a lost radio packet or two, a fifth of a published frame."""
 LARGEST_G = 1e6
@@ -61,6 +63,47 @@ def continuous_segments(
         breaks_n |= steps_n > gap_limit
     edges = [0, *(np.flatnonzero(breaks_n) + 1).tolist(), rows]
     return list(pairwise(edges))
+
+
+def repeated_rows(times_N: Float64[np.ndarray, " N"], signal_NxC: Float32[np.ndarray, "N C"]) -> Bool[np.ndarray, " N"]:
+    """Rows that have the time and the values of the row before, as tables that were joined have."""
+    same_N = np.diff(times_N, prepend=np.nan) == 0
+    same_N[1:] &= (signal_NxC[1:] == signal_NxC[:-1]).all(axis=1)
+    return same_N
+
+
+def time_order(
+    times_N: Float64[np.ndarray, " N"], rate_hz: float, before_s: float
+) -> tuple[Int64[np.ndarray, " M"], list[float]]:
+    """Rows in the order of time, without those that a clock that was set back counted a second time.
+
+    Swapped rows fill a hole in the time before them. Behind a clock that was set back there is no hole: its rows would
+    come to lie between those that are there, so they are left out until time is where it was.
+
+    Args:
+        times_N: seconds of each row; all steps back are short.
+        rate_hz: sampling rate.
+        before_s: the latest time before the first row, or -infinity.
+
+    Returns:
+        Indices of the rows, and the seconds of each step back of the clock.
+    """
+    order_N = np.argsort(times_N, kind="stable")
+    sorted_N = times_N[order_N]
+    peak_N = np.maximum.accumulate(np.concatenate([[before_s], times_N]))[:-1]
+    kept_N, back_s, end = np.ones(len(times_N), bool), [], 0
+    for row in np.flatnonzero(np.diff(times_N, prepend=before_s) < 0).tolist():
+        if row < end:
+            continue
+        span = float(peak_N[row] - times_N[row])
+        held = np.searchsorted(sorted_N, peak_N[row], "right") - np.searchsorted(sorted_N, times_N[row], "left")
+        held += round(max(0.0, before_s - times_N[row]) * rate_hz)  # rows of the block before
+        if held - (span * rate_hz + 1) < OVERLAPPING_ROWS:
+            continue
+        end = row + int(np.argmax(np.append(times_N[row:] > peak_N[row], True)))
+        kept_N[row:end] = False
+        back_s.append(span)
+    return order_N[kept_N[order_N]], back_s
 
 
 def check_rate(

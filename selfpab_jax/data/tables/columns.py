@@ -15,11 +15,13 @@ from jaxtyping import Float32, Float64, Int, Int32
 from selfpab_jax.data.sources.base import UnusableError
 from selfpab_jax.data.sources.blocks import BLOCK_ROWS
 from selfpab_jax.data.sources.report import FileReport
-from selfpab_jax.data.tables.text import BYTES_PER_ROW, Malformed, find_layout, is_text_table, read_delimited
+from selfpab_jax.data.tables.text import BYTES_PER_ROW, Layout, Malformed, find_layout, is_text_table, read_delimited
 from selfpab_jax.data.tables.timestamps import TimeFormat, TimeReader, TimestampUnit, text_numbers
 
 pc = cast(Any, pyarrow.compute)  # its functions are generated, and unknown to type checkers
 
+MOST_WRONG = 0.5
+"""More values of a block that are no numbers, and the column is not one of numbers."""
 COMPRESSION = 4
 """By how much gzip makes a table of numbers smaller, for estimates."""
 
@@ -114,7 +116,7 @@ def _csv_blocks(
                 if place > done:
                     fresh = block.slice(max(0, block.num_rows - (place - done)))
                     done = place
-                    yield _with_numbers(fresh, numeric, layout.decimal, malformed, report)
+                    yield _with_numbers(fresh, numeric, layout, malformed)
         except pa.ArrowInvalid as error:
             if "invalid UTF8" in str(error) and layout.encoding.startswith("utf-8"):
                 layout = replace(layout, encoding="latin-1")  # read again: every byte is a character there
@@ -152,21 +154,25 @@ def _type_of_all_blocks(schema: pa.Schema, name: str, numeric: set[str]) -> pa.D
     return first
 
 
-def _with_numbers(
-    block: pa.Table, numeric: set[str], decimal: str, malformed: Malformed, report: FileReport
-) -> pa.Table:
+def _with_numbers(block: pa.Table, numeric: set[str], layout: Layout, malformed: Malformed) -> pa.Table:
     """The block with text in columns of numbers read as far as it is numbers."""
     for place, name in enumerate(block.schema.names):
         if name in numeric and pa.types.is_string(block.schema.field(place).type):
             values = block.column(name)
-            array = text_numbers(values, decimal)
+            array = text_numbers(values, layout.decimal)
             wrong_N = np.isnan(array) & pc.is_valid(values).to_numpy(zero_copy_only=False)
             if wrong_N.any():
-                if wrong_N.all():
-                    example = values[0].as_py()
+                example = values[int(wrong_N.argmax())].as_py()
+                if wrong_N.sum() > MOST_WRONG * len(wrong_N):
                     raise UnusableError(f"wrong type: column {name} holds text such as {example!r}, not numbers")
+                others = {other for other in layout.names if other != name}
+                if moved := others & {text.strip() for text in values.filter(pa.array(wrong_N)).to_pylist()}:
+                    raise UnusableError(
+                        f"the header stands again with {', '.join(sorted(moved))} in the place of {name}: split the "
+                        "file there, or write all of it with one order of columns"
+                    )
                 malformed.values += int(wrong_N.sum())
-                malformed.first_value = malformed.first_value or values[int(wrong_N.argmax())].as_py()
+                malformed.first_value = malformed.first_value or example
             block = block.set_column(place, name, pa.array(array))
     return block
 

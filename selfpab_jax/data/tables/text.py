@@ -20,7 +20,7 @@ from selfpab_jax.data.sources.base import UnusableError
 
 READ_BYTES = 2**20
 SNIFFED_BYTES = 2**16
-DELIMITERS = ("\t", ";", "|", ",", " ")
+DELIMITERS = {"\t": "tabs", ";": "semicolons", "|": "bars", "^": "carets", "~": "tildes", ",": "commas", " ": "spaces"}
 """In the order in which they are tried: a comma may be a decimal mark, and a space part of a timestamp."""
 HEADER_LINES = 200
 """The header is looked for in so many lines."""
@@ -30,6 +30,13 @@ MALFORMED_FRACTION = 0.01
 """More rows than this with another number of columns, and the file is not used."""
 NUMBER = re.compile(r'\s*"?\s*[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?\s*"?\s*')
 DECIMAL_COMMA = re.compile(r'\s*"?\s*[+-]?\d*,\d+([eE][+-]?\d+)?\s*"?\s*')
+MARKS = (
+    (b"\xef\xbb\xbf", "utf-8-sig"),
+    (b"\xff\xfe\0\0", "utf-32"),
+    (b"\0\0\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+)
 MISSING = ("", "NA", "N/A", "NaN", "nan", "NAN", "null", "NULL", "None", "-", "#N/A", "<NA>", "nan(ind)")
 
 
@@ -61,7 +68,7 @@ class Layout:
         if self.encoding not in ("utf-8", "utf-8-sig"):
             parts.append(self.encoding)
         if self.delimiter != ",":
-            parts.append({"\t": "tabs", ";": "semicolons", "|": "bars", " ": "spaces"}[self.delimiter])
+            parts.append(DELIMITERS.get(self.delimiter, repr(self.delimiter)))
         if self.decimal == ",":
             parts.append("decimal commas")
         if self.preamble:
@@ -168,7 +175,7 @@ def find_layout(path: Path, columns: list[str]) -> Layout:
     place = _header(rows, columns)
     if place is None:
         return _without_header(rows, columns, encoding, delimiter)
-    names = [name.strip().strip('"').strip() for name in rows[place]]
+    names = [_name(name) for name in rows[place]]
     if twice := sorted({name for name in columns if names.count(name) > 1}):
         raise UnusableError(f"column {', '.join(twice)} stands twice in the header; rename one of them")
     body = rows[place + 1 : place + 50]
@@ -216,27 +223,20 @@ def _without_header(rows: list[list[str]], columns: list[str], encoding: str, de
 
 
 def _encoding(head: bytes) -> str:
-    for mark, name in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
+    for mark, name in MARKS:
         if head.startswith(mark):
             return name
     # UTF-16 without a mark: every other byte of plain text is zero.
-    if len(head) >= 8 and head[1:64:2].count(0) > 3 * max(1, head[0:64:2].count(0)) and 0 in head[1:4]:
-        return "utf-16-le"
-    if len(head) >= 8 and head[0:64:2].count(0) > 3 * max(1, head[1:64:2].count(0)) and 0 in head[0:3]:
-        return "utf-16-be"
-    try:
-        head[: head.rfind(b"\n") + 1 or None].decode("utf-8")
-    except UnicodeDecodeError:
-        return "cp1252" if _decodes(head, "cp1252") else "latin-1"
-    return "utf-8"
-
-
-def _decodes(head: bytes, encoding: str) -> bool:
-    try:
-        head.decode(encoding)
-    except UnicodeDecodeError:
-        return False
-    return True
+    for place, name in ((1, "utf-16-le"), (0, "utf-16-be")):
+        if head[place:64:2].count(0) > 3 * max(1, head[1 - place : 64 : 2].count(0)) and 0 in head[:4]:
+            return name
+    for name in ("utf-8", "cp1252"):
+        try:
+            head[: head.rfind(b"\n") + 1 or None].decode(name)
+        except UnicodeDecodeError:
+            continue
+        return name
+    return "latin-1"
 
 
 def _fields(line: str, delimiter: str) -> list[str]:
@@ -258,11 +258,16 @@ def _delimiter(lines: list[str]) -> str:
     return ","
 
 
+def _name(field: str) -> str:
+    """Of a column, without quotes, spaces and marks that cannot be seen."""
+    return field.strip(' \t\xa0\u200b\ufeff"').strip()
+
+
 def _header(rows: list[list[str]], columns: list[str]) -> int | None:
     """The row that holds all the names, if any."""
     wanted = set(columns)
     for place, row in enumerate(rows[:HEADER_LINES]):
-        if wanted <= {name.strip().strip('"').strip() for name in row}:
+        if wanted <= {_name(name) for name in row}:
             return place
     return None
 
@@ -355,7 +360,7 @@ def _unique(names: tuple[str, ...]) -> Iterator[str]:
 def _plain_stream(path: Path, layout: Layout) -> io.IOBase:
     """The file as pyarrow reads it: without zero bytes, and with single spaces where several separate columns."""
     stream = open_bytes(path)
-    if layout.encoding.startswith("utf-16"):
+    if layout.encoding.startswith(("utf-16", "utf-32")):
         return stream
     return _Plain(stream, layout.delimiter == " ")
 

@@ -1,7 +1,8 @@
 """Timestamps as people and programs write them, as seconds on the recorder's own clock.
 
 The clock is that of the wall where the recorder was: `10:00+02:00` is ten o'clock. Offsets and names of zones are not
-applied but dropped, and named in the report.
+applied but dropped, and named in the report. Where the offset changes within a file, as in summer, the first one holds
+for all of it: a recorder's clock does not jump.
 """
 
 import re
@@ -39,7 +40,10 @@ DATED = rf"^(?P<first>\d{{1,4}})[-/.](?P<middle>\d{{1,2}})[-/.](?P<last>\d{{1,4}
 UNDATED = rf"^{CLOCK}$"
 COMPACT = r"^\d{8}[T ]?\d{6}([.,]\d+)?"
 COMPACT_ALONE = r"^(19|20)\d{6}[T ]?\d{6}([.,]\d+)?$"
-ZONED = r"(:\d{2}(?:[.,]\d+)?)\s*(Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)\s*(\[[^\]]*\])?$"
+ZONED = r"(:\d{2}(?:[.,]\d+)?)\s*((?:UTC|GMT)?[+-]\d{2}(?::?\d{2})?|Z|[A-Z]{3,5})\s*(\[[^\]]*\]|\([^)]*\))?$"
+OFFSET = r"(?:UTC|GMT)?(?P<sign>[+-])(?P<hours>\d{2}):?(?P<minutes>\d{2})?"
+MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+NAMED_MONTH = rf"(?i)\b(?:{'|'.join(MONTHS)})[a-z]*\b"
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,8 @@ class TimeReader:
     _has_zone: bool | None = None
     _previous_s: float = -np.inf
     _days: int = 0
+    _offset_s: float | None = None
+    _other_offset: bool = False
 
     def seconds(self, values: pa.ChunkedArray) -> Float64[np.ndarray, " N"]:
         """Seconds since 1970 on the recorder's clock, exact to the microsecond; NaN where a value is no time.
@@ -99,6 +105,8 @@ class TimeReader:
     def notes(self) -> list[str]:
         """What was found and decided, for a report."""
         notes = [f"time zone {self.zone} dropped: times are those of the recorder's clock"] if self.zone else []
+        if self._other_offset:
+            notes.append("the time zone's offset changes: all times are with the first one, so that the clock runs on")
         if self._day_first is not None:
             notes.append(f"dates read as {'day/month' if self._day_first else 'month/day'}")
         return notes
@@ -125,9 +133,11 @@ class TimeReader:
     def _of_timestamps(self, values: pa.ChunkedArray) -> Float64[np.ndarray, " N"]:
         if getattr(values.type, "tz", None):
             self.zone = str(values.type.tz)
-            values = pc.local_timestamp(values)
-        values = values.cast(pa.timestamp("us"), safe=False)
-        times_N = values.cast(pa.int64()).fill_null(0).to_numpy() / 1e6
+            utc_N = _microseconds(values)
+            local_N = _microseconds(pc.local_timestamp(values))
+            known_N = pc.is_valid(values).to_numpy(zero_copy_only=False)
+            return np.where(known_N, local_N / 1e6 + self._shift((local_N - utc_N) / 1e6, known_N), np.nan)
+        times_N = _microseconds(values) / 1e6
         return np.where(pc.is_null(values).to_numpy(zero_copy_only=False), np.nan, times_N)
 
     def _of_text(self, values: pa.ChunkedArray) -> Float64[np.ndarray, " N"]:
@@ -137,11 +147,18 @@ class TimeReader:
         if numeric and self.format.unit == "text":  # or dates without a separator, which are digits, too
             numeric = not pc.all(pc.match_substring_regex(plain, COMPACT_ALONE)).as_py()
         if numeric:
-            return self._of_numbers(text_numbers(plain))
-        # From the middle: a row of units or a repeated header may begin a block.
-        values_n = plain.drop_null()
-        example = next((value.as_py() for value in values_n.slice(len(values_n) // 2) if value.as_py()), "")
-        plain = self._without_zone(plain)
+            commas = (
+                pc.any(pc.match_substring(plain, ",")).as_py() and not pc.any(pc.match_substring(plain, ".")).as_py()
+            )
+            return self._of_numbers(text_numbers(plain, "," if commas else "."))
+        plain, shift_N = self._without_zone(plain)
+        example = _example(plain)
+        if re.search(NAMED_MONTH, example):
+            plain = _with_month_numbers(plain)
+            example = _example(plain)
+        return self._of_dates(plain, example) + shift_N
+
+    def _of_dates(self, plain: pa.ChunkedArray, example: str) -> Float64[np.ndarray, " N"]:
         if re.match(COMPACT, example):
             plain = pc.replace_substring_regex(
                 plain, r"^(\d{4})(\d{2})(\d{2})[T ]?(\d{2})(\d{2})(\d{2})", r"\1-\2-\3 \4:\5:\6"
@@ -152,7 +169,17 @@ class TimeReader:
             pass
         return self._of_parts(plain, example)
 
-    def _without_zone(self, plain: pa.ChunkedArray) -> pa.ChunkedArray:
+    def _shift(self, offset_N: Float64[np.ndarray, " N"], known_N: Bool[np.ndarray, " N"]) -> Float64[np.ndarray, " N"]:
+        """Seconds from times on the wall to those with the file's first offset."""
+        if self._offset_s is None and known_N.any():
+            self._offset_s = float(offset_N[known_N][0])
+        shift_N = np.where(known_N, (self._offset_s or 0.0) - offset_N, 0.0)
+        self._other_offset |= bool((shift_N != 0).any())
+        return shift_N
+
+    def _without_zone(self, plain: pa.ChunkedArray) -> tuple[pa.ChunkedArray, Float64[np.ndarray, " N"]]:
+        """Times without their zone, and the seconds by which they move where its offset is not the first one."""
+        shift_N = np.zeros(len(plain))
         has_zone_N = pc.match_substring_regex(plain, ZONED).fill_null(False).to_numpy(zero_copy_only=False)
         valid_N = pc.is_valid(plain).to_numpy(zero_copy_only=False)
         few = MOST_WRONG * len(plain)
@@ -163,11 +190,15 @@ class TimeReader:
                 f"timestamps: some of column {self.column} have a time zone and some have none; write all alike"
             )
         if not with_zone:
-            return pc.if_else(has_zone_N, None, plain) if has_zone_N.any() else plain
+            return pc.if_else(has_zone_N, None, plain) if has_zone_N.any() else plain, shift_N
         match = re.search(ZONED, plain[int(has_zone_N.argmax())].as_py())
         if match and self.zone is None:
             self.zone = " ".join(part for part in match.groups()[1:] if part)
-        return pc.replace_substring_regex(plain, ZONED, r"\1")
+        zones = pc.replace_substring_regex(plain, rf"^.*?{ZONED}", r"\2").combine_chunks().dictionary_encode()
+        offset_Z = np.array([_offset(text or "") for text in zones.dictionary.to_pylist()] + [np.nan])
+        offset_N = offset_Z[zones.indices.fill_null(len(offset_Z) - 1).to_numpy(zero_copy_only=False)]
+        shift_N = self._shift(offset_N, np.isfinite(offset_N) & has_zone_N)
+        return pc.replace_substring_regex(plain, ZONED, r"\1"), shift_N
 
     def _of_parts(self, plain: pa.ChunkedArray, example: str) -> Float64[np.ndarray, " N"]:
         is_dated = bool(re.match(r"^\d{1,4}[-/.]\d", example))
@@ -251,6 +282,41 @@ class TimeReader:
         return days_N + float((self.format.first_date - EPOCH.date()).days)
 
 
+def _microseconds(values: pa.ChunkedArray) -> Int64[np.ndarray, " N"]:
+    plain = values.cast(pa.timestamp("us", tz=values.type.tz), safe=False)
+    return plain.cast(pa.int64()).fill_null(0).to_numpy()
+
+
+def _offset(zone: str) -> float:
+    """Seconds that a zone is ahead of UTC; NaN where it is a name."""
+    if match := re.fullmatch(OFFSET, zone):
+        seconds = int(match["hours"]) * 3600.0 + int(match["minutes"] or 0) * 60
+        return -seconds if match["sign"] == "-" else seconds
+    return 0.0 if zone in ("Z", "UTC", "GMT") else np.nan
+
+
+def _example(plain: pa.ChunkedArray) -> str:
+    """A value that has digits; from the middle, because a row of units or a repeated header may begin a block."""
+    values = plain.drop_null()
+    middle = len(values) // 2
+    for value in [*values.slice(middle, 3), *values.slice(0, middle)[::-1][:1000]]:
+        if re.search(r"\d", text := value.as_py()):
+            return text
+    return next((value.as_py() for value in values.slice(middle) if value.as_py()), "")
+
+
+def _with_month_numbers(plain: pa.ChunkedArray) -> pa.ChunkedArray:
+    """`01-Mar-2021 10:00`, `Mar 1, 2021 10:00` and `Mon Mar  1 10:00:00 2021` as `2021-03-01 10:00`."""
+    plain = pc.replace_substring_regex(plain, r"^(?i:mon|tue|wed|thu|fri|sat|sun)[a-z]*,? +", "")
+    plain = pc.replace_substring_regex(plain, r"^([A-Za-z]+) +(\d{1,2}) +(\S*:\S*) +(\d{4})$", r"\1 \2 \4 \3")
+    plain = pc.replace_substring_regex(plain, r"^([A-Za-z]+)[-. ]+(\d{1,2})[-, ]+(\d{4})", r"\2-\1-\3")
+    for number, month in enumerate(MONTHS, start=1):
+        named = rf"^(\d{{1,2}})[-/. ]+(?i:{month})[a-z]*[-/., ]+"
+        plain = pc.replace_substring_regex(plain, rf"{named}(\d{{4}})\b", rf"\2-{number:02d}-\1")
+        plain = pc.replace_substring_regex(plain, rf"{named}(\d{{2}})\b", rf"20\2-{number:02d}-\1")
+    return plain
+
+
 def text_numbers(values: pa.ChunkedArray, decimal: str = ".") -> Float64[np.ndarray, " N"]:
     """Numbers written as text; NaN where a value is none.
 
@@ -259,6 +325,10 @@ def text_numbers(values: pa.ChunkedArray, decimal: str = ".") -> Float64[np.ndar
         decimal: decimal mark.
     """
     plain = pc.utf8_trim_whitespace(values)
+    plain = pc.replace_substring(plain, "\u2212", "-")
+    mark, other = (",", r"[.\s']") if decimal == "," else (".", r"[,\s']")
+    thousands = pc.match_substring_regex(plain, rf"^[+-]?\d{{1,3}}({other}\d{{3}})+({re.escape(mark)}\d*)?$")
+    plain = pc.if_else(thousands, pc.replace_substring_regex(plain, other, ""), plain)
     if decimal == ",":
         plain = pc.replace_substring(plain, ",", ".")
     is_number = pc.match_substring_regex(plain, r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
