@@ -122,9 +122,11 @@ class Statistics:
 
     def save(self, path: Path) -> None:
         """Write an npz with mean, std and kind, and the scale unless it is linear."""
-        scale = {} if self.scale == "linear" else {"scale": np.array(self.scale)}
+        arrays: dict[str, Any] = {"mean": self.mean, "std": self.std, "kind": np.array(self.kind)}
+        if self.scale != "linear":
+            arrays["scale"] = np.array(self.scale)
         with open(path, "wb") as file:
-            np.savez(file, mean=self.mean, std=self.std, kind=np.array(self.kind), **scale)
+            np.savez(file, **arrays)
 
     def as_json(self) -> dict[str, Any]:
         """The fields as JSON holds them; every float32 comes back as it was."""

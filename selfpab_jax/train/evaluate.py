@@ -218,12 +218,13 @@ def interpolate(
         channels: channels C.
     """
     frames_hidden = np.asarray(mask.all(axis=1))
-    hidden_CxF = mask.all(axis=0).reshape(channels, -1)
-    bins_hidden = hidden_CxF.all(axis=0) if hidden_CxF.all() else hidden_CxF[~hidden_CxF.all(axis=1)][0]
+    hidden_CxF = np.asarray(mask.all(axis=0)).reshape(channels, -1)
+    hidden_C = np.asarray(hidden_CxF.all(axis=1))
+    bins_hidden = hidden_CxF[0] if hidden_C.all() else hidden_CxF[~hidden_C][0]
     filled = _fill(target, frames_hidden, axis=0)
     by_channel = _fill(filled.reshape(len(target), channels, -1), bins_hidden, axis=2)
-    if hidden_CxF.all(axis=1).any() and not hidden_CxF.all():
-        by_channel = np.where(hidden_CxF.all(axis=1)[:, None], 0, by_channel)
+    if hidden_C.any() and not hidden_C.all():
+        by_channel = np.where(hidden_C[:, None], 0, by_channel)
     return by_channel.reshape(target.shape)
 
 
