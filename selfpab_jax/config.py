@@ -175,6 +175,10 @@ class Parser(jsonargparse.ArgumentParser):
         words = [self._current_name(word) for word in (sys.argv[1:] if args is None else args)]
         return super().parse_args(_with_current_groups(with_config_files(words)), **options)
 
+    def format_help(self) -> str:
+        """The help, with types by their plain names: `Path` instead of `<class 'Path'>`."""
+        return re.sub(r"<class\s+'(?:\w+\.)*(\w+)'>", r"\1", super().format_help())
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Report what is wrong in one line, with the nearest name where a name is unknown."""
         raise ConfigError(f"{_one_line(message)}{self._nearest(message)} (see {self.prog} --help)") from ex
