@@ -1,6 +1,7 @@
 """A checkpoint as a run: one further step is the step that torch would have taken, and `pretrain` continues it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -36,15 +37,21 @@ def rate_after(steps: int) -> float:
     return (1 - down) * PEAK + down * PEAK / 100
 
 
-def forward(torch, model, x):
-    """The network in training mode without dropout."""
-    h = model.emb.lin_proj_layer(x) + model.emb.pos_encoder.pe[:, : x.shape[1]]
+def forward(model, x, timestamps=None):
+    """The network in training mode without dropout; with times of frames, the one with calendar positions."""
+    h = model.emb.lin_proj_layer(x)
+    if timestamps is None:
+        h = h + model.emb.pos_encoder.pe[:, : x.shape[1]]
+    else:
+        calendar, frame = model.emb.pos_encoder.pos_encoders
+        fields = zip(("month", "day", "weekday", "hour", "minute"), timestamps.unbind(-1), strict=True)
+        h = h + sum(getattr(calendar, f"{name}_embed").emb(time) for name, time in fields) + frame.pe[:, : x.shape[1]]
     return model.prediction_head.mlp(model.transformer_encoder(h))
 
 
-def step_of_torch(torch, model, optimizer, x, target, mask):
+def step_of_torch(model, optimizer, x, target, mask, timestamps=None):
     optimizer.zero_grad()
-    error = ((forward(torch, model, x) - target).abs() * mask).sum((1, 2)) / mask.sum((1, 2)).clamp(min=1)
+    error = ((forward(model, x, timestamps) - target).abs() * mask).sum((1, 2)) / mask.sum((1, 2)).clamp(min=1)
     error.mean().backward()
     optimizer.step()
 
@@ -63,7 +70,7 @@ def trained(torch, golden_network, content, batches, tmp_path):
     model = golden_network("selfpab").train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK, betas=(0.9, 0.98), weight_decay=1e-5)
     for step, batch in enumerate(batches[:2]):
-        step_of_torch(torch, model, optimizer, *batch)
+        step_of_torch(model, optimizer, *batch)
         for group in optimizer.param_groups:
             group["lr"] = rate_after(step + 1)
     schedule = {
@@ -90,10 +97,11 @@ def one_step(run: Path, batch) -> tuple[dict, dict, dict]:
     state, _ = checkpoints.restore(abstract_state(functional, update, mesh))
     checkpoints.close()
     assert int(state.step) == 2
-    x, target, mask = (jnp.asarray(part.numpy()) for part in batch)
+    x, target, mask, *timestamps = (jnp.asarray(part.numpy()) for part in batch)
+    times = [each.astype(jnp.int32) for each in timestamps]
 
     def loss(parameters):
-        return masked_errors(functional.build(parameters)(x), target, mask > 0, "masked_l1").mean()
+        return masked_errors(functional.build(parameters)(x, *times), target, mask > 0, "masked_l1").mean()
 
     change, optimizer = update.update(jax.grad(loss)(state.parameters), state.optimizer, state.parameters)
     adam = next(part for part in jax.tree.leaves(optimizer, is_leaf=is_adam) if is_adam(part))
@@ -125,19 +133,56 @@ def genuine(torch, shared, golden_network):
     return model, optimizer, path
 
 
-@pytest.mark.parametrize("source", ["trained", "genuine"])
+@pytest.fixture
+def genuine_lta2v(torch, shared, network):
+    """The original's own file of LTA2V, opened in torch: its calendar tables are parameters that never change."""
+    path = shared / "golden" / "tiny_lta2v.ckpt"
+    content = torch.load(path, weights_only=True)
+    model = network(96, layers=2).train()
+    calendar, frame = torch.nn.Module(), torch.nn.Module()
+    for name, rows in (("minute", 60), ("hour", 24), ("weekday", 7), ("day", 32), ("month", 13)):
+        table = torch.nn.Module()
+        table.emb = torch.nn.Embedding(rows, 60)
+        table.emb.weight.requires_grad_(False)
+        calendar.add_module(f"{name}_embed", table)
+    frame.register_buffer("pe", model.emb.pos_encoder.pe)
+    model.emb.pos_encoder = torch.nn.Module()
+    model.emb.pos_encoder.pos_encoders = torch.nn.ModuleList([calendar, frame])
+    model.load_state_dict(content["state_dict"])
+    optimizer = torch.optim.AdamW(model.parameters())
+    optimizer.load_state_dict(content["optimizer_states"][0])
+    return model, optimizer, path
+
+
+@pytest.fixture
+def lta2v_batch(torch, golden):
+    """Frames with their times, and a mask of a fifth of the frames."""
+    given = np.load(golden / "tiny_lta2v_forward.npz")
+    target = given["x"]
+    mask = np.zeros_like(target)
+    mask[:, 7:19] = 1
+    parts = (np.where(mask > 0, 0, target), target, mask, given["timestamps"].astype(np.int64))
+    return [torch.from_numpy(part) for part in parts]
+
+
+@pytest.mark.parametrize(
+    ("source", "steps"), [("trained", STEPS), ("genuine", STEPS), ("genuine_lta2v", 4)], ids=lambda value: str(value)
+)
 @pytest.mark.slow
-def test_one_further_step_is_torchs(torch, source, request, batches, tmp_path):
+def test_one_further_step_is_torchs(source, steps, request, tmp_path):
     model, optimizer, path = request.getfixturevalue(source)
+    lta2v = source == "genuine_lta2v"
+    batch = request.getfixturevalue("lta2v_batch") if lta2v else request.getfixturevalue("batches")[2]
     before = {name: tensor.detach().clone().numpy() for name, tensor in model.named_parameters()}
     checkpoint = read_checkpoint(path)
-    training = write_run(checkpoint, tmp_path / "run", STATISTICS)
-    assert (training.step, training.optimizer.steps, training.optimizer.full_first_step) == (2, STEPS, True)
+    statistics = replace(STATISTICS, mean=STATISTICS.mean[:96], std=STATISTICS.std[:96]) if lta2v else STATISTICS
+    training = write_run(checkpoint, tmp_path / "run", statistics)
+    assert (training.step, training.optimizer.steps, training.optimizer.full_first_step) == (2, steps, True)
 
-    step_of_torch(torch, model, optimizer, *batches[2])
-    parameters, mean, square = one_step(tmp_path / "run", batches[2])
-    names = [name for name, _ in model.named_parameters()]
-    states = [optimizer.state[parameter] for parameter in model.parameters()]
+    step_of_torch(model, optimizer, *batch)
+    parameters, mean, square = one_step(tmp_path / "run", batch)
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    states = [optimizer.state[parameter] for parameter in model.parameters() if parameter.requires_grad]
     after = {name: tensor.detach().numpy() for name, tensor in model.named_parameters()}
     settings = checkpoint.settings
     agree(parameters, to_ours(after, settings))
@@ -149,7 +194,7 @@ def test_one_further_step_is_torchs(torch, source, request, batches, tmp_path):
     agree(change, to_ours({name: after[name] - before[name] for name in names}, settings), limit=5e-3)
 
 
-@pytest.mark.parametrize("family", ["selfpab", "monoselfpab"])
+@pytest.mark.parametrize("family", ["selfpab", "monoselfpab", "lta2v"])
 def test_genuine_files_have_the_schedules_rate(shared, family):
     checkpoint = read_checkpoint(shared / "golden" / f"tiny_{family}.ckpt")
     training = read_training_state(checkpoint)
