@@ -83,13 +83,18 @@ def test_a_run_is_evaluated_and_exported(old: Path) -> None:
     assert selfpab_jax.load_encoder(old / "exported").width == 16
 
 
+def relative(found: np.ndarray, expected: np.ndarray) -> float:
+    """As a whole: single features near 0 differ more between kinds of processors."""
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
 def test_a_model_directory_gives_the_same_features(old: Path) -> None:
     stored = np.load(old / "encoded.npz")
     encoder = selfpab_jax.load_encoder(old / "model")
     features = encoder.encode_signal(stored["signal"], rate_hz=50)
-    np.testing.assert_allclose(features[0], stored["features"][0], rtol=1e-5, atol=1e-6)
+    assert relative(features[0], stored["features"][0]) < 1e-5
     # Version 0.1 padded the last window with zeros, where it is now moved back.
     frames_TxX = encoder.normalize(spectrogram(stored["signal"], encoder.config.spectrogram))
     last_TxX = np.pad(frames_TxX[39:], ((0, 78 - len(frames_TxX)), (0, 0)))
     padded = encoder.encode(last_TxX[None], normalized=True)
-    np.testing.assert_allclose(padded[0], stored["features"][1], rtol=1e-5, atol=1e-6)
+    assert relative(padded[0], stored["features"][1]) < 1e-5

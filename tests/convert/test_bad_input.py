@@ -277,7 +277,7 @@ def test_too_little_disk(tmp_path, checkpoint, rejected, monkeypatch):
 
 
 def test_a_disk_that_fills_up_while_writing(checkpoint, rejected, monkeypatch):
-    def full(path, arrays):
+    def full(path, *_):
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
