@@ -31,6 +31,7 @@ def build_parser() -> Parser:
     parser = Parser(
         "records build", "Build spectrogram records from recordings. If it is interrupted, repeat the command."
     )
+    parser.add_argument("--config", action="config", help="YAML preset of the options below, e.g. records/lta2v")
     parser.add_argument("paths", nargs="+", type=str, help="folders of recordings")
     parser.add_argument("--out", type=Path, required=True, help="folder to build in")
     parser.add_class_arguments(BuildSettings, skip={"paths", "skip_night"})

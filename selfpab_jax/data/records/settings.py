@@ -55,6 +55,8 @@ class BuildSettings:
         shift_seconds: from the start of one window to the start of the next; the window's length if not set.
         shortest_seconds: a continuous segment shorter than a window becomes a padded record if it is at least so long;
             the end of a longer one is in a window that is moved back. null: both are left out.
+        start_hour: windows start when the recorder's clock shows this full hour, 0 to 23, with shift_seconds in whole
+            days; null: windows start at any time. Ends of segments are left out then.
         record_rate: sampling rate in Hz of the signal that records are computed from; others are resampled to it.
         fft_window: samples of a frame.
         fft_hop: samples from one frame to the next.
@@ -96,6 +98,7 @@ class BuildSettings:
     window_seconds: float = 300.0
     shift_seconds: float | None = None
     shortest_seconds: float | None = 20.0
+    start_hour: int | None = None
     record_rate: float = 50.0
     fft_window: int = 50
     fft_hop: int = 25
@@ -160,6 +163,7 @@ class BuildSettings:
             spectrogram=spectrogram,
             window_samples=round(self.window_seconds * self.record_rate),
             shift_samples=round(shift * self.record_rate),
+            start_hour=self.start_hour,
         )
         if self.shortest_seconds is not None and not _is_filled(source, records):
             records = replace(records, shortest_samples=round(self.shortest_seconds * self.record_rate))

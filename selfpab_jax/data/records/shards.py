@@ -5,7 +5,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from selfpab_jax.data.har.base import LabeledRecordsSource
 from selfpab_jax.data.records.format import VALID_FRAMES, WRITER_OPTIONS, fingerprint, frame_labels, record_features
 from selfpab_jax.data.records.spec import BuildSpec, RecordSettings, Shard, shard_files
 from selfpab_jax.data.records.usage import USAGE, SegmentUsage, segment_usage
-from selfpab_jax.data.records.windows import Window, signal_windows
+from selfpab_jax.data.records.windows import Window, from_hour, signal_windows
 from selfpab_jax.data.sources.base import SourceFile, UnusableError, milliseconds
 from selfpab_jax.data.sources.blocks import SignalBlock
 from selfpab_jax.data.sources.report import FileReport
@@ -115,18 +115,22 @@ def build_shard(
         with _record_writer(temporary) as write:
             for file in shard_files(folder, shard):
                 names = {"file": file.path, "subject": file.subject, "split": shard.split}
-                report, lengths = FileReport(file.path, file.subject, strict), []
+                report, lengths, before = FileReport(file.path, file.subject, strict), [], []
                 samples = 0
                 try:
                     with tempfile.SpooledTemporaryFile(HELD_BYTES, dir=str(folder)) as held:
                         sizes, rows, moments = [], [], copy.deepcopy(result.moments)
                         blocks = read_blocks(spec, file, report)
+                        if spec.records.start_hour is not None:
+                            blocks = from_hour(blocks, spec.records.start_hour, before.append)
                         for window in signal_windows(blocks, spec.records.windowing, lengths.append):
                             record = encode(to_example(spec, file.subject, window, moments))
                             held.write(record)
                             sizes.append(len(record))
                             rows.append(_index_row(spec, file.subject, window))
                         used = segment_usage(lengths, spec.records.spectrogram.rate_hz, spec.records.windowing)
+                        before_s = sum(before) / spec.records.spectrogram.rate_hz
+                        used = replace(used, before=before_s, recorded=used.recorded + before_s)
                         _append(result.usage, names | asdict(used))
                         _check_used(used, lengths, spec.records)
                         # Only now that the whole file has turned out to be usable.

@@ -43,21 +43,32 @@ class RecordSettings:
         shift_samples: from the start of one window to the start of the next.
         shortest_samples: a continuous segment shorter than a window becomes a padded record if it has so many samples,
             and the end of a longer one is in a window that is moved back. None, as in version 0.1: both are left out.
+        start_hour: windows start when the recorder's clock shows this full hour; None: at any time. No window is moved
+            back then.
 
     Raises:
-        ConfigError: a window without a frame, no shift, or magnitudes that float16 cannot hold.
+        ConfigError: a window without a frame, no shift, one that does not keep the hour, or magnitudes that float16
+            cannot hold.
     """
 
     spectrogram: SpectrogramSettings = field(default_factory=SpectrogramSettings)
     window_samples: int = 15000
     shift_samples: int = 15000
     shortest_samples: int | None = None
+    start_hour: int | None = None
 
     def __post_init__(self) -> None:
         if self.frames < 1:
             raise ConfigError(f"a window of {self.window_samples} samples is shorter than a frame")
         if self.shift_samples < 1:
             raise ConfigError(f"the shift is {self.shift_samples} samples; it must be at least 1")
+        if self.start_hour is not None and not 0 <= self.start_hour <= 23:
+            raise ConfigError(f"start_hour is {self.start_hour}; it must be 0 to 23")
+        if self.start_hour is not None and self.shift_seconds % 86_400:
+            raise ConfigError(
+                f"start_hour: windows every {self.shift_seconds:g} s do not start at the same hour; set shift_seconds "
+                "to whole days (86400)"
+            )
         if self.spectrogram.fft_window / 2 * LARGEST_G > LARGEST_FLOAT16:
             raise ConfigError(
                 f"fft_window is {self.spectrogram.fft_window}: magnitudes would not fit into float16 (8188 is the most)"
@@ -71,7 +82,13 @@ class RecordSettings:
     @property
     def windowing(self) -> Windowing:
         """How segments are cut; every window has a frame of its own."""
-        return Windowing(self.window_samples, self.shift_samples, self.shortest_samples, self.spectrogram.fft_window)
+        return Windowing(
+            self.window_samples,
+            self.shift_samples,
+            self.shortest_samples,
+            self.spectrogram.fft_window,
+            move_back=self.start_hour is None,
+        )
 
     @property
     def may_be_padded(self) -> bool:
@@ -116,10 +133,11 @@ class BuildSpec:
         return getattr(self.source, "label_column", None) is not None
 
     def options(self) -> dict[str, Any]:
-        """Everything but the list of files, as JSON types; without a shortest segment as version 0.1 wrote them."""
+        """Everything but the list of files, as JSON types; without newer settings that are not set."""
         records = asdict(self.records)
-        if self.records.shortest_samples is None:
-            del records["shortest_samples"]
+        for name in ("shortest_samples", "start_hour"):
+            if records[name] is None:
+                del records[name]
         options = {
             "format": FORMAT,
             "source": {"name": self.source.name, **asdict(self.source)},  # type: ignore[call-overload]

@@ -22,12 +22,14 @@ class Windowing:
         shortest_samples: a recording shorter than a window is one short window if it has so many samples, and a window
             that is moved back holds the end of a longer one. None: both are left out.
         least_samples: an end with fewer new samples than these is left out.
+        move_back: whether the end of a longer recording is in such a window.
     """
 
     window_samples: int
     shift_samples: int
     shortest_samples: int | None = None
     least_samples: int = 1
+    move_back: bool = True
 
     def spans(self, samples: int) -> list[tuple[int, int]]:
         """First and last + 1 sample of every window of a recording, in order.
@@ -40,7 +42,8 @@ class Windowing:
             return [(0, samples)] if long_enough else []
         firsts = list(range(0, samples - self.window_samples + 1, self.shift_samples))
         left = samples - firsts[-1] - self.window_samples
-        if shortest is not None and self.shift_samples <= self.window_samples and left >= self.least_samples:
+        overlapping = self.shift_samples <= self.window_samples
+        if self.move_back and shortest is not None and overlapping and left >= self.least_samples:
             firsts.append(samples - self.window_samples)
         return [(first, first + self.window_samples) for first in firsts]
 
@@ -55,6 +58,7 @@ class SegmentUsage:
         too_short: in segments too short for a record.
         ends: at the ends of segments, beyond their last record.
         between: between records that are apart (a shift longer than a window).
+        before: before the hour that windows start at.
     """
 
     recorded: float = 0.0
@@ -62,6 +66,7 @@ class SegmentUsage:
     too_short: float = 0.0
     ends: float = 0.0
     between: float = 0.0
+    before: float = 0.0
 
     def scaled(self, factor: float) -> "SegmentUsage":
         """In another unit of time."""
@@ -115,6 +120,7 @@ def usage_text(usage: SegmentUsage, skipped_hours: float) -> list[str]:
         (usage.too_short, "in segments shorter than --shortest_seconds and a window"),
         (usage.ends, "at the ends of segments, beyond the last record"),
         (usage.between, "between records, because the shift is longer than a window"),
+        (usage.before, "before the first --start_hour of a segment"),
     ):
         if hours:
             lines.append(f"  {duration(hours * 3600)} left out: {what}")

@@ -1,14 +1,17 @@
 """Windows of recordings of any length, cut while they are read."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import numpy as np
 from jaxtyping import Float32, Int32
 
 from selfpab_jax.data.records.usage import Windowing
+from selfpab_jax.data.sources.base import UnusableError
 from selfpab_jax.data.sources.blocks import SignalBlock
+
+DAY_SECONDS = 86_400
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,37 @@ def signal_windows(
     if held is not None:
         yield from held.rest()
         done(held.samples)
+
+
+def from_hour(blocks: Iterator[SignalBlock], hour: int, cut: Callable[[int], None]) -> Iterator[SignalBlock]:
+    """Every recording from the first time on at which the recorder's clock shows this full hour.
+
+    Args:
+        blocks: of recordings, one after another.
+        hour: 0 to 23.
+        cut: called with numbers of samples that are left out.
+
+    Raises:
+        UnusableError: a recording does not know when it began.
+    """
+    waiting, begins, begins_at = 0, True, None
+    for block in blocks:
+        if block.begins:
+            if block.start is None:
+                raise UnusableError("it has no timestamps, so windows cannot start at --start_hour")
+            midnight = block.start.replace(hour=0, minute=0, second=0, microsecond=0)
+            wait_s = (3600 * hour - (block.start - midnight).total_seconds()) % DAY_SECONDS
+            begins_at, waiting = block.start + timedelta(seconds=wait_s), round(wait_s * block.rate_hz)
+            begins = True
+        skipped = min(waiting, len(block.signal_NxC))
+        if skipped:
+            waiting -= skipped
+            cut(skipped)
+        if skipped < len(block.signal_NxC):
+            labels_N = None if block.labels_N is None else block.labels_N[skipped:]
+            signal_NxC = block.signal_NxC[skipped:]
+            yield replace(block, signal_NxC=signal_NxC, labels_N=labels_N, begins=begins, start=begins_at)
+            begins = False
 
 
 @dataclass

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 
 from selfpab_jax.data.records.format import frame_labels
 from selfpab_jax.data.records.usage import Windowing, segment_usage
-from selfpab_jax.data.records.windows import signal_windows
-from selfpab_jax.data.sources.base import milliseconds
+from selfpab_jax.data.records.windows import from_hour, signal_windows
+from selfpab_jax.data.sources.base import UnusableError, milliseconds
 from selfpab_jax.data.sources.blocks import SignalBlock
 from selfpab_jax.data.sources.streaming import resample_blocks
 from selfpab_jax.signal.resample import resample, resample_labels
@@ -83,6 +83,37 @@ def test_windows_never_reach_into_another_recording():
     assert [(int(piece.signal_NxC[0, 0]), piece.begins) for piece in cut] == [
         (0, True), (20, False), (0, True), (50, False), (80, False),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("hour", [0, 9, 23])
+@pytest.mark.parametrize(
+    "start", [datetime(2024, 2, 28, 9), datetime(2024, 2, 28, 9, 0, 30), datetime(2023, 12, 31, 22)]
+)
+def test_windows_start_at_the_hour(hour: int, start: datetime):
+    rate, day = 0.05, 4320  # a sample every 20 s
+    numbers = np.arange(3.3 * day, dtype=np.float32)
+    blocks = [
+        SignalBlock("a", start + timedelta(seconds=20 * first), first == 0, rate, numbers[first : first + 1000, None])
+        for first in range(0, len(numbers), 1000)
+    ]
+    cut = []
+    aligned = from_hour(iter(blocks), hour, cut.append)
+    lengths, windowing = [], Windowing(5000, day, shortest_samples=100, move_back=False)
+    windows = list(signal_windows(aligned, windowing, lengths.append))
+    assert sum(cut) + sum(lengths) == len(numbers)
+    assert sum(cut) < day
+    assert len(windows) in (2, 3)
+    for window in windows:
+        assert window.start is not None
+        assert (window.start.hour, window.start.minute, window.start.second) == (hour, 0, 0)
+        # The sample that the clock shows then, to half a sample.
+        since = (window.start - start).total_seconds() / 20
+        assert abs(window.signal_NxC[0, 0] - since) <= 0.5
+
+
+def test_windows_cannot_start_at_an_hour_that_is_unknown():
+    with pytest.raises(UnusableError, match="timestamps"):
+        list(from_hour(iter(in_blocks(100, [], start=None)), 4, lambda samples: None))
 
 
 def test_time_is_the_recorders():
