@@ -16,12 +16,15 @@ from selfpab_jax.data.splits import evenly
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.io import write_json
 from selfpab_jax.model.functional import Parameters
+from selfpab_jax.signal.calendar import UNKNOWN_START, frame_timestamps
 from selfpab_jax.train.export import read_checkpoint
 from selfpab_jax.train.logging import read_log
 from selfpab_jax.train.state import MeshSettings, make_mesh, replicated
 from selfpab_jax.train.step import FrameInfo, Objective, frame_info, held_out_keys, to_devices
 
 VALUE_SCALE = {"cmap": "viridis", "vmin": -1.5, "vmax": 3}
+BY_HOUR = ("model", "feature_mean", "linear_interpolation")
+BASELINES = ("feature mean", "linear interpolation")
 ERROR_SCALE = {"cmap": "magma", "vmin": 0, "vmax": 2}
 
 
@@ -34,12 +37,16 @@ class HeldOutLosses:
         model: loss of the model.
         feature_mean: loss of predicting each feature's mean.
         interpolation: loss of interpolating linearly between the nearest visible frames or bins.
+        by_hour: of windows that know when they began, for every hour of the day (0 to 23) of the masked frames: how
+            many values were `masked`, and the mean errors of all of them, None where nothing was masked. None if no
+            window knows it.
     """
 
     windows: int
     model: float
     feature_mean: float
     interpolation: float
+    by_hour: dict[str, list] | None = None
 
 
 @dataclass(frozen=True)
@@ -128,9 +135,12 @@ def evaluate(
     baselines = {"feature mean": losses.feature_mean, "linear interpolation": losses.interpolation}
     draw_loss_curve(read_log(run), out / "loss_curve.png", baselines)
     figures = ["loss_curve.png"]
-    if examples:
+    if kept:
         draw_reconstructions(kept, out / "reconstructions.png", metadata["records"])
         figures.append("reconstructions.png")
+    if losses.by_hour is not None and sum(masked > 0 for masked in losses.by_hour["masked"]) > 1:
+        draw_by_hour({"model": losses.by_hour["model"], **_baselines_by_hour(losses.by_hour)}, out / "by_hour.png")
+        figures.append("by_hour.png")
     name = metadata["settings"]["task"]["loss"]
     return Evaluation(losses, name, split, checkpoint, metadata["step"], out, tuple(figures))
 
@@ -156,7 +166,8 @@ def evaluate_model(
         seed: the run's, so that the validation loss is the one in its log.
         rows: windows of the split, all where not given.
         batch_size: windows at a time, rounded up to a multiple of the devices.
-        examples: how many windows to keep for figures, of different subjects, with frames and bins masked.
+        examples: how many windows to keep for figures, of different subjects; with frames and bins masked where the
+            task masks both.
 
     Raises:
         DataError: the split is missing or its records do not fit the model.
@@ -175,8 +186,9 @@ def evaluate_model(
 
     power = 2 if objective.task.loss == "masked_l2" else 1
     channels = objective.channels * objective.functional.outputs // records.info.features
-    totals = np.zeros(3)
+    totals, by_hour = np.zeros(3), np.zeros((24, 4))
     kept: list[Example] = []
+    others: list[Example] = []
     seen = 0
     source = records.source(split, calendar=objective.functional.settings.temporal_positions)
     for batch in in_order(source, rows, batch_size=batch_size):
@@ -194,13 +206,31 @@ def evaluate_model(
             guesses = (reconstructed, np.zeros_like(target), interpolate(target, mask, channels))
             hidden = max(int(mask.sum()), 1)
             compared, *guessed = (objective.compared(frames) for frames in (target, *guesses))
-            totals += [float((np.abs(guess - compared)[mask] ** power).sum()) / hidden for guess in guessed]
+            errors_T = [(np.abs(guess - compared) ** power * mask).sum(axis=1, dtype=float) for guess in guessed]
+            totals += [error_T.sum() / hidden for error_T in errors_T]
+            if index.start_ms[row] != UNKNOWN_START:
+                times = frame_timestamps(index.start_ms[row : row + 1], len(target), records.info.settings)
+                np.add.at(by_hour, times[0, :, 3], np.stack([mask.sum(axis=1), *errors_T], axis=1))
             subject = str(index.subject[row])
             shows_both = mask.all(axis=1).any() and mask.all(axis=0).any()
-            if len(kept) < examples and shows_both and subject not in {example.name for example in kept}:
-                kept.append(Example(subject, target, masked_frames, reconstructed, mask))
+            chosen = kept if shows_both else others
+            if len(chosen) < examples and mask.any() and subject not in {example.name for example in chosen}:
+                chosen.append(Example(subject, target, masked_frames, reconstructed, mask))
         seen += batch_size
-    return HeldOutLosses(len(rows), *(totals / len(rows)).tolist()), kept
+    losses = (totals / len(rows)).tolist()
+    return HeldOutLosses(len(rows), *losses, by_hour=_by_hour(by_hour)), kept or others
+
+
+def _by_hour(sums_24x4: Float[np.ndarray, "24 4"]) -> dict[str, list] | None:
+    masked_24 = sums_24x4[:, 0]
+    if not masked_24.any():
+        return None
+    means = [[s / n if n else None for s, n in zip(sums, masked_24, strict=True)] for sums in sums_24x4.T[1:].tolist()]
+    return {"masked": masked_24.astype(int).tolist(), **dict(zip(BY_HOUR, means, strict=True))}
+
+
+def _baselines_by_hour(by_hour: dict[str, list]) -> dict[str, list]:
+    return {name.replace("_", " "): by_hour[name] for name in BY_HOUR[1:]}
 
 
 def interpolate(
@@ -283,6 +313,28 @@ def _panels(example: Example) -> dict[str, np.ndarray]:
         "reconstruction": np.where(example.mask, example.output, example.target),
         "error where masked": np.where(example.mask, np.abs(example.output - example.target), np.nan),
     }
+
+
+def draw_by_hour(losses: dict[str, list], path: Path) -> None:
+    """Mean error of masked values against the hour of the day.
+
+    Args:
+        losses: for each line of the figure, a value for each of 24 hours; None leaves a gap.
+        path: of the PNG.
+    """
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axis = figure.subplots()
+    for name, values in losses.items():
+        drawn = np.array([np.nan if value is None else value for value in values])
+        line, marker = ("--", "") if name in BASELINES else ("-", "o")
+        label = f"{name}: {np.nanmean(drawn):.3f} on average"
+        axis.plot(np.arange(24) + 0.5, drawn, ls=line, marker=marker, ms=4, label=label)
+    axis.set_xticks(range(0, 25, 3))
+    axis.set_xlabel("hour of the day of the masked frames")
+    axis.set_ylabel("mean error of masked values")
+    axis.set_ylim(bottom=0)
+    axis.legend(frameon=False)
+    figure.savefig(path, dpi=100)
 
 
 def draw_loss_curve(events: Iterable[dict[str, Any]], path: Path, baselines: dict[str, float]) -> None:

@@ -20,11 +20,13 @@ from selfpab_jax.model.functional import make_functional
 from selfpab_jax.model.masking import TaskSettings
 from selfpab_jax.signal.calendar import frame_timestamps
 from selfpab_jax.signal.normalization import Statistics
+from selfpab_jax.signal.stft import SpectrogramSettings
 from selfpab_jax.train.optimizer import OptimizerSettings, adamw, learning_rate
 from selfpab_jax.train.state import MeshSettings, create_state, make_mesh
 from selfpab_jax.train.step import Objective, frame_info, stop_flags, to_devices, train_step
 
 CALENDAR = ("--model.temporal_positions", "true", "--optimizer.steps", "12", "--checkpoint.every_steps", "4")
+STFT = SpectrogramSettings()
 STEPS, BATCH, FRAMES, FEATURES = 6, 8, 39, 36
 MODEL = ModelSettings(
     width=32, heads=4, feedforward=64, layers=2, dropout=0.1, compute="float32", temporal_positions=True
@@ -66,6 +68,11 @@ def test_a_run_with_calendar_positions_is_resumed_measured_and_exported(
     assert main(["evaluate", str(whole), "--data", str(tiny_records), "--checkpoint", "latest"]) == 0
     scores = json.loads((whole / "evaluation" / "scores.json").read_text())
     assert scores["windows"] > 0
+    index, of_hour = open_records(tiny_records).index("validation"), scores["by_hour"]
+    hours = {hour for start_ms in index.start_ms for hour in frame_timestamps(np.array([start_ms]), 39, STFT)[0, :, 3]}
+    assert {hour for hour, masked in enumerate(of_hour["masked"]) if masked} == hours
+    assert {hour for hour, error in enumerate(of_hour["model"]) if error is not None} == hours
+    assert (whole / "evaluation" / "by_hour.png").exists() == (len(hours) > 1)
     assert main(["export", str(whole), str(tmp_path / "model")]) == 0
     encoder = selfpab_jax.load_encoder(tmp_path / "model")
     spectrogram = np.ones((1, 39, 156), np.float32)
