@@ -1,5 +1,6 @@
 """Windows of LTA2V's kind on real recordings of an hour: from files to records, a run, a model and a probe."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -52,3 +53,14 @@ def test_real_recordings_go_from_records_to_a_probe(name: str, shared: Path, tmp
     # Standing, walking and lying differ in gravity and movement, whatever the encoder has learned.
     assert result.headline.summary.accuracy.mean > 0.45
     assert any("pre-trained on recordings of" in line for line in result.leakage)
+
+
+@pytest.mark.slow
+def test_the_demo_shows_every_hour(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "demo"
+    assert main(["demo", "--task", "lta2v", "--subjects", "4", "--steps", "3", "--out", str(out)]) == 0
+    assert (out / "by_hour.png").stat().st_size > 10_000
+    assert capsys.readouterr().out.count("with calendar positions") >= 3
+    for name in ("without_calendar_positions", "with_them"):
+        masked = json.loads((out / name / "evaluation" / "scores.json").read_text())["by_hour"]["masked"]
+        assert min(masked) > 0

@@ -4,6 +4,9 @@ Every subject has a cadence, a build and habits; every 5-minute file is a chain 
 walking, running and cycling that fits the hour of the day. Gravity follows the posture on the axes of HUNT4 (back: x
 down, y left, z forward; thigh: x down, y right, z backward; upright, both x read about -1 g, seated the thigh's z
 does), gait adds harmonics of one step clock to both sensors, and everything carries an AX3's noise.
+
+`write_days` makes recordings of whole days instead, for tasks that depend on the time of day: nights, work, meals and
+weekends, with a row every five seconds.
 """
 
 from collections.abc import Iterator
@@ -12,7 +15,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Float32
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float, Float32, Int
 
 RATE_HZ = 50.0
 SAMPLES = 15000
@@ -40,6 +45,11 @@ SHORTEST_BOUT = {"lying": 120, "side": 120, "sitting": 40, "standing": 10, "walk
 NIGHT = np.array([0.55, 0.40, 0.03, 0.01, 0.01, 0.0, 0.0])
 DAY = np.array([0.03, 0.02, 0.40, 0.20, 0.25, 0.04, 0.06])
 HARMONICS = 5
+DAY_ROW_SECONDS = 5
+"""From one row to the next in recordings of whole days."""
+DAY_KINDS = (*ACTIVITIES, "not worn")
+REST_MOVEMENT = {"sitting": 0.02, "standing": 0.04, "lying": 0.004, "side": 0.004}
+"""Standard deviation in g of the resting body's movement in those."""
 
 
 @dataclass(frozen=True)
@@ -164,3 +174,88 @@ def _fidget(kind: str, samples: int, rng: np.random.Generator) -> Float[np.ndarr
         wave_N = np.hanning(length) * np.sin(2 * np.pi * rng.uniform(0.5, 3) * np.arange(length) / RATE_HZ)
         movement_NxC[first : first + length] += wave_N[:, None] * rng.normal(0, size, 6)
     return movement_NxC
+
+
+# Recordings of whole days
+
+
+def write_days(folder: Path, subjects: int, days: int, seed: int) -> None:
+    """Write `<folder>/S001.parquet` and so on: a continuous recording of each subject with HARTH's column names.
+
+    Args:
+        folder: where to write.
+        subjects: number of subjects.
+        days: length of each recording, from midnight on.
+        seed: seed of everything random.
+    """
+    names = [f"{sensor}_{axis}" for sensor in ("back", "thigh") for axis in "xyz"]
+    for number in range(subjects):
+        rng = np.random.default_rng([seed, number])
+        traits, first = draw_traits(rng), datetime(2024, 3, 4) + timedelta(days=7 * (number % 20))
+        kind_M = day_kinds(traits, first.weekday(), days, rng)
+        signal_NxC = _days_signal(traits, np.repeat(kind_M, 60 // DAY_ROW_SECONDS), rng)
+        steps = np.arange(len(signal_NxC)) * np.timedelta64(DAY_ROW_SECONDS, "s")
+        columns = {"timestamp": np.datetime64(first, "ms") + steps, **dict(zip(names, signal_NxC.T, strict=True))}
+        pq.write_table(pa.table(columns), folder / f"S{number + 1:03d}.parquet")
+
+
+def day_kinds(traits: SubjectTraits, weekday: int, days: int, rng: np.random.Generator) -> Int[np.ndarray, " M"]:
+    """What a subject does in every minute, as positions in `DAY_KINDS`.
+
+    Work, meals and ways have times of the clock that all subjects share; when a subject gets up, goes to bed and does
+    sports is a habit of its own. Weekends differ. Now and then the sensors are not worn.
+
+    Args:
+        traits: of the subject.
+        weekday: of the first day, Monday 0.
+        days: how many, from midnight on.
+        rng: for everything random.
+    """
+    kind_M = np.full(days * 1440, DAY_KINDS.index("lying"))
+    up, bed, sports = rng.normal(390, 25), rng.normal(1365, 30), rng.uniform(1100, 1200)
+
+    def do(begin: float, minutes: float, kinds: str | tuple[str, ...], shares: tuple[float, ...] = (1.0,)) -> None:
+        """Bouts of these kinds; a minute of the recording that is beyond its end is left out."""
+        first, last = max(0, round(begin)), min(len(kind_M), round(begin + minutes))
+        kinds = (kinds,) if isinstance(kinds, str) else kinds
+        while first < last:
+            length = max(2, round(rng.exponential(9)))
+            kind_M[first : min(last, first + length)] = DAY_KINDS.index(kinds[rng.choice(len(kinds), p=shares)])
+            first += length
+
+    home = (("sitting", "standing", "walking"), (0.6, 0.25, 0.15))
+    for day in range(days):
+        start, weekend = 1440 * day, (weekday + day) % 7 >= 5
+        rise = start + up + rng.normal(80 if weekend else 0, 12)
+        do(start, rise - start, ("lying", "side"), (0.6, 0.4))
+        do(rise, start + bed + rng.normal(25 if weekend else 0, 15) - rise, *home)
+        if weekend:
+            do(start + 660 + rng.normal(0, 20), 100, ("walking", "cycling", "standing"), (0.6, 0.3, 0.1))
+        else:
+            way = "cycling" if traits.habits[ACTIVITIES.index("cycling")] > 1 else "walking"
+            do(start + 450 + rng.normal(0, 4), 25, way)
+            do(start + 480, 480, ("sitting", "standing"), (0.93, 0.07))
+            do(start + 720 + rng.normal(0, 4), 30, ("walking", "standing"), (0.8, 0.2))
+            do(start + 960 + rng.normal(0, 4), 25, way)
+        do(start + 1050, 35, "sitting")
+        if rng.random() < 0.4:
+            do(start + sports, 45, ("running", "walking"), (0.8, 0.2))
+        if rng.random() < 0.1:
+            do(start + rng.uniform(600, 1200), rng.uniform(40, 150), "not worn")
+    return kind_M
+
+
+def _days_signal(
+    traits: SubjectTraits, kind_N: Int[np.ndarray, " N"], rng: np.random.Generator
+) -> Float32[np.ndarray, "N C"]:
+    """Posture and movement of every row; rows are too far apart for steps, which are random numbers here."""
+    begins = np.flatnonzero(np.diff(kind_N, prepend=-1))
+    signal_NxC = np.empty((len(kind_N), 6), np.float32)
+    for first, last in zip(begins, [*begins[1:], len(kind_N)], strict=True):
+        kind, length = DAY_KINDS[kind_N[first]], last - first
+        if kind == "not worn":
+            signal_NxC[first:last] = np.array([0.02, 0.1, -0.995] * 2) + rng.normal(0, NOISE_G, (length, 6))
+            continue
+        movement = np.array(GAITS[kind][0]) * traits.strength if kind in GAITS else REST_MOVEMENT[kind]
+        signal_NxC[first:last] = _posture(traits, kind, rng) + rng.normal(0, 1, (length, 6)) * (movement + NOISE_G)
+    return np.clip(signal_NxC, -8, 8)

@@ -1,9 +1,11 @@
 from datetime import datetime
 
 import numpy as np
+import pandas as pd
 
+from selfpab_jax.cli.main import main
 from selfpab_jax.data.sources.hunt4 import Hunt4
-from selfpab_jax.data.sources.synthetic import draw_traits, make_signal, recordings, write_cohort
+from selfpab_jax.data.sources.synthetic import draw_traits, make_signal, recordings, write_cohort, write_days
 
 
 def test_it_reads_as_hunt4_and_is_plausible(tmp_path):
@@ -34,3 +36,25 @@ def test_gravity_is_there_and_follows_posture():
     seated = (frames[:, 0] < -0.8) & (frames[:, 5] < -0.8)
     lying = np.abs(frames[:, 0]) < 0.4
     assert min(upright.mean(), seated.mean(), lying.mean()) > 0.05
+
+
+def test_days_have_nights_work_and_weekends(tmp_path):
+    write_days(tmp_path, subjects=3, days=7, seed=0)
+    tables = [pd.read_parquet(path) for path in sorted(tmp_path.iterdir())]
+    assert [len(table) for table in tables] == [7 * 17280] * 3
+    moved = []
+    for table in tables:
+        hour, lying = table.timestamp.dt.hour, table.back_x.abs() < 0.5
+        assert lying[hour == 3].mean() > 0.95
+        assert lying[hour.between(9, 20)].mean() < 0.2
+        assert table.timestamp.diff().dropna().eq(pd.Timedelta(seconds=5)).all()
+        moved.append(table.thigh_x.groupby([table.timestamp.dt.day_of_week >= 5, hour]).std())
+    mean = sum(moved) / len(moved)
+    assert mean[False, 12] > 1.2 * mean[False, 14]  # the walk at noon of a working day
+    assert mean[True, 11] > 1.2 * mean[False, 14]  # the walk or ride of a weekend
+
+
+def test_a_cohort_of_days_is_written_by_the_command(tmp_path, capsys):
+    assert main(["cohort", str(tmp_path / "c"), "--subjects", "2", "--days", "1"]) == 0
+    assert "48 h" in capsys.readouterr().out
+    assert main(["cohort", str(tmp_path / "d"), "--days", "0"]) == 2
