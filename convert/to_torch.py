@@ -14,7 +14,7 @@ from selfpab_jax.convert.positions import build_tables
 from selfpab_jax.convert.table import to_torch
 from selfpab_jax.errors import ModelError, StorageError
 from selfpab_jax.io import atomic_path, require_disk_space
-from selfpab_jax.model_dir import WEIGHTS_FILE, open_tensors, read_config
+from selfpab_jax.model_dir import WEIGHTS_FILE, find_model, open_tensors, read_config
 
 LIGHTNING = "1.6.4"
 EMBEDDING = "emb.lin_proj_layer."
@@ -38,6 +38,7 @@ def write_torch(directory: Path, target: Path, *, overwrite: bool = False) -> li
     torch = require_torch()
     if target.is_dir() or (target.exists() and not overwrite):
         raise StorageError(f"{target} exists; choose another file" + ("" if target.is_dir() else " or add --overwrite"))
+    directory = find_model(directory)
     config, _ = read_config(directory)
     if config.scale != "linear":
         raise ModelError(

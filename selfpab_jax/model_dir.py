@@ -31,6 +31,9 @@ from selfpab_jax.signal.stft import SpectrogramSettings
 FORMAT = 1
 WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "README.md"
 STATISTICS_FILE = "statistics.npz"
+HEAD_FOLDER = "head"
+"""A model that ships with the package has a head in this folder."""
+SHIPPED_MODELS = Path(__file__).parent / "pretrained"
 
 SubjectListing = Literal["hashed", "named", "none"]
 """How a model card lists the subjects that the model was trained on."""
@@ -124,15 +127,41 @@ def require_writable(directory: Path, *, overwrite: bool) -> None:
     require_parent(directory)
 
 
+# Finding
+
+
+def find_model(model: Path | str) -> Path:
+    """The model directory of that path, or the model of that name that ships with the package, such as `har-small`.
+
+    A path that has a `config.json` comes first; a folder that only happens to have the name of a model does not count.
+
+    Args:
+        model: path or name. A path to nothing is returned as it is.
+    """
+    path, shipped = Path(model), SHIPPED_MODELS / model
+    if not (path / CONFIG_FILE).is_file() and len(path.parts) == 1 and (shipped / CONFIG_FILE).is_file():
+        return shipped
+    return path
+
+
+def shipped_models() -> list[str]:
+    """Names of the models that ship with the package."""
+    return sorted(path.parent.name for path in SHIPPED_MODELS.glob(f"*/{CONFIG_FILE}"))
+
+
 # Reading
 
 
-def read_model(directory: Path) -> tuple[ModelConfig, dict[str, np.ndarray], Statistics | None]:
+def read_model(model: Path | str) -> tuple[ModelConfig, dict[str, np.ndarray], Statistics | None]:
     """Read a model directory, also one that version 0.1 wrote.
+
+    Args:
+        model: see `find_model`.
 
     Raises:
         ModelError: a file is missing or damaged.
     """
+    directory = find_model(model)
     config, statistics_file = read_config(directory)
     with _readable(directory / WEIGHTS_FILE):
         stored = safetensors.numpy.load_file(directory / WEIGHTS_FILE)
@@ -146,12 +175,16 @@ def read_model(directory: Path) -> tuple[ModelConfig, dict[str, np.ndarray], Sta
     return config, parameters, statistics
 
 
-def read_config(directory: Path) -> tuple[ModelConfig, str | None]:
+def read_config(model: Path | str) -> tuple[ModelConfig, str | None]:
     """The configuration and the name of the statistics file, if the model has statistics.
+
+    Args:
+        model: see `find_model`.
 
     Raises:
         ModelError: not a model directory, or of another format.
     """
+    directory = find_model(model)
     path = directory / CONFIG_FILE
     try:
         content = update_names(json.loads(path.read_text(encoding="utf-8")))
@@ -164,7 +197,8 @@ def read_config(directory: Path) -> tuple[ModelConfig, str | None]:
         return ModelConfig(**content), statistics_file
     except (FileNotFoundError, NotADirectoryError):
         raise ModelError(
-            f"{directory} is no model directory (no {CONFIG_FILE}); `selfpab-jax export` writes one"
+            f"{directory} is no model directory (no {CONFIG_FILE}): `selfpab-jax export` writes one, and the package "
+            f"has {', '.join(shipped_models())}"
         ) from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelError(f"{path} cannot be read: {type(error).__name__} {error}") from None

@@ -49,7 +49,7 @@ def embed(
 
     Args:
         files: recordings (.csv, .tsv, .parquet, .cwa, .gt3x, .bin, .npz of the HUNT4 layout), or folders of them.
-        model: model directory.
+        model: model directory, or har-small, which ships with the package.
         out: file of features: .parquet, or .npz for small ones.
         level: one row per frame (half a second as published), or per window (the mean over its frames).
         sensors: sensors of the tables, e.g. back,thigh for the columns back_x to thigh_z; by default the model's.

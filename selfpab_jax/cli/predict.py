@@ -16,8 +16,8 @@ from selfpab_jax.signal.resample import Unit
 def predict(
     files: list[Path],
     model: Path,
-    head: Path,
     out: Path,
+    head: Path | None = None,
     zone: str | None = None,
     clock: Literal["local", "utc"] = "local",
     sensors: str | None = None,
@@ -44,9 +44,10 @@ def predict(
 
     Args:
         files: recordings (.csv, .tsv, .parquet, .cwa, .gt3x, .bin, .npz of the HUNT4 layout), or folders of them.
-        model: model directory.
-        head: folder of a head that was trained on this model (selfpab-jax probe --save_head).
+        model: model directory, or har-small, which ships with the package.
         out: folder of the results; the same command again continues there.
+        head: folder of a head that was trained on this model (selfpab-jax probe --save_head); by default the head that
+            ships with the model.
         zone: time zone of the times that are written, e.g. Europe/Oslo; by default the recorder's clock as it is.
         clock: whether the recorder was set to the zone's local time or to utc.
         sensors: sensors of the tables, e.g. back,thigh for the columns back_x to thigh_z; by default the head's.
@@ -74,13 +75,13 @@ def predict(
     from selfpab_jax.data.tables.format import TableFormat, parse_columns, sensor_columns
     from selfpab_jax.model_dir import read_config
     from selfpab_jax.probe.heads.saved import load_head
-    from selfpab_jax.probe.predict.run import columns_for
+    from selfpab_jax.probe.predict.run import columns_for, own_head
     from selfpab_jax.probe.predict.run import predict as predict_files
 
     if sensors and columns:
         raise ConfigError("give sensors or columns, not both")
     roles = parse_roles(sensor_roles)
-    saved, config = load_head(head), read_config(model)[0]
+    saved, config = load_head(head or own_head(model)), read_config(model)[0]
     try:
         if columns:
             pairs = parse_columns(columns)

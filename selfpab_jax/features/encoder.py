@@ -323,14 +323,14 @@ def load_encoder(
     """Load the encoder of a model directory (`selfpab-jax export`, `selfpab-jax convert from-torch`).
 
     Args:
-        directory: with `model.safetensors`, `config.json` and the statistics.
+        directory: with `model.safetensors`, `config.json` and the statistics; or the name of a model that ships with
+            the package, `har-small`.
         sensor: the sensor to encode, for a cross-sensor model (MonoSelfPAB).
         compute: dtype of matrix products; float32 by default.
 
     Raises:
         ModelError: a file is missing or damaged, or the weights do not fit the configuration.
     """
-    directory = Path(directory)
     config, arrays, statistics = read_model(directory)
     if statistics is None:
         warnings.warn(

@@ -32,7 +32,7 @@ class SelfPABFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     information leaks from test subjects.
 
     Args:
-        model: model directory.
+        model: model directory, or har-small, which ships with the package.
         rate_hz: sampling rate of the signals.
         sensor: the sensor to encode, for a cross-sensor model.
         layers: `last`, `all`, or depths (0 the embedding, -1 the last layer); several are concatenated.

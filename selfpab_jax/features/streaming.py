@@ -94,7 +94,8 @@ def embed(
 
     Args:
         files: CSV or Parquet tables, npz files of the HUNT4 layout, or folders of them.
-        model: model directory, or an encoder that is loaded already.
+        model: model directory, the name of one that ships with the package (`har-small`), or an encoder that is loaded
+            already.
         out: `.parquet` or `.npz`; it appears when it is complete. What was skipped is listed beside it.
         table_format: how the files are read; by default, columns named after the model's sensors, in g, at 50 Hz.
         sensor_files: where each sensor has a device file of its own, see `find_sensor_files`; `files` are folders then.
@@ -116,7 +117,7 @@ def embed(
     """
     began, out = time.monotonic(), Path(out)
     _check(out, level, extraction, overwrite)
-    config = model.config if isinstance(model, PretrainedEncoder) else read_config(Path(model))[0]
+    config = model.config if isinstance(model, PretrainedEncoder) else read_config(model)[0]
     if table_format is None:
         table_format = TableFormat(columns=default_columns(config.sensors, sensor_roles))
     encoders = (

@@ -52,7 +52,7 @@ def probe_encoder(
 
     Args:
         settings: of the probe.
-        model: model directory.
+        model: model directory, or har-small, which ships with the package.
         data: the data set's files, as published or as its TFDS builder prepared them.
         out: folder of the results; created if it is missing.
         cache: folder for features and finished folds, from which a killed probe continues; OUT/cache by default.

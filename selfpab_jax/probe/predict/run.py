@@ -22,7 +22,7 @@ from selfpab_jax.features.encoder import PretrainedEncoder
 from selfpab_jax.features.sensors import SensorEncoder, open_sensor_encoders, sensor_encoders
 from selfpab_jax.features.streaming import WINDOWS_AHEAD, encode_batches
 from selfpab_jax.io import exclusive_lock, reason, require_parent, write_json
-from selfpab_jax.model_dir import read_config
+from selfpab_jax.model_dir import HEAD_FOLDER, find_model, read_config
 from selfpab_jax.prefetch import prefetch_chain
 from selfpab_jax.probe.heads.saved import SavedHead, encoders_for, load_head, package_version
 from selfpab_jax.probe.predict.clock import ClockKind, time_zone
@@ -70,7 +70,7 @@ class PredictResult:
 def predict(
     files: Path | str | Iterable[Path | str],
     model: Path | str | PretrainedEncoder,
-    head: Path | str | SavedHead,
+    head: Path | str | SavedHead | None,
     out: Path | str,
     *,
     table_format: TableFormat | None = None,
@@ -92,8 +92,10 @@ def predict(
 
     Args:
         files: CSV or Parquet tables, npz files of the HUNT4 layout, or folders of them.
-        model: model directory, or an encoder that is loaded already.
-        head: that was trained on this model, as a folder (see `probe_encoder`), or loaded already.
+        model: model directory, the name of one that ships with the package (`har-small`), or an encoder that is loaded
+            already.
+        head: that was trained on this model, as a folder (see `probe_encoder`), or loaded already; None for the head
+            that ships with the model.
         out: folder of the results.
         table_format: how the files are read; by default, columns named after the head's sensors, in g, at 50 Hz.
         sensor_files: where each sensor has a device file of its own, see `find_sensor_files`; `files` are folders then.
@@ -120,8 +122,8 @@ def predict(
         raise ConfigError(f"clock is {clock!r}; it must be local, or utc with a zone")
     if batch_size is not None and batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}; it must be at least 1")
-    saved = head if isinstance(head, SavedHead) else load_head(head)
-    sensors = model.config.sensors if isinstance(model, PretrainedEncoder) else read_config(Path(model))[0].sensors
+    saved = head if isinstance(head, SavedHead) else load_head(head if head is not None else own_head(model))
+    sensors = model.config.sensors if isinstance(model, PretrainedEncoder) else read_config(model)[0].sensors
     table_format = table_format or TableFormat(columns=columns_for(saved, sensors, sensor_roles))
     encoders = _open_encoders(saved, model, table_format, sensor_roles)
     not_read = SkippedLog(strict)
@@ -170,6 +172,19 @@ def predict(
         quality=quality,
         seconds=time.monotonic() - began,
     )
+
+
+def own_head(model: Path | str | PretrainedEncoder) -> Path:
+    """The head that ships with a model.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    name = "the model" if isinstance(model, PretrainedEncoder) else model
+    folder = None if isinstance(model, PretrainedEncoder) else find_model(model) / HEAD_FOLDER
+    if folder is None or not folder.is_dir():
+        raise ConfigError(f"{name} has no head of its own: give one that was trained on it (probe --save_head)")
+    return folder
 
 
 def columns_for(
