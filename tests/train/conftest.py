@@ -14,6 +14,14 @@ TINY_MODEL = [
     "--model.compute", "float32", "--optimizer.batch_size", "8", "--optimizer.learning_rate", "1e-2",
     "--log.every_steps", "1", "--validation.windows", "8",
 ]  # fmt: skip
+TASKS = {
+    "selfpab": [],
+    "lta2v": [
+        "--model.temporal_positions", "true", "--model.attention", "blocks", "--data.statistics", "plain",
+        "--task.masking.reverse_probability", "0.5", "--task.masking.frequency_width", "5",
+    ],
+}  # fmt: skip
+"""What the same tests of resuming and of several processes are run with."""
 
 
 def environment(devices: int) -> dict[str, str]:
@@ -42,6 +50,12 @@ def losses(run: Path) -> dict[tuple[str, int], float]:
     """Training and held-out losses of a run by event and step."""
     events = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     return {(e["event"], e["step"]): e["loss"] for e in events if e["event"] in ("train", "validation")}
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def task(request: pytest.FixtureRequest) -> list[str]:
+    """Options of `pretrain` that make it the task."""
+    return TASKS[request.param]
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,15 @@ def one_process(start: Callable, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return run
 
 
+@pytest.fixture(scope="module")
+def of_task(start: Callable, task: list[str], one_process: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not task:
+        return one_process
+    run = tmp_path_factory.mktemp("of_task") / "run"
+    finish(start(run, *STEPS, *task, devices=4))
+    return run
+
+
 def close(found: dict, expected: dict) -> None:
     assert found.keys() == expected.keys()
     np.testing.assert_allclose([found[key] for key in expected], list(expected.values()), rtol=1e-5)
@@ -65,10 +74,10 @@ def test_other_meshes_across_two_processes(
 
 
 def test_stopped_at_two_processes_and_resumed_on_one(
-    start: Callable, one_process: Path, tmp_path: Path, losses_of: Callable
+    start: Callable, task: list[str], of_task: Path, tmp_path: Path, losses_of: Callable
 ) -> None:
     run = tmp_path / "run"
-    processes = start_two(start, run)
+    processes = start_two(start, run, *task)
     deadline = time.monotonic() + PATIENCE
     while not any((run / "checkpoints" / "latest").glob("[0-9]*")):
         assert time.monotonic() < deadline
@@ -78,8 +87,8 @@ def test_stopped_at_two_processes_and_resumed_on_one(
     outputs = [process.communicate(timeout=PATIENCE)[0] for process in processes]
     codes = [process.returncode for process in processes]
     assert codes in ([75, 75], [0, 0]), outputs
-    finish(start(run, *STEPS, "--resume", devices=2))
-    close(losses_of(run), losses_of(one_process))
+    finish(start(run, *STEPS, *task, "--resume", devices=2))
+    close(losses_of(run), losses_of(of_task))
 
 
 def test_a_missing_peer_is_named(start: Callable, tmp_path: Path) -> None:

@@ -35,6 +35,15 @@ def uninterrupted(start: Callable, tmp_path_factory: pytest.TempPathFactory) -> 
     return run
 
 
+@pytest.fixture(scope="module")
+def of_task(start: Callable, task: list[str], uninterrupted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not task:
+        return uninterrupted
+    run = tmp_path_factory.mktemp("of_task") / "run"
+    finish(start(run, *STEPS, *task))
+    return run
+
+
 def same_bits(run: Path, expected: Path) -> None:
     for which in ("latest", "best"):
         _, found, facts = read_checkpoint(run, which)
@@ -45,15 +54,15 @@ def same_bits(run: Path, expected: Path) -> None:
             np.testing.assert_array_equal(jax.device_get(found[name]), jax.device_get(array), err_msg=name)
 
 
-def test_kill_at_ten_random_moments(
-    start: Callable, uninterrupted: Path, tmp_path: Path, tiny_records: Path, losses_of: Callable
+def test_kill_at_random_moments(
+    start: Callable, task: list[str], of_task: Path, tmp_path: Path, tiny_records: Path, losses_of: Callable
 ) -> None:
     """Before the first step, while training, validating and saving: wherever the clock says; evaluation, too."""
     run = tmp_path / "run"
     chance = random.Random(0)
-    kills = 0
-    while kills < 10:
-        process = start(run, *STEPS, "--resume")
+    kills, wanted = 0, 4 if task else 10
+    while kills < wanted:
+        process = start(run, *STEPS, *task, "--resume")
         if kills % 3 == 0:
             time.sleep(chance.uniform(0.5, 6.0))  # anywhere, start-up included
         else:
@@ -66,9 +75,9 @@ def test_kill_at_ten_random_moments(
         process.kill()
         process.communicate()
         kills += 1
-    finish(start(run, *STEPS, "--resume"))
-    same_bits(run, uninterrupted)
-    assert losses_of(run) == losses_of(uninterrupted)
+    finish(start(run, *STEPS, *task, "--resume"))
+    same_bits(run, of_task)
+    assert losses_of(run) == losses_of(of_task)
 
     evaluate = [sys.executable, "-m", "selfpab_jax.cli.main", "evaluate", str(run), "--data", str(tiny_records)]
     for _ in range(2):
@@ -77,7 +86,7 @@ def test_kill_at_ten_random_moments(
         process.kill()
         process.communicate()
     assert "held-out masked l1" in subprocess.run(evaluate, capture_output=True, text=True, check=True).stdout
-    same_bits(run, uninterrupted)
+    same_bits(run, of_task)
 
 
 def steps_told(run: Path) -> int:

@@ -1,9 +1,12 @@
 """Any mesh gives the single device's curve: the same batches, masking and dropout."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
 from selfpab_jax.errors import ConfigError
 from selfpab_jax.model.config import ModelSettings
@@ -19,7 +22,7 @@ from selfpab_jax.train.state import (
     parameter_shardings,
     sharding_table,
 )
-from selfpab_jax.train.step import Objective, error_step, stop_flags, to_devices, train_step
+from selfpab_jax.train.step import FrameInfo, Objective, error_step, frame_info, stop_flags, to_devices, train_step
 
 STEPS, BATCH, FRAMES, FEATURES = 20, 16, 39, 36
 MODEL = ModelSettings(width=32, heads=4, feedforward=64, layers=2, dropout=0.1, compute="float32")
@@ -31,32 +34,46 @@ MESHES = {
 }
 
 
-def objective(task: TaskSettings | None = None) -> Objective:
+def objective(task: TaskSettings | None = None, model: ModelSettings = MODEL) -> Objective:
     task = task or TaskSettings()
     features = FEATURES // 2 if task.kind == "cross_sensor" else FEATURES
     statistics = Statistics(np.full(FEATURES, 0.5, np.float32), np.full(FEATURES, 0.3, np.float32), "plain")
-    return Objective(make_functional(MODEL, features, features), task, statistics, ("back", "thigh"), 6)
+    return Objective(make_functional(model, features, features), task, statistics, ("back", "thigh"), 6)
 
 
 def batch(step: int) -> np.ndarray:
     return np.random.default_rng(step).random((BATCH, FRAMES, FEATURES)).astype(np.float16)
 
 
-def curve(mesh_settings: MeshSettings, devices: int, task: TaskSettings | None = None, accumulate: int = 1) -> list:
+def frames_of(mesh: Mesh, step: int, calendar: bool) -> FrameInfo:
+    times = np.random.default_rng([step, 1]).integers(0, 7, (BATCH, FRAMES, 5)).astype(np.int32)
+    return frame_info(mesh, {"timestamps": times} if calendar else {}, BATCH)
+
+
+def curve(
+    mesh_settings: MeshSettings,
+    devices: int,
+    task: TaskSettings | None = None,
+    accumulate: int = 1,
+    model: ModelSettings = MODEL,
+) -> list:
+    calendar = model.temporal_positions
     mesh = make_mesh(mesh_settings, jax.devices()[:devices])
     settings = OptimizerSettings(batch_size=BATCH, steps=STEPS, learning_rate=5e-3, accumulate=accumulate)
     schedule = learning_rate(settings, STEPS, MODEL.width)
     update = adamw(settings, schedule)
-    what = objective(task)
+    what = objective(task, model)
     state = create_state(what.functional, update, mesh, jax.random.key(0))
     take_step = train_step(what, update, schedule, mesh, seed=3, accumulate=accumulate)
     losses = []
     for step in range(STEPS):
-        state, metrics = take_step(state, to_devices(mesh, batch(step), BATCH), stop_flags(mesh, False))
+        info = frames_of(mesh, step, calendar)
+        state, metrics = take_step(state, to_devices(mesh, batch(step), BATCH), stop_flags(mesh, False), info)
         losses.append(float(metrics.loss))
     errors = error_step(what, mesh, seed=3)
     rows = to_devices(mesh, np.arange(BATCH, dtype=np.int32), BATCH)
-    held_out = np.asarray(errors(state.parameters, to_devices(mesh, batch(99), BATCH), rows))
+    info = frames_of(mesh, 99, calendar)
+    held_out = np.asarray(errors(state.parameters, to_devices(mesh, batch(99), BATCH), rows, info))
     return [*losses, float(held_out.mean())]
 
 
@@ -80,6 +97,13 @@ def test_the_curve_falls(single_device: list) -> None:
 def test_cross_sensor_task_on_a_mesh() -> None:
     task = TaskSettings(kind="cross_sensor")
     np.testing.assert_allclose(curve(MESHES["mixed"], 8, task), curve(MeshSettings(data=1), 1, task), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_calendar_positions_and_micro_batches_on_a_mesh() -> None:
+    model = replace(MODEL, temporal_positions=True, attention="blocks")
+    expected = curve(MeshSettings(data=1), 1, model=model)
+    np.testing.assert_allclose(curve(MESHES["mixed"], 8, accumulate=2, model=model), expected, rtol=1e-5)
 
 
 @pytest.mark.slow
