@@ -55,7 +55,7 @@ def draw_law(finding: Finding, path: Path) -> None:
 
 
 def draw_joint(finding: Finding, path: Path) -> None:
-    """Draw the loss against hours with the joint law, one curve per model size."""
+    """Draw the loss against hours (or tokens) with the joint law, one curve per model size."""
     amounts = finding.series.values()
     figure, above, below = _panels()
     size = levels(amounts[:, 0])
@@ -73,7 +73,7 @@ def draw_joint(finding: Finding, path: Path) -> None:
         text = f"no law: {result.reason}"
     else:
         below.axhline(0, color="black", lw=0.8)
-        text = result.fit.curve.formula(["N", "hours"])
+        text = result.fit.curve.formula(["N", NAMES[finding.series.amounts[1]]])
     _finish(figure, above, below, finding, text, path)
 
 

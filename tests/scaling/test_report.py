@@ -204,3 +204,29 @@ def test_words_for_finished_runs_count_as_done(status: str, tmp_path: Path) -> N
     path = tmp_path / "points.csv"
     path.write_text(f"run,hours,subjects,parameters,tokens,flops,seed,loss,status\na,1,2,3,4,5,6,0.5,{status}\n")
     assert usable(points_from_csv(path))[1] == {}
+
+
+def test_four_columns_are_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As of runs that others have published: no names, seeds, hours or subjects, sizes with fractions."""
+    rng = np.random.default_rng(1)
+    sizes, tokens = (10 ** rng.uniform(low, high, 60) for low, high in ((7.5, 10), (9, 11.5)))
+    losses = (1.8 + 480 / sizes**0.35 + 2000 / tokens**0.37) * np.exp(rng.normal(0, 0.003, 60))
+    table = tmp_path / "runs.csv"
+    rows = zip(sizes, tokens, 6 * sizes * tokens, losses, strict=True)
+    table.write_text("\n".join(["parameters,tokens,flops,loss", *(",".join(map(repr, map(float, r))) for r in rows)]))
+    out = tmp_path / "out"
+    assert main(["scaling", "fit", str(table), "--out", str(out)]) == 0
+    assert "against parameters and tokens" in capsys.readouterr().out
+    (found,) = [
+        f for f in json.loads((out / "fits.json").read_text())["fits"] if f["amounts"] == ["parameters", "tokens"]
+    ]
+    (low_n, high_n), (low_d, high_d) = (exponent["interval"] for exponent in found["exponents"])
+    assert low_n < 0.35 < high_n < low_n + 0.1
+    assert low_d < 0.37 < high_d < low_d + 0.1
+    again = points_from_csv(out / "points.csv")
+    assert [(p.run, p.seed, p.parameters, p.tokens, p.loss) for p in again] == [
+        (p.run, p.seed, p.parameters, p.tokens, p.loss) for p in points_from_csv(table)
+    ]
+    table.write_text("parameters,tokens,flops,loss\n0,1,2,3\n")
+    with pytest.raises(DataError, match="line 2"):
+        points_from_csv(table)

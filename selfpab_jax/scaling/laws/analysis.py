@@ -135,8 +135,9 @@ def caveats(finding: Finding) -> list[str]:
         best = finding.comparison[0]
         own = next(each for each in finding.comparison if each.law == result.fit.curve.law)
         sentences.append(
-            f"The {best.law.name} predicts held-out amounts best ({np.expm1(best.rms):.1%} error), not this law "
-            f"({np.expm1(own.rms):.1%}): its floor is only one possibility."
+            "Held-out amounts, of which the largest counts as much as all others, are predicted best by the "
+            f"{best.law.name} ({np.expm1(best.score):.1%} error), not by this law ({np.expm1(own.score):.1%}): "
+            "its floor is only one possibility."
         )
     return sentences
 

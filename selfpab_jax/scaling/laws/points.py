@@ -30,8 +30,8 @@ class Point:
 
     Attributes:
         run: unique name of the run.
-        hours: hours of recording that it was trained on.
-        subjects: number of subjects in those hours.
+        hours: hours of recording that it was trained on; NaN where unknown.
+        subjects: number of subjects in those hours; 0 where unknown.
         parameters: of the model.
         tokens: frames seen in training, repeats counted.
         flops: of the whole training.
@@ -54,12 +54,15 @@ class Point:
 
 
 COLUMNS = tuple(field.name for field in fields(Point))
-WHOLE = ("subjects", "parameters", "seed")
-MAY_BE_EMPTY = ("loss", "macro_f1")
+NEEDED = ("parameters", "tokens", "flops", "loss")
+MAY_BE_EMPTY = ("hours", "loss", "macro_f1")
 
 
 def points_from_csv(path: Path) -> list[Point]:
-    """Read a table of points; `macro_f1` and `status` are optional columns, and a run without a loss leaves it empty.
+    """Read a table of points with at least the columns of `NEEDED`; a run without a loss leaves it empty.
+
+    Without the columns: `run` is the number of the line, and so is `seed`, so that no row counts as another one's
+    repetition; `hours` and `subjects` (both or none) are unknown, and laws have tokens in place of hours.
 
     Raises:
         DataError: the file cannot be read, a column is missing, a field is not a number, a run appears twice, or there
@@ -69,10 +72,14 @@ def points_from_csv(path: Path) -> list[Point]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
             names = table.fieldnames or []
-            missing = [name for name in COLUMNS if name not in names and name not in ("macro_f1", "status")]
+            together = ("hours", "subjects") if {"hours", "subjects"} & set(names) else ()
+            missing = [name for name in (*together, *NEEDED) if name not in names]
             if missing:
-                raise DataError(f"{path} has no column {', '.join(missing)}; it needs {', '.join(COLUMNS)}")
-            points = [_point(row, f"{path} line {table.line_num}") for row in table]
+                raise DataError(
+                    f"{path} has no column {', '.join(missing)}; it needs {', '.join(NEEDED)}, and may have "
+                    f"{', '.join(name for name in COLUMNS if name not in NEEDED)}"
+                )
+            points = [_point(row, path, table.line_num) for row in table]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is not a table of points: {error}") from error
     except OSError as error:
@@ -87,8 +94,12 @@ def points_from_csv(path: Path) -> list[Point]:
     return points
 
 
-def _point(row: dict[str, str | None], where: str) -> Point:
-    def number(name: str) -> float:
+def _point(row: dict[str, str | None], path: Path, line: int) -> Point:
+    where = f"{path} line {line}"
+
+    def number(name: str, unknown: float = math.nan) -> float:
+        if name not in row:
+            return unknown
         text = (row[name] or "").strip()
         if not text and name in MAY_BE_EMPTY:
             return math.nan
@@ -96,20 +107,22 @@ def _point(row: dict[str, str | None], where: str) -> Point:
             value = float(text)
         except ValueError:
             raise DataError(f"{where}: {name} is {text!r}, which is not a number") from None
-        if name in WHOLE and not value.is_integer():
+        if name in ("subjects", "seed") and not value.is_integer():
             raise DataError(f"{where}: {name} is {text}, which is not a whole number")
         return value
 
     status = (row.get("status") or "").strip() or DONE
-    macro_f1 = number("macro_f1") if "macro_f1" in row else math.nan
+    macro_f1, parameters = number("macro_f1"), number("parameters")
+    if not 0.5 <= parameters < math.inf:
+        raise DataError(f"{where}: parameters is {row['parameters']}, which is no number of parameters")
     return Point(
-        run=(row["run"] or "").strip(),
+        run=(row.get("run") or "").strip() if "run" in row else f"line {line}",
         hours=number("hours"),
-        subjects=int(number("subjects")),
-        parameters=int(number("parameters")),
+        subjects=int(number("subjects", unknown=0)),
+        parameters=round(parameters),  # sizes that were read off a figure have fractions
         tokens=number("tokens"),
         flops=number("flops"),
-        seed=int(number("seed")),
+        seed=int(number("seed", unknown=line)),
         loss=number("loss"),
         macro_f1=None if math.isnan(macro_f1) else macro_f1,
         status=DONE if status.casefold() in SAME_AS_DONE else status,
@@ -128,18 +141,25 @@ def write_points_csv(points: list[Point], path: Path) -> None:
 
 def usable(points: list[Point]) -> tuple[list[Point], dict[str, str]]:
     """The points that can be fitted, and for each other run the reason why not."""
-    excluded = {point.run: problem for point in points if (problem := _problem(point))}
+    data = data_amount(points)
+    excluded = {point.run: problem for point in points if (problem := _problem(point, data))}
     return [point for point in points if point.run not in excluded], excluded
 
 
-def _problem(point: Point) -> str:
+def data_amount(points: Iterable[Point]) -> str:
+    """What laws take for the amount of data: `hours`, or `tokens` where no point knows its hours."""
+    return "tokens" if all(math.isnan(point.hours) for point in points) else "hours"
+
+
+def _problem(point: Point, data: str) -> str:
     if point.status != DONE:
         return f"is {point.status}"
     if not math.isfinite(point.loss):
         return "has no finite loss"
     if point.loss <= 0:
         return f"has loss {point.loss:g}, which is not above 0"
-    for name in ("hours", "subjects", "parameters", "tokens", "flops"):
+    known = ("hours", "subjects") if data == "hours" else ()
+    for name in (*known, "parameters", "tokens", "flops"):
         if not (math.isfinite(getattr(point, name)) and getattr(point, name) > 0):
             return f"has {name} {getattr(point, name):g}, which is not above 0"
     return ""
@@ -209,7 +229,13 @@ def lack_of_fit(amounts: Float[np.ndarray, "R A"], residuals: Float[np.ndarray, 
     return LackOfFit(group, mean, between, within, (over, under))
 
 
-NAMES = {"hours": "hours", "subjects": "subjects", "parameters": "parameters", "flops": "training FLOPs"}
+NAMES = {
+    "hours": "hours",
+    "tokens": "tokens",
+    "subjects": "subjects",
+    "parameters": "parameters",
+    "flops": "training FLOPs",
+}
 """The amounts that a law can have, and what reports call them."""
 FEWER_SUBJECTS = 0.75
 """Points with fewer subjects than this fraction of the most at as many hours belong to a series of subjects only."""
@@ -245,20 +271,20 @@ class PointSeries:
 
 
 def all_series(points: list[Point]) -> list[PointSeries]:
-    """Every series in the points: hours, subjects, parameters, compute, and parameters and hours together."""
-    widest, hours = most_subjects(points), _hours(points)
+    """Every series in the points: hours (or tokens), subjects, parameters, compute, parameters and hours together."""
+    widest, amount_of, data = most_subjects(points), _data_texts(points), data_amount(points)
     found = [
-        *_vary(widest, "hours", lambda p: f"at {short(p.parameters)} parameters"),
-        *_vary(points, "subjects", lambda p: f"at {hours[p.run]} hours, {short(p.parameters)} parameters"),
-        *_vary(widest, "parameters", lambda p: f"at {hours[p.run]} hours"),
+        *_vary(widest, data, lambda p: f"at {short(p.parameters)} parameters"),
+        *_vary(points, "subjects", lambda p: f"at {amount_of[p.run]}, {short(p.parameters)} parameters"),
+        *_vary(widest, "parameters", lambda p: f"at {amount_of[p.run]}"),
     ]
     if not any(series.amounts == ("subjects",) for series in found):
         found += _vary(widest, "subjects", lambda p: f"hours rising with them, at {short(p.parameters)} parameters")
     frontier = compute_frontier(widest)
     if len(_distinct(frontier, "flops", SAME_FLOPS)) >= LEAST:
         found.append(PointSeries(("flops",), "the best runs of each compute", tuple(frontier)))
-    if min(len(_distinct(widest, name)) for name in ("parameters", "hours")) >= 2:
-        found.append(PointSeries(("parameters", "hours"), "", _once(widest, ("parameters", "hours"))))
+    if min(len(_distinct(widest, name)) for name in ("parameters", data)) >= 2:
+        found.append(PointSeries(("parameters", data), "", _once(widest, ("parameters", data))))
     return found
 
 
@@ -278,20 +304,20 @@ def most_subjects(points: list[Point]) -> list[Point]:
     """
     if not points:
         return []
-    level = levels(np.array([point.hours for point in points]))
+    level = levels(_data(points))
     most = {i: max(p.subjects for p, j in zip(points, level, strict=True) if j == i) for i in set(level.tolist())}
     return [p for p, i in zip(points, level, strict=True) if p.subjects >= FEWER_SUBJECTS * most[int(i)]]
 
 
 def compute_frontier(points: list[Point]) -> list[Point]:
     """At each compute, the runs of the size and hours with the lowest mean loss, unless less compute did better."""
-    kept, best, hours = [], float("inf"), _hours(points)
+    kept, best, amount_of, data = [], float("inf"), _data_texts(points), data_amount(points)
     for group in equal_compute(points):
-        by_kind = group_by(group, lambda p: (p.parameters, hours[p.run]))
+        by_kind = group_by(group, lambda p: (p.parameters, amount_of[p.run]))
         kind = min(by_kind.values(), key=_mean_loss)
         if _mean_loss(kind) < best:
             best = _mean_loss(kind)
-            kept += _once(kind, ("parameters", "hours"))
+            kept += _once(kind, ("parameters", data))
     return kept
 
 
@@ -306,14 +332,14 @@ def equal_compute(points: list[Point]) -> list[list[Point]]:
 def iso_flop(points: list[Point]) -> list[PointSeries]:
     """Loss against parameters at equal compute, at the best hours of each size, where there are at least 3 sizes."""
     found, widest = [], most_subjects(points)
-    hours = _hours(widest)
+    amount_of = _data_texts(widest)
     for group in equal_compute(widest):
         sizes = group_by(group, lambda p: p.parameters)
         if len(sizes) >= LEAST:
             best = [
                 point
                 for size in sizes.values()
-                for point in min(group_by(size, lambda p: hours[p.run]).values(), key=_mean_loss)
+                for point in min(group_by(size, lambda p: amount_of[p.run]).values(), key=_mean_loss)
             ]
             held = f"at {fmean(p.flops for p in best):.2g} training FLOPs"
             found.append(PointSeries(("parameters",), held, _once(best, ("parameters",))))
@@ -328,11 +354,16 @@ def group_by(points: Iterable[Point], key: Callable[[Point], Key]) -> dict[Key, 
     return dict(groups)
 
 
-def _hours(points: list[Point]) -> dict[str, str]:
-    """The hours of each run as text, the same for subsets that differ by a little."""
-    hours = np.array([point.hours for point in points])
-    level = levels(hours) if points else hours
-    return {p.run: f"{hours[level == i].mean():.3g}" for p, i in zip(points, level, strict=True)}
+def _data(points: list[Point]) -> Float[np.ndarray, " R"]:
+    return np.array([getattr(point, data_amount(points)) for point in points], float)
+
+
+def _data_texts(points: list[Point]) -> dict[str, str]:
+    """Hours or tokens of each run as text, the same for subsets that differ by a little."""
+    amounts, data = _data(points), data_amount(points)
+    text = (lambda mean: f"{mean:.3g} hours") if data == "hours" else (lambda mean: f"{short(mean)} tokens")
+    level = levels(amounts) if points else amounts
+    return {p.run: text(amounts[level == i].mean()) for p, i in zip(points, level, strict=True)}
 
 
 def _vary(points: list[Point], amount: str, held: Callable[[Point], str]) -> list[PointSeries]:
