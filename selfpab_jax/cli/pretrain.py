@@ -46,8 +46,11 @@ def run_pretrain(parsed: Namespace) -> int:
 
     from selfpab_jax.train.loop import pretrain
 
+    open_probe = None
+    if settings.probe.config is not None:
+        from selfpab_jax.probe.monitor import open_probe
     try:
-        ending = pretrain(settings, parsed.run, resume=parsed.resume, overwrite=parsed.overwrite)
+        ending = pretrain(settings, parsed.run, resume=parsed.resume, overwrite=parsed.overwrite, open_probe=open_probe)
     except Exception as error:
         if not jax.distributed.is_initialized():
             raise
@@ -93,7 +96,7 @@ def run_status(parsed: Namespace) -> int:
 
 def describe(run: Path) -> str:
     """The state of a run in one line."""
-    start, train, validation, end, latest = {}, {}, {}, {}, 0.0
+    start, train, validation, probe, end, latest = {}, {}, {}, {}, {}, 0.0
     for event in read_log(run):
         latest = event["time"]
         match event["event"]:
@@ -103,6 +106,8 @@ def describe(run: Path) -> str:
                 train = event
             case "validation":
                 validation = event
+            case "probe":
+                probe = event
             case "end":
                 end = event
     if not start:
@@ -115,6 +120,8 @@ def describe(run: Path) -> str:
         parts.append(
             f"held-out loss {validation['loss']:.4f} at step {validation['step']} (best {validation['best']:.4f})"
         )
+    if probe:
+        parts.append(f"probe macro-F1 {100 * probe['macro_f1']:.1f} at step {probe['step']}")
     silence = duration(time.time() - latest)
     if end:
         parts.append(f"{end['ending']} {silence} ago")

@@ -87,6 +87,32 @@ class ValidationSettings:
 
 
 @dataclass(frozen=True)
+class ProbingSettings:
+    """A linear probe of the encoder at intervals, while it trains.
+
+    Args:
+        config: preset of `selfpab-jax probe` with the data set and its classes; none is made where not set.
+        data: folder of its recordings.
+        every_steps: steps between two probes.
+        windows: labeled windows that are encoded each time, evenly spaced over all subjects.
+        folds: of whole subjects; each is predicted by a probe of the others.
+    """
+
+    config: str | None = None
+    data: Path | None = None
+    every_steps: int = 500
+    windows: int = 256
+    folds: int = 4
+
+    def __post_init__(self) -> None:
+        for name, least in (("every_steps", 1), ("windows", 8), ("folds", 2)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"probe.{name} is {getattr(self, name)}; it must be at least {least}")
+        if (self.config is None) != (self.data is None):
+            raise ConfigError("probe.config (a preset of probe) and probe.data (its recordings) belong together")
+
+
+@dataclass(frozen=True)
 class PretrainSettings:
     """Everything that `pretrain` needs to know; the defaults are the published run (Logacjov et al. 2024).
 
@@ -98,6 +124,7 @@ class PretrainSettings:
         optimizer: AdamW, its schedule, batch and length of the run.
         validation: held-out loss and early stop.
         mesh: how devices are used.
+        probe: labeled recordings that the encoder is probed on while it trains.
         checkpoint: when to save.
         log: what to log.
         distributed: several processes.
@@ -109,6 +136,7 @@ class PretrainSettings:
     task: TaskSettings = field(default_factory=TaskSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     validation: ValidationSettings = field(default_factory=ValidationSettings)
+    probe: ProbingSettings = field(default_factory=ProbingSettings)
     mesh: MeshSettings = field(default_factory=MeshSettings)
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     log: LogSettings = field(default_factory=LogSettings)
@@ -119,4 +147,6 @@ def as_json(settings: PretrainSettings) -> dict[str, Any]:
     """The settings as plain JSON values, without those that hold for one start only: `distributed`, `allow_changed`."""
     groups = {group: value for group, value in asdict(settings).items() if group != "distributed"}
     del groups["data"]["allow_changed"]
+    if settings.probe.config is None:
+        del groups["probe"]
     return json.loads(json.dumps(groups, default=str))

@@ -202,7 +202,7 @@ class Meter:
         peak = peak_flops(mesh.devices.flat[0].device_kind)
         self._peak = peak * mesh.size if peak else None
         self._losses: list[float] = []
-        self._validation = ""
+        self._validation = self._probe = ""
         self._rates: dict[str, float] = {}
         self._since: float | None = None  # None until the first step is done: it compiles
         self._steps, self._waited = 0, 0.0
@@ -258,6 +258,12 @@ class Meter:
         self._validation = f"held-out {loss:.4f} (best {best:.4f})"
         self._progress.log(f"step {step}/{self._all_steps}  {self._validation}")
 
+    def add_probe(self, step: int, macro_f1: float) -> None:
+        """Take in the score of a probe, 0 to 1."""
+        self._log.write({"event": "probe", "step": step, "macro_f1": macro_f1})
+        self._probe = f"probe macro-F1 {100 * macro_f1:.1f}"
+        self._progress.log(f"step {step}/{self._all_steps}  {self._probe}")
+
     def _hours(self, step: int) -> float:
         return step * self._batch_size * self._window_hours
 
@@ -283,4 +289,4 @@ class Meter:
                 *([f"MFU {self._rates['mfu']:.0%}"] if "mfu" in self._rates else []),
                 f"waiting {self._rates['waiting_share']:.0%}",
             ]
-        return ", ".join([*parts, *([self._validation] if self._validation else [])])
+        return ", ".join([*parts, *(text for text in (self._validation, self._probe) if text)])

@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +35,7 @@ from selfpab_jax.train.state import (
     batch_shard,
     create_state,
     parameter_shardings,
+    replicated,
     sharding_table,
 )
 from selfpab_jax.train.step import ErrorStep, StepMetrics, error_step, frame_info, stop_flags, to_devices, train_step
@@ -66,14 +67,28 @@ class Validation:
         return Validation(loss, step) if loss < self.best else replace(self, since=self.since + 1)
 
 
-def pretrain(settings: PretrainSettings, run: Path, *, resume: bool = False, overwrite: bool = False) -> Ending:
+Probe = Callable[[Parameters], float]
+"""Macro-F1 of a probe of the encoder with these parameters."""
+OpenProbe = Callable[[PretrainSettings, dict[str, Any]], Probe]
+"""Makes a probe from settings of a run and metadata of its checkpoints; one process of the run does."""
+
+
+def pretrain(
+    settings: PretrainSettings,
+    run: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    open_probe: OpenProbe | None = None,
+) -> Ending:
     """Train a model on records, as one of the processes of a run.
 
     Args:
         settings: all settings.
-        run: directory of the run: settings, log, checkpoints.
+        run: directory of the run.
         resume: continue where an earlier process stopped, or start if there is nothing yet.
         overwrite: remove an earlier run first.
+        open_probe: makes the probe of `settings.probe`: `selfpab_jax.probe.monitor.open_probe`.
 
     Returns:
         How it ended; `interrupted` means that SIGTERM or Ctrl-C came and the state is saved.
@@ -88,12 +103,14 @@ def pretrain(settings: PretrainSettings, run: Path, *, resume: bool = False, ove
     join(settings.distributed)
     if settings.data.path is None:
         raise ConfigError("data.path is not set: give --data.path the directory that `selfpab-jax records build` wrote")
+    if settings.probe.config is not None and open_probe is None:
+        raise ConfigError("probe.config is set: call pretrain with open_probe=selfpab_jax.probe.monitor.open_probe")
     records = open_records(settings.data.path)
     setup = make_setup(settings, records)
     if jax.process_index():
         multihost_utils.sync_global_devices("the run is open")
         with catch_stop_signals() as stop:
-            return _train(setup, run, stop)
+            return _train(setup, run, stop, open_probe)
 
     def check() -> None:
         check_records(run, records, allow_changed=settings.data.allow_changed)
@@ -106,7 +123,7 @@ def pretrain(settings: PretrainSettings, run: Path, *, resume: bool = False, ove
         write_json(run / SUBJECTS_FILE, [str(subject) for subject in subjects])
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("the run is open")
-        return _train(setup, run, stop)
+        return _train(setup, run, stop, open_probe)
 
 
 def held_out_loss(
@@ -160,7 +177,7 @@ def catch_stop_signals() -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
 
-def _train(setup: TrainSetup, run: Path, stop: StopRequest) -> Ending:
+def _train(setup: TrainSetup, run: Path, stop: StopRequest, open_probe: OpenProbe | None) -> Ending:
     settings, is_main = setup.settings, jax.process_index() == 0
     functional = setup.objective.functional
     checkpoints = Checkpoints(run, settings.checkpoint)
@@ -169,19 +186,16 @@ def _train(setup: TrainSetup, run: Path, stop: StopRequest) -> Ending:
     if is_main:
         rewind_log(run, first)
     log = open_log(run, settings.log, as_json(settings), enabled=is_main)
-    progress = Progress(
-        "pretrain",
-        setup.steps,
-        "steps",
-        enabled=is_main,
-        every_seconds=settings.log.progress_seconds,
-        started=first,
-    )
+    every = settings.log.progress_seconds
+    progress = Progress("pretrain", setup.steps, "steps", enabled=is_main, every_seconds=every, started=first)
     progress.log(sharding_table(functional, parameter_shardings(functional, setup.mesh), setup.mesh))
     try:
         log.write(_start_event(setup, first))
         progress.log(_start_line(setup, first))
-        ending = _loop(setup, checkpoints, state, validation, log, progress, stop)
+        probe = None
+        if settings.probe.config is not None and open_probe is not None and is_main:
+            probe = open_probe(settings, {**_metadata(setup, validation), "step": first})
+        ending = _loop(setup, checkpoints, state, validation, log, progress, stop, probe)
         checkpoints.finish()
         log.write({"event": "end", "ending": ending})
     except OSError as error:  # of the log; checkpoints and records have errors of their own
@@ -220,6 +234,7 @@ def _loop(
     log: Log,
     progress: Progress,
     stop: StopRequest,
+    probe: Probe | None,
 ) -> Ending:
     if setup.patience is not None and validation.since >= setup.patience:
         return "stopped early"
@@ -285,7 +300,8 @@ def _loop(
         is_last = step == setup.steps
         validates = held_out is not None and (step % setup.validation_interval == 0 or is_last)
         saves = step % settings.checkpoint.every_steps == 0 or is_last or interrupted
-        if not (validates or saves):
+        probes = settings.probe.config is not None and (step % settings.probe.every_steps == 0 or is_last)
+        if not (validates or saves or probes):
             continue
 
         interrupted = read(step, metrics) or interrupted
@@ -306,8 +322,13 @@ def _loop(
             improved = validation.best_step == step
             ended = setup.patience is not None and validation.since >= setup.patience
             meter.add_validation(step, loss, validation.best)
+        if probes:
+            whole = jax.jit(lambda each: each, out_shardings=replicated(mesh))(state.parameters)
+            if probe is not None:
+                here = jax.device_put(jax.device_get(whole), jax.local_devices()[0])
+                meter.add_probe(step, probe(here))
         metadata = _metadata(setup, validation)
-        if improved or held_out is None:
+        if improved or (held_out is None and (saves or interrupted)):
             checkpoints.save_best(state.parameters, metadata, step)
         if saves or ended or interrupted:
             checkpoints.save(state, metadata, step)

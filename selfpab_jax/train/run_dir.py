@@ -21,7 +21,7 @@ from selfpab_jax.train.config import PretrainSettings, as_json
 SETTINGS_FILE = "settings.json"
 SUBJECTS_FILE = "subjects.json"
 
-MAY_CHANGE = ("mesh", "checkpoint", "log")
+MAY_CHANGE = ("mesh", "probe", "checkpoint", "log")
 """Groups of settings that may differ when a run is resumed."""
 DATA_MAY_CHANGE = ("path", "workers", "threads")
 

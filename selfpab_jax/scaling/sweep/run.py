@@ -97,6 +97,7 @@ def train_and_measure(run: Path, line: PlannedRun, data: Path) -> RunResult | No
         DataError: these are not the records that the sweep was planned on.
     """
     from selfpab_jax.data.records.dataset import open_records
+    from selfpab_jax.probe.monitor import open_probe
     from selfpab_jax.scaling.sweep.expand import records_fingerprint
     from selfpab_jax.train.loop import pretrain
 
@@ -107,7 +108,8 @@ def train_and_measure(run: Path, line: PlannedRun, data: Path) -> RunResult | No
                 f"{data} does not hold the records that the sweep was planned on; give those, or plan a new sweep"
             )
         settings = line.pretrain_settings()
-        ending = pretrain(replace(settings, data=replace(settings.data, path=data)), run, resume=True)
+        settings = replace(settings, data=replace(settings.data, path=data))
+        ending = pretrain(settings, run, resume=True, open_probe=open_probe)
         if ending == "interrupted":
             return None
         result = measure(run, line, data, ending)
