@@ -17,12 +17,11 @@ from jaxtyping import Float32, Shaped
 from selfpab_jax.data.har.axes import AXES, to_hunt4_axes
 from selfpab_jax.data.har.card import DatasetCard, Sensor
 from selfpab_jax.data.sources.base import Recording, SourceFile, UnusableError
-from selfpab_jax.data.sources.blocks import Rows
+from selfpab_jax.data.sources.blocks import Rows, whole_recordings
 from selfpab_jax.data.sources.checks import WRONG_UNIT_G, check_signal
 from selfpab_jax.data.sources.continuous import continuous_blocks
 from selfpab_jax.data.sources.report import FileReport
 from selfpab_jax.data.sources.segments import BRIDGED_SECONDS
-from selfpab_jax.data.tables.recordings import whole_recordings
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.signal.resample import UNITS_PER_G
 

@@ -97,6 +97,22 @@ def estimated_rows(path: Path) -> int:
         return 0
 
 
+def has_column(path: Path, column: str) -> bool:
+    """Whether a table has a column; a table that cannot be read has none.
+
+    Args:
+        path: of the table.
+        column: its name, or its number where a text table has no header.
+    """
+    try:
+        if path.suffix.lower() == ".parquet":
+            return column in pyarrow.parquet.read_schema(path).names
+        find_layout(path, [column])
+    except (OSError, pa.ArrowException, UnusableError):
+        return False
+    return True
+
+
 def _csv_blocks(
     path: Path, columns: list[str], rows: int, text: set[str], numeric: set[str], report: FileReport
 ) -> Iterator[pa.Table]:

@@ -13,11 +13,12 @@ from table_writers import CLEAN, CLOCK, COLUMNS, NAMES, RATE, START, lines_chang
 
 from selfpab_jax.data.quality import write_quality
 from selfpab_jax.data.sources.base import UnusableError
+from selfpab_jax.data.sources.blocks import whole_recordings
 from selfpab_jax.data.sources.files import find_recordings
 from selfpab_jax.data.sources.report import FileReport
 from selfpab_jax.data.sources.streaming import find_files, read_recording
 from selfpab_jax.data.tables.format import TableFormat, parse_columns
-from selfpab_jax.data.tables.recordings import signal_blocks, whole_recordings
+from selfpab_jax.data.tables.recordings import signal_blocks
 from selfpab_jax.errors import ConfigError, DataError
 
 BY_NUMBER = {
