@@ -7,7 +7,7 @@ from typing import Literal
 from selfpab_jax.data.har.base import LabeledRecordsSource
 from selfpab_jax.data.har.registry import open_dataset, public_dataset_names
 from selfpab_jax.data.records.spec import SHARD_BYTES, BuildSpec, RecordSettings
-from selfpab_jax.data.sources.base import Source
+from selfpab_jax.data.sources.base import Skipped, Source
 from selfpab_jax.data.sources.hunt4 import Hunt4
 from selfpab_jax.data.sources.survey import NonWear
 from selfpab_jax.data.splits import SplitSettings
@@ -178,8 +178,8 @@ class BuildSettings:
             shard_bytes=self.shard_mb * 2**20,
         )
 
-    def passed_over(self) -> list[str]:
-        """Files in the folders of recordings that the build will not use, one line each.
+    def passed_over(self) -> list[Skipped]:
+        """Files and subjects in the folders of recordings that the build will not use, and why.
 
         Raises:
             DataError: see `Tables.files`.

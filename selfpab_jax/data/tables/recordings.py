@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfpab_jax.data.sources.base import Recording, SourceFile, sensors_of
+from selfpab_jax.data.sources.base import Recording, Skipped, SourceFile, sensors_of
 from selfpab_jax.data.sources.blocks import BLOCK_ROWS, SignalBlock, as_far_as_possible, whole_recordings
 from selfpab_jax.data.sources.continuous import continuous_blocks
 from selfpab_jax.data.sources.files import find_recordings, stem_of
@@ -78,6 +78,15 @@ def find_sources(
         yield SourceFile(files.subject, files.subject, files.as_text(), rows)
 
 
+def find_passed_over(
+    paths: tuple[str, ...], subject: str, sensor_files: str | None, sensors: tuple[str, ...]
+) -> list[Skipped]:
+    """Files and subjects in folders that `find_sources` does not give, and why; with the same arguments."""
+    if sensor_files is None:
+        return find_recordings(paths, subject).skipped()
+    return find_sensor_files(paths, sensor_files, sensors).skipped
+
+
 def path_of(file: SourceFile, sensor_files: str | None) -> RecordingPath:
     """The file or files of one that `find_sources` gave."""
     return Path(file.path) if sensor_files is None else SensorFiles.from_text(file.path)
@@ -111,16 +120,13 @@ class Tables(TableFormat):
         """
         yield from find_sources(self.paths, self.subject, self.sensor_files, sensors_of(self.channels))
 
-    def passed_over(self) -> list[str]:
-        """Files in the folders that are not used, one line each.
+    def passed_over(self) -> list[Skipped]:
+        """Files and subjects in the folders that are not used, and why.
 
         Raises:
-            DataError: see `files`.
+            ConfigError, DataError: see `files`.
         """
-        if self.sensor_files is None:
-            return find_recordings(self.paths, self.subject).notes()
-        pairs = find_sensor_files(self.paths, self.sensor_files, sensors_of(self.channels))
-        return [f"{each.what}: {each.reason}" for each in pairs.skipped]
+        return find_passed_over(self.paths, self.subject, self.sensor_files, sensors_of(self.channels))
 
     def read(self, file: SourceFile, report: FileReport | None = None) -> list[Recording]:
         """The continuous recordings of a file: no change of segment, no gap in time.

@@ -87,6 +87,7 @@ class Malformed:
         first: what the first such row has.
         first_value: the first such value.
         is_cut: the compressed file ends too early, or is damaged from some byte on.
+        headers: rows that are the header again.
     """
 
     rows: int = 0
@@ -94,6 +95,7 @@ class Malformed:
     first: str = ""
     first_value: str = ""
     is_cut: bool = False
+    headers: int = 0
 
 
 def is_text_table(path: Path) -> bool:

@@ -291,7 +291,7 @@ def test_equal_content_counts_once(tmp_path: Path) -> None:
         (tmp_path / name).write_text(table())
     found = find_recordings((str(tmp_path),))
     assert [file.subject for file in found.files] == ["S01"]
-    assert "S02" in found.notes()[0]
+    assert "S02" in found.skipped()[0].what
 
 
 def test_parquet_with_zones_keeps_the_wall_clock(tmp_path: Path) -> None:

@@ -196,6 +196,8 @@ def test_probe(tmp_path: Path) -> None:
     assert recording.labels_N.tolist() == [1] * 2000 + [0] * 2000 + [-1] * 2000
     [thigh] = open_dataset("tables", tmp_path, sensors=("thigh",), **given | {"label_column": "x"}).files()
     assert "back" not in thigh.path
+    write_pair(tmp_path, "S2")["thigh"].unlink()
+    assert [(each.what, each.reason) for each in source.passed_over()] == [("S2", "no file of thigh")]
     with pytest.raises(ConfigError, match="no sensor wrist"):
         open_dataset("tables", tmp_path, axes={"wrist": ("+x", "+y", "+z")}, **given)
     wrong = open_dataset("tables", tmp_path, classes="walk", **given | {"label_column": "mark"})

@@ -14,14 +14,14 @@ from selfpab_jax.data.har.base import with_notes
 from selfpab_jax.data.har.card import DatasetCard, Sensor
 from selfpab_jax.data.har.labels import Classes, Label, column_class_indices, labels_in
 from selfpab_jax.data.har.subject_tables import SubjectTables
-from selfpab_jax.data.sources.base import Recording, SourceFile, UnusableError, sensors_of
+from selfpab_jax.data.sources.base import Recording, Skipped, SourceFile, UnusableError, sensors_of
 from selfpab_jax.data.sources.blocks import whole_recordings
 from selfpab_jax.data.sources.pairing import SensorFiles
 from selfpab_jax.data.sources.report import FileReport
 from selfpab_jax.data.sources.survey import NonWear
 from selfpab_jax.data.tables.columns import read_table
 from selfpab_jax.data.tables.format import HARTH_SENSORS, TableFormat, given_columns, sensor_columns
-from selfpab_jax.data.tables.recordings import find_sources, path_of, signal_blocks
+from selfpab_jax.data.tables.recordings import find_passed_over, find_sources, path_of, signal_blocks
 from selfpab_jax.data.tables.sensor_files import sensor_with
 from selfpab_jax.data.tables.timestamps import TimestampUnit
 from selfpab_jax.errors import ConfigError, DataError
@@ -160,6 +160,14 @@ class OwnTables(SubjectTables):
             DataError: the folder is missing, there is no table, or it is not clear whose a file is.
         """
         yield from find_sources((self.path,), self.subject, self.sensor_files, sensors_of(self.channels))
+
+    def passed_over(self) -> list[Skipped]:
+        """Files and subjects in the folder that are not used, and why.
+
+        Raises:
+            ConfigError, DataError: see `files`.
+        """
+        return find_passed_over((self.path,), self.subject, self.sensor_files, sensors_of(self.channels))
 
     def read(self, file: SourceFile, report: FileReport | None = None) -> list[Recording]:
         """The continuous recordings of a table, cleaned and on an even clock.
