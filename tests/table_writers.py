@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from selfpab_jax.data.sources.blocks import whole_recordings
 from selfpab_jax.data.sources.report import FileReport
 from selfpab_jax.data.tables.format import TableFormat, sensor_columns
-from selfpab_jax.data.tables.recordings import signal_blocks, whole_recordings
+from selfpab_jax.data.tables.recordings import signal_blocks
 
 RATE, START = 50.0, datetime(2021, 3, 1, 10, 0, 0)
 NAMES = [column for _, column in sensor_columns(("back", "thigh"))]

@@ -8,7 +8,7 @@ from jsonargparse import Namespace
 from selfpab_jax.config import Parser
 from selfpab_jax.data.sources.survey import NonWear
 from selfpab_jax.data.tables.timestamps import TimestampUnit
-from selfpab_jax.errors import ConfigError, DataError, ExitCode
+from selfpab_jax.errors import ConfigError, ExitCode
 from selfpab_jax.signal.resample import Unit
 
 PRINTED_SKIPS = 5
@@ -53,7 +53,8 @@ def embed(
         out: file of features: .parquet, or .npz for small ones.
         level: one row per frame (half a second as published), or per window (the mean over its frames).
         sensors: sensors of the tables, e.g. back,thigh for the columns back_x to thigh_z; by default the model's.
-        columns: columns of the tables instead, channel=column, e.g. hip_x=acc_x,hip_y=acc_y,hip_z=acc_z.
+        columns: columns of the tables instead, channel=column, e.g. hip_x=acc_x,hip_y=acc_y,hip_z=acc_z; with
+            sensor_files also x=acc_x,y=acc_y,z=acc_z, the columns of every file.
         sensor_roles: the model's name for a sensor of the data, where the two differ, e.g. hip=thigh.
         unit: unit of the acceleration columns.
         rate: sampling rate in Hz.
@@ -64,8 +65,8 @@ def embed(
         first_date: date of the first row, YYYY-MM-DD, where timestamps are times of day only.
         segment_column: a recording ends where the value of this column changes.
         gap_limit: longest gap, in seconds, that is bridged; a longer one ends a recording.
-        sensor_files: where each sensor has a device file of its own, a pattern of their names such as
-            {subject}_{sensor}.cwa, or a CSV table with the columns subject, sensor and file.
+        sensor_files: where each sensor has a file of its own, a pattern of their names such as
+            {subject}_{sensor}.csv, or a CSV table with the columns subject, sensor and file.
         non_wear: keep or cut times in which a sensor lay still for 30 minutes; they are reported either way.
         calibrate: calibrate each sensor by gravity where its recording allows it.
         layers: last, all (the embedding and every layer), or depths, e.g. 0,2,4 (0 is the embedding).
@@ -78,24 +79,19 @@ def embed(
         strict: stop at the first file that cannot be used instead of skipping it.
         overwrite: replace `out` if it exists.
     """
-    from selfpab_jax.data.tables.format import TableFormat, default_columns, parse_columns, sensor_columns
+    from selfpab_jax.data.tables.format import TableFormat, default_columns, given_columns
     from selfpab_jax.features.extract import ExtractionSettings
     from selfpab_jax.features.streaming import embed as embed_files
     from selfpab_jax.features.streaming import skipped_path
     from selfpab_jax.model_dir import read_config
 
-    if sensors and columns:
-        raise ConfigError("give sensors or columns, not both")
     roles = parse_roles(sensor_roles)
-    try:
-        if columns:
-            pairs = parse_columns(columns)
-        elif sensors:
-            pairs = sensor_columns(tuple(name.strip() for name in sensors.split(",")))
-        else:
-            pairs = default_columns(read_config(model)[0].sensors, roles)
-    except DataError as error:
-        raise ConfigError(str(error)) from None
+    pairs = given_columns(
+        columns,
+        parse_sensors(sensors),
+        default_columns(read_config(model)[0].sensors, roles),
+        file_per_sensor=sensor_files is not None,
+    )
     result = embed_files(
         files,
         model,
@@ -174,6 +170,11 @@ def parse_roles(text: str | None) -> dict[str, str]:
             raise ConfigError(f"sensor_roles: {item!r} is no sensor=role, e.g. hip=thigh")
         roles[sensor] = role
     return roles
+
+
+def parse_sensors(text: str | None) -> tuple[str, ...]:
+    """Names of sensors, from `back,thigh`."""
+    return tuple(name.strip() for name in text.split(",")) if text else ()
 
 
 def _layers(text: str) -> Literal["last", "all"] | tuple[int, ...]:

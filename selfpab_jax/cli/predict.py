@@ -5,11 +5,11 @@ from typing import Literal
 
 from jsonargparse import Namespace
 
-from selfpab_jax.cli.embed import PRINTED_SKIPS, parse_roles
+from selfpab_jax.cli.embed import PRINTED_SKIPS, parse_roles, parse_sensors
 from selfpab_jax.config import Parser
 from selfpab_jax.data.sources.survey import NonWear
 from selfpab_jax.data.tables.timestamps import TimestampUnit
-from selfpab_jax.errors import ConfigError, DataError, ExitCode
+from selfpab_jax.errors import ExitCode
 from selfpab_jax.signal.resample import Unit
 
 
@@ -51,7 +51,8 @@ def predict(
         zone: time zone of the times that are written, e.g. Europe/Oslo; by default the recorder's clock as it is.
         clock: whether the recorder was set to the zone's local time or to utc.
         sensors: sensors of the tables, e.g. back,thigh for the columns back_x to thigh_z; by default the head's.
-        columns: columns of the tables instead, channel=column, e.g. hip_x=acc_x,hip_y=acc_y,hip_z=acc_z.
+        columns: columns of the tables instead, channel=column, e.g. hip_x=acc_x,hip_y=acc_y,hip_z=acc_z; with
+            sensor_files also x=acc_x,y=acc_y,z=acc_z, the columns of every file.
         sensor_roles: the model's name for a sensor of the data, where the two differ, e.g. hip=thigh; by default the
             head's.
         unit: unit of the acceleration columns.
@@ -63,8 +64,8 @@ def predict(
         first_date: date of the first row, YYYY-MM-DD, where timestamps are times of day only.
         segment_column: a recording ends where the value of this column changes.
         gap_limit: longest gap, in seconds, that is bridged; a longer one ends a recording.
-        sensor_files: where each sensor has a device file of its own, a pattern of their names such as
-            {subject}_{sensor}.cwa, or a CSV table with the columns subject, sensor and file.
+        sensor_files: where each sensor has a file of its own, a pattern of their names such as
+            {subject}_{sensor}.csv, or a CSV table with the columns subject, sensor and file.
         non_wear: keep or cut times in which a sensor lay still for 30 minutes; they are reported either way.
         calibrate: calibrate each sensor by gravity where its recording allows it.
         pictures: draw each day.
@@ -72,25 +73,20 @@ def predict(
         readers: threads that read files; by default two fewer than CPUs.
         strict: stop at the first file that cannot be used instead of skipping it.
     """
-    from selfpab_jax.data.tables.format import TableFormat, parse_columns, sensor_columns
+    from selfpab_jax.data.tables.format import TableFormat, given_columns
     from selfpab_jax.model_dir import read_config
     from selfpab_jax.probe.heads.saved import load_head
     from selfpab_jax.probe.predict.run import columns_for, own_head
     from selfpab_jax.probe.predict.run import predict as predict_files
 
-    if sensors and columns:
-        raise ConfigError("give sensors or columns, not both")
     roles = parse_roles(sensor_roles)
     saved, config = load_head(head or own_head(model)), read_config(model)[0]
-    try:
-        if columns:
-            pairs = parse_columns(columns)
-        elif sensors:
-            pairs = sensor_columns(tuple(name.strip() for name in sensors.split(",")))
-        else:
-            pairs = columns_for(saved, config.sensors, roles)
-    except DataError as error:
-        raise ConfigError(str(error)) from None
+    pairs = given_columns(
+        columns,
+        parse_sensors(sensors),
+        columns_for(saved, config.sensors, roles),
+        file_per_sensor=sensor_files is not None,
+    )
     result = predict_files(
         files,
         model,

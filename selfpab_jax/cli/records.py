@@ -60,8 +60,8 @@ def run_build(namespace: Namespace) -> int:
     values: dict[str, Any] = {field.name: options[field.name] for field in fields(BuildSettings)}
     settings = BuildSettings(**{**values, "paths": tuple(options["paths"])})
     if settings.source == "recordings":
-        for note in settings.passed_over():
-            print(f"selfpab-jax: {note}", file=sys.stderr)
+        for entry in settings.passed_over():
+            print(f"selfpab-jax: passed over: {entry.what}: {entry.reason}", file=sys.stderr)
     records = build_records(
         settings,
         options["out"],

@@ -98,7 +98,7 @@ def embed(
             already.
         out: `.parquet` or `.npz`; it appears when it is complete. What was skipped is listed beside it.
         table_format: how the files are read; by default, columns named after the model's sensors, in g, at 50 Hz.
-        sensor_files: where each sensor has a device file of its own, see `find_sensor_files`; `files` are folders then.
+        sensor_files: where each sensor has a file of its own, see `find_sensor_files`; `files` are folders then.
         sensor_roles: the model's name for a sensor of the data, where the two differ: `{"hip": "thigh"}`.
         level: one row per frame or per window.
         extraction: what to keep of the encoder's outputs; temporal context is not supported.

@@ -11,7 +11,7 @@ from jaxtyping import Int
 
 from selfpab_jax.data.har.base import LabeledSource
 from selfpab_jax.data.har.card import DatasetCard
-from selfpab_jax.data.sources.base import Recording, SkippedLog, SourceFile, UnusableError, milliseconds
+from selfpab_jax.data.sources.base import Recording, Skipped, SkippedLog, SourceFile, UnusableError, milliseconds
 from selfpab_jax.data.sources.segments import RATE_TOLERANCE, bridge_gaps, cut
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.features.windows import Short, make_windows, whole_recordings
@@ -47,9 +47,9 @@ def prepare_corpus(
 
     Memory holds all signals at the encoder's rate, and one file at a time as it was read.
 
-    Skipped are: a file that cannot be read, or whose number of channels or sampling rate is not the declared one;
-    samples that are not finite (short gaps are interpolated, longer ones split the recording); a subject without any
-    label. Labels that are not among the classes count as no label. `Corpus.skipped` lists all of this.
+    Skipped are: what the source passes over; a file that cannot be read, or whose number of channels or sampling rate
+    is not the declared one; samples that are not finite (short gaps are interpolated, longer ones split the recording);
+    a subject without any label. Labels that are not among the classes count as no label. `Corpus.skipped` lists it all.
 
     Args:
         source: the data set.
@@ -72,7 +72,7 @@ def prepare_corpus(
     """
     if resampling not in RESAMPLERS:
         raise ConfigError(f"resampling is {resampling!r}; it must be polyphase or fourier")
-    log = PreparationLog(strict)
+    log = PreparationLog(strict, [*source.passed_over()])
     recordings: list[LabeledSignal] = []
     files = list(source.files())
     with Progress(task or "read", len(files), "files", enabled=task is not None) as progress:
@@ -268,6 +268,10 @@ class SubjectSource:
     def read(self, file: SourceFile) -> list[Recording]:
         """The recordings of a file, as the data set reads them."""
         return self.dataset.read(file)
+
+    def passed_over(self) -> list[Skipped]:
+        """What the data set passes over."""
+        return self.dataset.passed_over()
 
 
 def select_subjects(dataset: LabeledSource, only: tuple[str, ...], without: tuple[str, ...]) -> LabeledSource:

@@ -110,6 +110,8 @@ def test_statistics_that_are_missing_or_ambiguous_are_asked_for(checkpoint, clon
     assert "std.csv has 155" in refused("convert", "from-torch", path, target, "--statistics", folder)
     (folder / "std.csv").write_text("one\n")
     assert "std.csv cannot be read" in refused("convert", "from-torch", path, target, "--statistics", folder)
+    np.save(tmp_path / "a.npy", np.ones((2, 156)))
+    assert "a.npy" in refused("convert", "from-torch", path, target, "--statistics", tmp_path / "a.npy")
     assert not target.exists()
 
 

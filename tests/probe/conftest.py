@@ -10,7 +10,7 @@ import pytest
 
 from selfpab_jax.data.har.base import LabeledSource
 from selfpab_jax.data.har.card import DatasetCard, Sensor
-from selfpab_jax.data.sources.base import Recording, SourceFile, UnusableError
+from selfpab_jax.data.sources.base import Recording, Skipped, SourceFile, UnusableError
 from selfpab_jax.probe.dataset import Corpus
 from selfpab_jax.probe.prepare import prepare_corpus
 from selfpab_jax.signal.stft import SpectrogramSettings
@@ -66,6 +66,9 @@ class SyntheticSource:
     def files(self) -> Iterator[SourceFile]:
         for number in range(self.subjects):
             yield SourceFile(f"s{number}", f"s{number}.csv", f"s{number}.csv", int(self.seconds * self.rate_hz))
+
+    def passed_over(self) -> list[Skipped]:
+        return []
 
     def read(self, file: SourceFile) -> list[Recording]:
         rng = np.random.default_rng([self.seed, int(file.subject[1:])])

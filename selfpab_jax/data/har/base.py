@@ -16,13 +16,12 @@ from jaxtyping import Float32, Shaped
 
 from selfpab_jax.data.har.axes import AXES, to_hunt4_axes
 from selfpab_jax.data.har.card import DatasetCard, Sensor
-from selfpab_jax.data.sources.base import Recording, SourceFile, UnusableError
-from selfpab_jax.data.sources.blocks import Rows
+from selfpab_jax.data.sources.base import Recording, Skipped, SourceFile, UnusableError
+from selfpab_jax.data.sources.blocks import Rows, whole_recordings
 from selfpab_jax.data.sources.checks import WRONG_UNIT_G, check_signal
 from selfpab_jax.data.sources.continuous import continuous_blocks
 from selfpab_jax.data.sources.report import FileReport
 from selfpab_jax.data.sources.segments import BRIDGED_SECONDS
-from selfpab_jax.data.tables.recordings import whole_recordings
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.signal.resample import UNITS_PER_G
 
@@ -63,6 +62,10 @@ class LabeledSource(Protocol):
         Raises:
             UnusableError: the file cannot be used.
         """
+        ...
+
+    def passed_over(self) -> list[Skipped]:
+        """What of the folder is in no file of `files`, and why."""
         ...
 
 
@@ -117,6 +120,10 @@ class PublishedDataset(ABC):
     def channels(self) -> tuple[str, ...]:
         """x, y and z of each selected sensor."""
         return tuple(f"{sensor.name}_{axis}" for sensor in self.selected_sensors for axis in AXES)
+
+    def passed_over(self) -> list[Skipped]:
+        """What of the folder is in no file of `files`, and why: nothing that the data set's readers do not expect."""
+        return []
 
     @abstractmethod
     def files(self) -> Iterator[SourceFile]:

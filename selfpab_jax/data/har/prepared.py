@@ -12,7 +12,7 @@ import numpy as np
 
 from selfpab_jax.data.har.axes import AXES
 from selfpab_jax.data.har.card import DatasetCard, card_from_json, card_to_json
-from selfpab_jax.data.sources.base import EPOCH, Recording, SourceFile, UnusableError, sensors_of
+from selfpab_jax.data.sources.base import EPOCH, Recording, Skipped, SourceFile, UnusableError, sensors_of
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.signal.calendar import UNKNOWN_START
 
@@ -113,6 +113,10 @@ class PreparedDataset:
         files = [SourceFile(subject, name, str(i), n) for i, (subject, name, n) in enumerate(metadata.index)]
         files += [SourceFile(subject, name, f"{SKIPPED}{reason}", 0) for subject, name, reason in metadata.skipped]
         yield from sorted(files, key=lambda file: file.subject)
+
+    def passed_over(self) -> list[Skipped]:
+        """Nothing: what was skipped when the data set was prepared is among its files."""
+        return []
 
     def read(self, file: SourceFile) -> list[Recording]:
         """The recording.

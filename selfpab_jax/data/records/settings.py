@@ -7,11 +7,11 @@ from typing import Literal
 from selfpab_jax.data.har.base import LabeledRecordsSource
 from selfpab_jax.data.har.registry import open_dataset, public_dataset_names
 from selfpab_jax.data.records.spec import SHARD_BYTES, BuildSpec, RecordSettings
-from selfpab_jax.data.sources.base import Source
+from selfpab_jax.data.sources.base import Skipped, Source
 from selfpab_jax.data.sources.hunt4 import Hunt4
 from selfpab_jax.data.sources.survey import NonWear
 from selfpab_jax.data.splits import SplitSettings
-from selfpab_jax.data.tables.format import HARTH_SENSORS, parse_columns, sensor_columns
+from selfpab_jax.data.tables.format import HARTH_SENSORS, given_columns, sensor_columns
 from selfpab_jax.data.tables.recordings import Tables
 from selfpab_jax.data.tables.timestamps import TimestampUnit
 from selfpab_jax.errors import ConfigError, DataError
@@ -62,7 +62,8 @@ class BuildSettings:
         fft_hop: samples from one frame to the next.
         sensors: not for hunt4. Sensors in order, e.g. back,thigh for the columns back_x .. thigh_z.
         dataset_version: public data sets only. Which version, e.g. 1.2 or 2.0 of harth.
-        columns: recordings only. Columns in order, e.g. hip_x=acc_x,hip_y=acc_y,hip_z=acc_z, instead of sensors.
+        columns: recordings only. Columns in order, e.g. hip_x=acc_x,hip_y=acc_y,hip_z=acc_z, instead of sensors; with
+            sensor_files also x=acc_x,y=acc_y,z=acc_z, the columns of every file.
         unit: recordings only. Unit of the acceleration columns.
         rate: recordings only. Sampling rate in Hz.
         timestamp_column: recordings only. Time of every row; null if there is none.
@@ -75,8 +76,8 @@ class BuildSettings:
         segment_column: recordings only. Windows never cross a change of its value.
         label_column: recordings only. Whole numbers that become the label of every frame.
         gap_limit: recordings only. Longest gap, in seconds, that is bridged; windows never cross a longer one.
-        sensor_files: recordings only. Where each sensor has a device file of its own, a pattern of their names such as
-            {subject}_{sensor}.cwa, or a CSV table with the columns subject, sensor and file.
+        sensor_files: recordings only. Where each sensor has a file of its own, a pattern of their names such as
+            {subject}_{sensor}.csv, or a CSV table with the columns subject, sensor and file.
         non_wear: recordings only. Keep or cut times in which a sensor lay still for 30 minutes; they are reported.
         calibrate: recordings only. Calibrate each sensor by gravity (van Hees et al. 2014) where possible.
         first_seconds: hunt4 only. Seconds used of each file, from its start.
@@ -134,12 +135,12 @@ class BuildSettings:
         positive = ("window_seconds", "shift_seconds", "shortest_seconds", "record_rate", "rate", "gap_limit")
         positive += ("first_seconds", "shard_mb")
         require_positive(**{name: getattr(self, name) for name in positive})
-        if self.sensors and self.columns:
-            raise ConfigError("give sensors or columns, not both")
         if self.source != "hunt4":
             self._refuse(HUNT4_OPTIONS, "hunt4")
         if self.source != "recordings":
             self._refuse((*TABLE_OPTIONS, *(["sensors"] if self.source == "hunt4" else [])), "recordings")
+        if self.source == "recordings":
+            _ = self._columns  # raises where they are wrong
         if self.source in ("hunt4", "recordings"):
             if self.dataset_version is not None:
                 raise ConfigError(f"dataset_version: {self.source} has no versions")
@@ -181,8 +182,8 @@ class BuildSettings:
             shard_bytes=self.shard_mb * 2**20,
         )
 
-    def passed_over(self) -> list[str]:
-        """Files in the folders of recordings that the build will not use, one line each.
+    def passed_over(self) -> list[Skipped]:
+        """Files and subjects in the folders of recordings that the build will not use, and why.
 
         Raises:
             DataError: see `Tables.files`.
@@ -200,7 +201,7 @@ class BuildSettings:
             )
         return Tables(
             paths,
-            columns=parse_columns(self.columns) if self.columns else sensor_columns(sensors or HARTH_SENSORS),
+            columns=self._columns,
             unit=self.unit,
             rate_hz=self.rate,
             timestamp_column=self.timestamp_column,
@@ -215,6 +216,12 @@ class BuildSettings:
             non_wear=self.non_wear,
             calibrate=self.calibrate,
         )
+
+    @property
+    def _columns(self) -> tuple[tuple[str, str], ...]:
+        """(channel, column) pairs of recordings."""
+        default, has_several = sensor_columns(HARTH_SENSORS), self.sensor_files is not None
+        return given_columns(self.columns, _names(self.sensors), default, file_per_sensor=has_several)
 
     def _refuse(self, names: tuple[str, ...], source: str) -> None:
         """Options of another source must have their defaults, so that none is silently without effect."""

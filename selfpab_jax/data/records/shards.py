@@ -20,6 +20,7 @@ from selfpab_jax.data.records.usage import USAGE, SegmentUsage, segment_usage
 from selfpab_jax.data.records.windows import Window, from_hour, signal_windows
 from selfpab_jax.data.sources.base import SourceFile, UnusableError, milliseconds
 from selfpab_jax.data.sources.blocks import SignalBlock
+from selfpab_jax.data.sources.pairing import shown_path
 from selfpab_jax.data.sources.report import FileReport
 from selfpab_jax.data.sources.streaming import resample_blocks
 from selfpab_jax.data.tables.recordings import Tables
@@ -114,7 +115,7 @@ def build_shard(
     with atomic_path(shard_path(folder, shard)) as temporary:
         with _record_writer(temporary) as write:
             for file in shard_files(folder, shard):
-                names = {"file": file.path, "subject": file.subject, "split": shard.split}
+                names = {"file": shown_path(file.path), "subject": file.subject, "split": shard.split}
                 report, lengths, before = FileReport(file.path, file.subject, strict), [], []
                 samples = 0
                 try:
@@ -142,7 +143,7 @@ def build_shard(
                         result.moments = moments
                 except UnusableError as reason:
                     if strict:
-                        raise DataError(f"{file.path}: {reason} (--strict)") from None
+                        raise DataError(f"{shown_path(file.path)}: {reason} (--strict)") from None
                     result.skipped.append(names | {"reason": str(reason)})
                     report.notes.append(f"skipped: {reason}")
                     result.skipped_seconds += 0 if lengths else _estimated_seconds(spec, file)

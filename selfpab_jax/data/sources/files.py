@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfpab_jax.data.sources.base import SourceFile
+from selfpab_jax.data.sources.base import Skipped, SourceFile
 from selfpab_jax.data.sources.devices.read import READERS
 from selfpab_jax.data.tables.columns import estimated_rows, is_table
 from selfpab_jax.errors import ConfigError, DataError
@@ -39,14 +39,13 @@ class FoundRecordings:
     passed_over: dict[str, int]
     duplicates: tuple[tuple[str, str], ...]
 
-    def notes(self) -> list[str]:
-        """What was not used, one line each."""
-        lines = []
+    def skipped(self) -> list[Skipped]:
+        """What is not used, and why."""
+        entries = []
         if self.passed_over:
             kinds = ", ".join(f"{count} {ending or 'without ending'}" for ending, count in self.passed_over.items())
-            lines.append(f"passed over {sum(self.passed_over.values())} files that are no recordings: {kinds}")
-        lines += [f"{file}: passed over: the same content as {other}" for file, other in self.duplicates]
-        return lines
+            entries.append(Skipped(f"{sum(self.passed_over.values())} files", f"no recordings: {kinds}"))
+        return entries + [Skipped(file, f"the same content as {other}") for file, other in self.duplicates]
 
 
 def stem_of(path: Path) -> str:

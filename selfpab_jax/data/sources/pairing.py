@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64, Int, Int32
 
 from selfpab_jax.data.sources.base import EPOCH, Skipped, UnusableError
 from selfpab_jax.data.sources.clock import to_even_clock
-from selfpab_jax.data.sources.devices.samples import DeviceSamples
 from selfpab_jax.data.sources.files import visible_files
 from selfpab_jax.errors import ConfigError, DataError
 
@@ -40,6 +39,11 @@ class SensorFiles:
 
     def __str__(self) -> str:
         return f"{self.subject} ({', '.join(path.name for path in self.paths.values())})"
+
+
+def shown_path(text: str) -> str:
+    """A file's path, or the text of `SensorFiles.as_text`, as people read it."""
+    return str(SensorFiles.from_text(text)) if text.startswith('["') else text
 
 
 class Pairs(NamedTuple):
@@ -197,6 +201,22 @@ class AlignmentReport:
         )
 
 
+class SensorSamples(NamedTuple):
+    """The samples of one sensor.
+
+    Attributes:
+        times_N: seconds since 1970 on the recorder's clock, never decreasing.
+        signal_Nx3: acceleration in g.
+        codes_N: a number that changes where a recording ends, or None.
+        labels_N: a label per sample, -1 where there is none; or None.
+    """
+
+    times_N: Float64[np.ndarray, " N"]
+    signal_Nx3: Float32[np.ndarray, "N 3"]
+    codes_N: Int[np.ndarray, " N"] | None = None
+    labels_N: Int32[np.ndarray, " N"] | None = None
+
+
 class AlignedSensors(NamedTuple):
     """All sensors on one even clock.
 
@@ -204,21 +224,26 @@ class AlignedSensors(NamedTuple):
         start: time of the first row.
         signal_NxC: x, y, z of each sensor, in the order given; NaN where a sensor recorded nothing.
         report: what was cut and is missing.
+        codes_N: of the sensor that has some, or None.
+        labels_N: of the sensor that has some, or None; -1 where it recorded nothing.
     """
 
     start: datetime
     signal_NxC: Float32[np.ndarray, "N C"]
     report: AlignmentReport
+    codes_N: Int[np.ndarray, " N"] | None = None
+    labels_N: Int32[np.ndarray, " N"] | None = None
 
 
-def align(samples_by_sensor: Mapping[str, DeviceSamples], rate_hz: float, gap_limit: float) -> AlignedSensors:
+def align(samples_by_sensor: Mapping[str, SensorSamples], rate_hz: float, gap_limit: float) -> AlignedSensors:
     """Sensors that recorded at the same time, each moved onto one even clock by its own timestamps.
 
     The sensors' clocks are taken to agree (they are set by one computer); that they drift apart later is not visible in
     the files. Only the time that all sensors cover is kept.
 
     Args:
-        samples_by_sensor: samples of each sensor, in the order of the channels.
+        samples_by_sensor: samples of each sensor, in the order of the channels; one of them may have codes, and one
+            labels.
         rate_hz: rate of the common clock.
         gap_limit: seconds; longer gaps of a sensor stay NaN.
 
@@ -238,6 +263,15 @@ def align(samples_by_sensor: Mapping[str, DeviceSamples], rate_hz: float, gap_li
         parts.append(even.signal_MxC[:rows])
         missing_s[sensor] = float(even.is_missing_M[:rows].sum()) / rate_hz
     rows = min(len(part) for part in parts)
+    at_M = start_s + np.arange(rows) / rate_hz
+    codes, labels = [], []
+    for part, samples in zip(parts, samples_by_sensor.values(), strict=True):
+        nearest_M = _nearest(samples.times_N, at_M)
+        if samples.codes_N is not None:
+            codes.append(samples.codes_N[nearest_M])
+        if samples.labels_N is not None:
+            is_missing_M = np.isnan(part[:rows, 0])
+            labels.append(np.where(is_missing_M, np.int32(-1), samples.labels_N[nearest_M]))
     return AlignedSensors(
         start=EPOCH + timedelta(seconds=start_s),
         signal_NxC=np.concatenate([part[:rows] for part in parts], axis=1),
@@ -246,7 +280,17 @@ def align(samples_by_sensor: Mapping[str, DeviceSamples], rate_hz: float, gap_li
             missing_s=missing_s,
             hours=(end_s - start_s) / 3600,
         ),
+        codes_N=codes[0] if codes else None,
+        labels_N=labels[0] if labels else None,
     )
+
+
+def _nearest(times_N: Float64[np.ndarray, " N"], at_M: Float64[np.ndarray, " M"]) -> Int[np.ndarray, " M"]:
+    """The sample nearest in time."""
+    after_M = np.searchsorted(times_N, at_M).clip(1, max(len(times_N) - 1, 1))
+    after_M = np.minimum(after_M, len(times_N) - 1)
+    before_M = np.maximum(after_M - 1, 0)
+    return np.where(at_M - times_N[before_M] <= times_N[after_M] - at_M, before_M, after_M)
 
 
 def _time(seconds: float) -> str:

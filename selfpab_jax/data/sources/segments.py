@@ -106,10 +106,36 @@ def time_order(
     return order_N[kept_N[order_N]], back_s
 
 
+def measured_rate(times_N: Float64[np.ndarray, " N"], segments: list[Segment]) -> tuple[float | None, float]:
+    """The sampling rate by the timestamps of the longest segment, or of all where it is short, and its tolerance.
+
+    Args:
+        times_N: seconds of each row.
+        segments: continuous segments of the rows.
+
+    Returns:
+        Hz, or None where it cannot be measured; and by which fraction it may differ from the declared rate.
+    """
+    first, last = max(segments, key=lambda segment: segment[1] - segment[0])
+    if last - first < RATE_CHUNKS * ROWS_PER_CHUNK:
+        # All segments together; their ends are uncertain by a tick, so only a gross error shows.
+        rows_s = np.array([last - first - 1 for first, last in segments])
+        spans_s = np.array([times_N[last - 1] - times_N[first] for first, last in segments])
+        if rows_s.sum() < RATE_CHUNKS * ROWS_PER_CHUNK or not spans_s.sum() > 0:
+            return None, SHORT_TOLERANCE
+        return float(rows_s.sum() / spans_s.sum()), SHORT_TOLERANCE
+    marks = np.linspace(first, last - 1, RATE_CHUNKS + 1).astype(int)
+    spans = np.diff(times_N[marks])
+    if not (spans > 0).all():
+        return None, RATE_TOLERANCE
+    # A median over chunks: a gap below the limit, or a clock in whole seconds, affects few of them.
+    return float(np.median(np.diff(marks) / spans)), RATE_TOLERANCE
+
+
 def check_rate(
     times_N: Float64[np.ndarray, " N"], segments: list[Segment], rate_hz: float, *, option: str | None = None
 ) -> None:
-    """Compare the declared sampling rate with the timestamps of the longest segment, or of all where it is short.
+    """Compare the declared sampling rate with that of the timestamps.
 
     Args:
         times_N: seconds of each row.
@@ -120,22 +146,8 @@ def check_rate(
     Raises:
         UnusableError: they differ by more than 5%, or by more than 25% in segments of fewer than a thousand rows.
     """
-    first, last = max(segments, key=lambda segment: segment[1] - segment[0])
-    if last - first < RATE_CHUNKS * ROWS_PER_CHUNK:
-        # All segments together; their ends are uncertain by a tick, so only a gross error shows.
-        rows_s = np.array([last - first - 1 for first, last in segments])
-        spans_s = np.array([times_N[last - 1] - times_N[first] for first, last in segments])
-        if rows_s.sum() < RATE_CHUNKS * ROWS_PER_CHUNK or not spans_s.sum() > 0:
-            return
-        measured, tolerance = float(rows_s.sum() / spans_s.sum()), SHORT_TOLERANCE
-    else:
-        marks = np.linspace(first, last - 1, RATE_CHUNKS + 1).astype(int)
-        spans = np.diff(times_N[marks])
-        if not (spans > 0).all():
-            return
-        # A median over chunks: a gap below the limit, or a clock in whole seconds, affects few of them.
-        measured, tolerance = float(np.median(np.diff(marks) / spans)), RATE_TOLERANCE
-    if abs(measured / rate_hz - 1) > tolerance:
+    measured, tolerance = measured_rate(times_N, segments)
+    if measured is not None and abs(measured / rate_hz - 1) > tolerance:
         hint = f" ({option})" if option else ""
         raise UnusableError(f"wrong rate: the timestamps show {measured:.4g} Hz, not {rate_hz:g} Hz{hint}")
 

@@ -11,7 +11,7 @@ from jaxtyping import Float32
 
 from selfpab_jax.data.sources import hunt4
 from selfpab_jax.data.sources.base import UnusableError, sensors_of
-from selfpab_jax.data.sources.blocks import BLOCK_ROWS, Rows, SignalBlock
+from selfpab_jax.data.sources.blocks import BLOCK_ROWS, Rows, SignalBlock, as_far_as_possible, whole_recordings
 from selfpab_jax.data.sources.clock import LONGEST_GAP_DAYS
 from selfpab_jax.data.sources.continuous import continuous_blocks
 from selfpab_jax.data.sources.files import stem_of, visible_files, without_duplicates
@@ -19,14 +19,9 @@ from selfpab_jax.data.sources.pairing import SensorFiles, find_sensor_files
 from selfpab_jax.data.sources.report import FileReport
 from selfpab_jax.data.sources.survey import NonWear
 from selfpab_jax.data.tables.columns import COMPRESSION, estimated_rows, is_table
-from selfpab_jax.data.tables.format import HARTH_SENSORS, TableFormat, parse_columns, sensor_columns
-from selfpab_jax.data.tables.recordings import (
-    RecordingPath,
-    as_far_as_possible,
-    is_device_file,
-    signal_blocks,
-    whole_recordings,
-)
+from selfpab_jax.data.tables.format import HARTH_SENSORS, TableFormat, given_columns, sensor_columns
+from selfpab_jax.data.tables.opening import is_device_file
+from selfpab_jax.data.tables.recordings import RecordingPath, signal_blocks
 from selfpab_jax.data.tables.text import is_text_table, open_bytes
 from selfpab_jax.data.tables.timestamps import TimestampUnit
 from selfpab_jax.errors import ConfigError, DataError
@@ -130,7 +125,7 @@ def read_signal(
     """The continuous recordings of a file in blocks, cleaned, on an even clock (see `continuous`).
 
     Args:
-        path: table, device file, one device file per sensor, or an npz of the HUNT4 layout.
+        path: table, device file, one file per sensor, or an npz of the HUNT4 layout.
         format: how a table is read; channels of an npz are taken by name, its start from its file name
             `<YYYY-MM-DD_HH>.npz`.
         on_skip: called with the file and the reason if it cannot be used, and once with what was cut.
@@ -204,11 +199,12 @@ def read_recording(
 
     Args:
         path: .csv or .tsv (also .gz), .parquet, .cwa, .gt3x, .bin, or an npz of the HUNT4 layout; where each sensor
-            has a device file of its own, sensors and their files: `{"back": "S01_back.cwa", "thigh": ...}`.
+            has a file of its own, sensors and their files: `{"back": "S01_back.csv", "thigh": ...}`.
         rate: sampling rate in Hz.
         unit: unit of the acceleration columns.
         sensors: for the columns `<sensor>_x`, `<sensor>_y`, `<sensor>_z`.
-        columns: other columns instead, e.g. `hip_x=acc_x,hip_y=acc_y,hip_z=acc_z`.
+        columns: other columns instead, e.g. `hip_x=acc_x,hip_y=acc_y,hip_z=acc_z`; of a file per sensor also
+            `x=acc_x,y=acc_y,z=acc_z`, which every file has.
         timestamp_column: time of each row, or None.
         timestamp_unit: unit of timestamps that are numbers.
         day_first: whether 03/04/2020 is the third of April, where the file leaves it open.
@@ -223,7 +219,7 @@ def read_recording(
         DataError: the file cannot be used, or `strict` is set and something is cut or doubted.
     """
     layout = TableFormat(
-        columns=parse_columns(columns) if columns else sensor_columns(sensors),
+        columns=given_columns(columns, (), sensor_columns(sensors), file_per_sensor=isinstance(path, Mapping)),
         unit=unit,
         rate_hz=rate,
         timestamp_column=timestamp_column,

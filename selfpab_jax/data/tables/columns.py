@@ -97,6 +97,22 @@ def estimated_rows(path: Path) -> int:
         return 0
 
 
+def has_column(path: Path, column: str) -> bool:
+    """Whether a table has a column; a table that cannot be read has none.
+
+    Args:
+        path: of the table.
+        column: its name, or its number where a text table has no header.
+    """
+    try:
+        if path.suffix.lower() == ".parquet":
+            return column in pyarrow.parquet.read_schema(path).names
+        find_layout(path, [column])
+    except (OSError, pa.ArrowException, UnusableError):
+        return False
+    return True
+
+
 def _csv_blocks(
     path: Path, columns: list[str], rows: int, text: set[str], numeric: set[str], report: FileReport
 ) -> Iterator[pa.Table]:
@@ -116,7 +132,7 @@ def _csv_blocks(
                 if place > done:
                     fresh = block.slice(max(0, block.num_rows - (place - done)))
                     done = place
-                    yield _with_numbers(fresh, numeric, layout, malformed)
+                    yield _with_numbers(_without_headers(fresh, malformed), numeric, layout, malformed)
         except pa.ArrowInvalid as error:
             if "invalid UTF8" in str(error) and layout.encoding.startswith("utf-8"):
                 layout = replace(layout, encoding="latin-1")  # read again: every byte is a character there
@@ -135,6 +151,8 @@ def _csv_blocks(
             report.note(
                 "the compressed file is cut off or damaged: part is missing or wrong, by an amount that cannot be known"
             )
+        if malformed.headers:
+            report.notes.append(f"the header stands again in {malformed.headers} rows")
         if malformed.values:
             report.notes.append(f"{malformed.values} values are no numbers (the first is {malformed.first_value!r})")
         return
@@ -152,6 +170,19 @@ def _type_of_all_blocks(schema: pa.Schema, name: str, numeric: set[str]) -> pa.D
     if pa.types.is_timestamp(first) or pa.types.is_date(first) or pa.types.is_time(first):
         return pa.string()
     return first
+
+
+def _without_headers(block: pa.Table, malformed: Malformed) -> pa.Table:
+    """The block without rows in which every column of text holds its own name: the header again."""
+    names = [field.name for field in block.schema if pa.types.is_string(field.type)]
+    if not names:
+        return block
+    is_header = pc.equal(pc.utf8_trim_whitespace(block.column(names[0])), names[0])
+    for name in names[1:]:
+        is_header = pc.and_(is_header, pc.equal(pc.utf8_trim_whitespace(block.column(name)), name))
+    count = pc.sum(is_header).as_py() or 0
+    malformed.headers += count
+    return block.filter(pc.invert(is_header.fill_null(False))).combine_chunks() if count else block
 
 
 def _with_numbers(block: pa.Table, numeric: set[str], layout: Layout, malformed: Malformed) -> pa.Table:
@@ -227,7 +258,14 @@ def labels(table: pa.Table, column: str) -> Int32[np.ndarray, " N"]:
     Raises:
         UnusableError: it holds something else.
     """
-    array = numbers(table, column)
+    values = table.column(column)
+    if pa.types.is_string(values.type):
+        array = text_numbers(values)
+        if (wrong_N := np.isnan(array) & pc.is_valid(values).to_numpy(zero_copy_only=False)).any():
+            example = values[int(wrong_N.argmax())].as_py()
+            raise UnusableError(f"wrong type: label column {column} holds text such as {example!r}, not whole numbers")
+    else:
+        array = numbers(table, column)
     array = np.where(np.isnan(array), -1, array)
     if (array != np.round(array)).any():
         raise UnusableError(f"wrong type: label column {column} must hold whole numbers")

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float32, Float64, Int, Int32
 
+from selfpab_jax.data.sources.base import sensors_of
 from selfpab_jax.data.sources.blocks import BLOCK_ROWS, Rows
 from selfpab_jax.data.sources.report import FileReport
 from selfpab_jax.data.sources.survey import NonWear
@@ -62,6 +63,32 @@ def parse_columns(text: str) -> tuple[tuple[str, str], ...]:
                 "hip_x=acc_x,hip_y=acc_y,hip_z=acc_z"
             )
     return tuple(pairs)
+
+
+def given_columns(
+    columns: str | None, sensors: tuple[str, ...], default: tuple[tuple[str, str], ...], *, file_per_sensor: bool
+) -> tuple[tuple[str, str], ...]:
+    """Pairs of channel and column by the options `columns` and `sensors`.
+
+    Args:
+        columns: see `parse_columns`. Where each sensor has a file of its own it may name the channels x, y and z alone,
+            which are in every file.
+        sensors: names, for columns named `<sensor>_x` and so on, or for those three columns.
+        default: the pairs where neither is given; its sensors for those three columns.
+        file_per_sensor: whether each sensor has a file of its own.
+
+    Raises:
+        ConfigError: an empty or repeated name, or both options where one of them has no effect.
+    """
+    if not columns:
+        return sensor_columns(sensors) if sensors else default
+    pairs = parse_columns(columns)
+    if file_per_sensor and [channel for channel, _ in pairs] == ["x", "y", "z"]:
+        sensors = sensors or sensors_of(tuple(channel for channel, _ in default))
+        return tuple((f"{sensor}_{axis}", column) for sensor in sensors for axis, column in pairs)
+    if sensors:
+        raise ConfigError("give sensors or columns, not both")
+    return pairs
 
 
 @dataclass(frozen=True, kw_only=True)

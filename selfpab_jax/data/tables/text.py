@@ -24,7 +24,6 @@ DELIMITERS = {"\t": "tabs", ";": "semicolons", "|": "bars", "^": "carets", "~": 
 """In the order in which they are tried: a comma may be a decimal mark, and a space part of a timestamp."""
 HEADER_LINES = 200
 """The header is looked for in so many lines."""
-MIN_LINES = 2
 BYTES_PER_ROW = 70
 MALFORMED_FRACTION = 0.01
 """More rows than this with another number of columns, and the file is not used."""
@@ -88,6 +87,7 @@ class Malformed:
         first: what the first such row has.
         first_value: the first such value.
         is_cut: the compressed file ends too early, or is damaged from some byte on.
+        headers: rows that are the header again.
     """
 
     rows: int = 0
@@ -95,6 +95,7 @@ class Malformed:
     first: str = ""
     first_value: str = ""
     is_cut: bool = False
+    headers: int = 0
 
 
 def is_text_table(path: Path) -> bool:
@@ -179,9 +180,9 @@ def find_layout(path: Path, columns: list[str]) -> Layout:
     if twice := sorted({name for name in columns if names.count(name) > 1}):
         raise UnusableError(f"column {', '.join(twice)} stands twice in the header; rename one of them")
     body = rows[place + 1 : place + 50]
-    names = _names_of_all_columns(names, body)
     preamble = tuple(line for line in lines[:place] if line.strip() and not (separator and line is lines[0]))
-    return Layout(encoding, delimiter, _decimal(body, delimiter), tuple(names), place + 1, True, preamble)
+    names = tuple(_names_of_all_columns(names, body))
+    return Layout(encoding, delimiter, _decimal(body, delimiter), names, place + 1, True, preamble)
 
 
 def _names_of_all_columns(names: list[str], body: list[list[str]]) -> list[str]:
@@ -265,11 +266,8 @@ def _name(field: str) -> str:
 
 def _header(rows: list[list[str]], columns: list[str]) -> int | None:
     """The row that holds all the names, if any."""
-    wanted = set(columns)
-    for place, row in enumerate(rows[:HEADER_LINES]):
-        if wanted <= {_name(name) for name in row}:
-            return place
-    return None
+    places = (place for place, row in enumerate(rows[:HEADER_LINES]) if set(columns) <= {_name(name) for name in row})
+    return next(places, None)
 
 
 def _first_of_body(rows: list[list[str]]) -> int:
@@ -324,7 +322,7 @@ def read_delimited(
             use_threads=False,
             column_names=list(_unique(layout.names)),
             skip_rows=layout.skipped_rows,
-            block_size=rows * BYTES_PER_ROW,
+            block_size=min(rows * BYTES_PER_ROW, READ_BYTES),  # pyarrow reads up to 32 of them ahead
             encoding="utf8" if layout.encoding == "utf-8-sig" else layout.encoding,
         ),
         "parse_options": pyarrow.csv.ParseOptions(delimiter=layout.delimiter, invalid_row_handler=on_malformed),
@@ -336,11 +334,15 @@ def read_delimited(
             strings_can_be_null=True,
         ),
     }
-    count = 0
+    count, held = 0, []
     with _plain_stream(path, layout) as stream, pyarrow.csv.open_csv(stream, **options) as reader:
         for batch in reader:
             count += batch.num_rows
-            yield pa.Table.from_batches([batch])
+            held.append(batch)
+            if sum(each.num_rows for each in held) >= rows:
+                yield pa.Table.from_batches(held).combine_chunks()
+                held = []
+        yield pa.Table.from_batches(held, reader.schema).combine_chunks()
         malformed.is_cut = getattr(stream, "is_cut", False)
     if malformed.rows > max(1, MALFORMED_FRACTION * count):
         raise UnusableError(

@@ -98,7 +98,7 @@ def predict(
             that ships with the model.
         out: folder of the results.
         table_format: how the files are read; by default, columns named after the head's sensors, in g, at 50 Hz.
-        sensor_files: where each sensor has a device file of its own, see `find_sensor_files`; `files` are folders then.
+        sensor_files: where each sensor has a file of its own, see `find_sensor_files`; `files` are folders then.
         sensor_roles: the model's name for a sensor of the data, where the two differ; by default the head's.
         zone: IANA name of the time zone that times are written in, e.g. `Europe/Oslo`; by default the recorder's clock
             as it is, without clock changes.

@@ -116,3 +116,12 @@ def test_overlapping_windows_are_counted_once(cohort, tmp_path, capsys):
     rows = select(index, hours=300 / 3600)
     assert sorted(index.seconds[rows]) == [10] * 2 + [20] * 5 + [60] * 3
     assert len(set(index.segment[rows])) == 3
+
+
+def test_a_split_that_was_asked_for_and_is_empty(tables_with_gaps, tmp_path, fails):
+    """The only subject of a split cannot be used."""
+    shutil.copytree(tables_with_gaps, tmp_path / "in")
+    (tmp_path / "in" / "S5.parquet").write_bytes(b"no table")
+    build = ["records", "build", "--source", "recordings", tmp_path / "in", "--out", tmp_path / "out", "--workers", 1]
+    options = ["--timestamp_unit", "ms", "--window_seconds", 20, "--validation_subjects", "S5", "--test", 0]
+    assert "no usable recording for validation" in fails(*build, *options)

@@ -13,11 +13,12 @@ from table_writers import CLEAN, CLOCK, COLUMNS, NAMES, RATE, START, lines_chang
 
 from selfpab_jax.data.quality import write_quality
 from selfpab_jax.data.sources.base import UnusableError
+from selfpab_jax.data.sources.blocks import whole_recordings
 from selfpab_jax.data.sources.files import find_recordings
 from selfpab_jax.data.sources.report import FileReport
 from selfpab_jax.data.sources.streaming import find_files, read_recording
 from selfpab_jax.data.tables.format import TableFormat, parse_columns
-from selfpab_jax.data.tables.recordings import signal_blocks, whole_recordings
+from selfpab_jax.data.tables.recordings import signal_blocks
 from selfpab_jax.errors import ConfigError, DataError
 
 BY_NUMBER = {
@@ -290,7 +291,7 @@ def test_equal_content_counts_once(tmp_path: Path) -> None:
         (tmp_path / name).write_text(table())
     found = find_recordings((str(tmp_path),))
     assert [file.subject for file in found.files] == ["S01"]
-    assert "S02" in found.notes()[0]
+    assert "S02" in found.skipped()[0].what
 
 
 def test_parquet_with_zones_keeps_the_wall_clock(tmp_path: Path) -> None:

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from selfpab_jax.data.sources.base import EPOCH, UnusableError
-from selfpab_jax.data.sources.devices.samples import DeviceSamples
-from selfpab_jax.data.sources.pairing import align, pair_by_name, pair_by_table
+from selfpab_jax.data.sources.pairing import SensorSamples, align, pair_by_name, pair_by_table
 from selfpab_jax.errors import ConfigError, DataError
 
 SENSORS = ("back", "thigh")
@@ -60,17 +59,17 @@ def test_wrong_settings(tmp_path: Path) -> None:
         pair_by_table(tmp_path / "files.csv", SENSORS)
 
 
-def _samples(begin: float, end: float, rate_hz: float, gap: tuple[float, float] = (0, 0)) -> DeviceSamples:
+def _samples(begin: float, end: float, rate_hz: float, gap: tuple[float, float] = (0, 0)) -> SensorSamples:
     times_N = np.arange(begin, end, 1 / rate_hz)
     times_N = times_N[(times_N < gap[0]) | (times_N >= gap[1])]
     tone_N = np.sin(2 * np.pi * 5 * times_N)
     signal_Nx3 = np.stack([tone_N, 0 * tone_N, 1 + 0 * tone_N], axis=1).astype(np.float32)
-    return DeviceSamples(times_N, signal_Nx3, 100, rate_hz, EPOCH, "", "")
+    return SensorSamples(times_N, signal_Nx3)
 
 
 def test_align() -> None:
     sensors = {"back": _samples(10, 400, 98.7), "thigh": _samples(30.123, 450, 101.3, gap=(200, 220))}
-    start, signal_NxC, report = align(sensors, 50, 1.0)
+    start, signal_NxC, report = align(sensors, 50, 1.0)[:3]
     assert (start - EPOCH).total_seconds() == pytest.approx(30.123, abs=1e-5)
     assert signal_NxC.shape == (pytest.approx((400 - 30.123) * 50, abs=2), 6)
     assert report.cut_s["back"] == pytest.approx((20.123, 0), abs=0.02)

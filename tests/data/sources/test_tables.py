@@ -82,6 +82,9 @@ def test_every_fault_has_a_reason(frame, tmp_path):
     assert "unknown column: mark" in reason_of(lambda f: f, label_column="mark")
     assert "wrong type: column thigh_z" in reason_of(lambda f: f.assign(thigh_z="x"), "csv")
     assert "label column" in reason_of(lambda f: f.assign(label=0.5), label_column="label")
+    assert "holds text such as 'walk'" in reason_of(
+        lambda f: f.assign(label=f["label"].astype(str).where(f.index != 9, "walk")), "csv", label_column="label"
+    )
     assert "NaN" in reason_of(lambda f: f.assign(back_x=np.nan))
     assert "no rows" in reason_of(lambda f: f.iloc[:0])
     assert "no date and time" in reason_of(lambda f: f.assign(timestamp="noon"), "csv")

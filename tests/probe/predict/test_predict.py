@@ -225,3 +225,27 @@ def test_a_device_file_per_sensor(model: Path, head: SavedHead, tmp_path: Path, 
     assert minutes.loc[minutes["class"] != NO_DATA, "minutes"].sum() * 60 == pytest.approx(72, abs=0.5)
     assert main(call) == 0
     assert "finished before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_tables_of_one_sensor_each(ending: str, model: Path, head: SavedHead, tmp_path: Path) -> None:
+    """`predict` and `embed` give what they give for one table with all columns."""
+    write_head(tmp_path / "head", head)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder in (whole, parts):
+        folder.mkdir()
+    table = table_of(40)
+    for place, names in enumerate((COLUMNS, COLUMNS[:3], COLUMNS[3:])):
+        target = (whole / "P1", parts / "P1_back", parts / "P1_thigh")[place].with_suffix(f".{ending}")
+        part = table[["timestamp", *names]]
+        part = part.rename(columns={name: name[-1] for name in names}) if place else part
+        part.to_csv(target, index=False) if ending == "csv" else part.to_parquet(target)
+    one_each = ["--sensor_files", "{subject}_{sensor}." + ending, "--columns", "x,y,z"]
+    for folder, more in ((whole, []), (parts, one_each)):
+        call = [str(folder), "--model", str(model), *more]
+        assert main(["predict", *call, "--head", str(tmp_path / "head"), "--out", f"{folder}_out"]) == 0
+        assert main(["embed", *call, "--out", f"{folder}.npz"]) == 0
+    found, expected = (pd.read_csv(f"{folder}_out/P1/seconds.csv") for folder in (parts, whole))
+    pd.testing.assert_frame_equal(found, expected, atol=1e-3)
+    with np.load(f"{parts}.npz") as found_npz, np.load(f"{whole}.npz") as expected_npz:
+        np.testing.assert_allclose(found_npz["features"], expected_npz["features"], atol=1e-4)

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -15,13 +14,15 @@ from selfpab_jax.data.har.base import with_notes
 from selfpab_jax.data.har.card import DatasetCard, Sensor
 from selfpab_jax.data.har.labels import Classes, Label, column_class_indices, labels_in
 from selfpab_jax.data.har.subject_tables import SubjectTables
-from selfpab_jax.data.sources.base import Recording, SourceFile, UnusableError, sensors_of
-from selfpab_jax.data.sources.files import find_recordings
+from selfpab_jax.data.sources.base import Recording, Skipped, SourceFile, UnusableError, sensors_of
+from selfpab_jax.data.sources.blocks import whole_recordings
+from selfpab_jax.data.sources.pairing import SensorFiles
 from selfpab_jax.data.sources.report import FileReport
 from selfpab_jax.data.sources.survey import NonWear
 from selfpab_jax.data.tables.columns import read_table
-from selfpab_jax.data.tables.format import HARTH_SENSORS, TableFormat, parse_columns, sensor_columns
-from selfpab_jax.data.tables.recordings import signal_blocks, whole_recordings
+from selfpab_jax.data.tables.format import HARTH_SENSORS, TableFormat, given_columns, sensor_columns
+from selfpab_jax.data.tables.recordings import find_passed_over, find_sources, path_of, signal_blocks
+from selfpab_jax.data.tables.sensor_files import sensor_with
 from selfpab_jax.data.tables.timestamps import TimestampUnit
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.signal.resample import UNITS_PER_G, Unit
@@ -36,7 +37,8 @@ class OwnTables(SubjectTables):
     Attributes:
         sensors: names of the sensors to read, in order, from the columns `<sensor>_x`, `_y`, `_z`; empty: back and
             thigh, or all that `columns` names.
-        columns: other names of the columns, e.g. `hip_x=acc_x,hip_y=acc_y,hip_z=acc_z`.
+        columns: other names of the columns, e.g. `hip_x=acc_x,hip_y=acc_y,hip_z=acc_z`; with `sensor_files` also
+            `x=acc_x,y=acc_y,z=acc_z`, the columns of every file.
         axes: by sensor, which of its axes become x (down), y and z, e.g. `("-y", "+x", "+z")`; other sensors keep
             theirs.
         unit: unit of the acceleration columns: g, mg or m/s2.
@@ -47,6 +49,8 @@ class OwnTables(SubjectTables):
         first_date: date of the first row, YYYY-MM-DD, where timestamps are times of day only.
         subject: what names the subject of a file: `file`, `folder`, `folder/file`, or a pattern such as
             `sub-{subject}_*`.
+        sensor_files: where each sensor has a file of its own, a pattern of their names such as
+            `{subject}_{sensor}.csv`, or a CSV table with the columns subject, sensor and file.
         segment_column: a continuous recording ends where its value changes; None: the whole file is one.
         label_column: whole numbers or text; missing values are no label.
         classes: labels in the order of the class indices, as `1=walking,2=running` or `walking,running`; others count
@@ -67,6 +71,7 @@ class OwnTables(SubjectTables):
     day_first: bool | None = None
     first_date: str | None = None
     subject: str = "file"
+    sensor_files: str | None = None
     segment_column: str | None = None
     label_column: str = "label"
     classes: str | None = None
@@ -117,7 +122,7 @@ class OwnTables(SubjectTables):
             unit=cast(Unit, self.unit),
             classes=given_classes(self.classes) or self._classes_in_files(),
             downloads=(),
-            manual="One CSV or Parquet file per subject.",
+            manual="One CSV or Parquet file per subject, or per subject and sensor.",
         )
 
     @property
@@ -154,7 +159,15 @@ class OwnTables(SubjectTables):
         Raises:
             DataError: the folder is missing, there is no table, or it is not clear whose a file is.
         """
-        yield from find_recordings((self.path,), self.subject).files
+        yield from find_sources((self.path,), self.subject, self.sensor_files, sensors_of(self.channels))
+
+    def passed_over(self) -> list[Skipped]:
+        """Files and subjects in the folder that are not used, and why.
+
+        Raises:
+            ConfigError, DataError: see `files`.
+        """
+        return find_passed_over((self.path,), self.subject, self.sensor_files, sensors_of(self.channels))
 
     def read(self, file: SourceFile, report: FileReport | None = None) -> list[Recording]:
         """The continuous recordings of a table, cleaned and on an even clock.
@@ -174,7 +187,8 @@ class OwnTables(SubjectTables):
             unknown.update(dict.fromkeys(notes))
             return indices_N
 
-        recordings = whole_recordings(signal_blocks(self.table_format, Path(file.path), report, class_of), file.subject)
+        blocks = signal_blocks(self.table_format, path_of(file, self.sensor_files), report, class_of)
+        recordings = whole_recordings(blocks, file.subject)
         if self.axes:
             sensors = len(self.selected_sensors)
             recordings = [
@@ -190,9 +204,8 @@ class OwnTables(SubjectTables):
     @property
     def _columns(self) -> dict[str, str]:
         """The column of each channel."""
-        if self.columns is None:
-            return dict(sensor_columns(self.sensors or HARTH_SENSORS))
-        return dict(parse_columns(self.columns))
+        default = sensor_columns(self.sensors or HARTH_SENSORS)
+        return dict(given_columns(self.columns, (), default, file_per_sensor=self.sensor_files is not None))
 
     @property
     def _sensors(self) -> dict[str, Sensor]:
@@ -204,7 +217,10 @@ class OwnTables(SubjectTables):
         reasons: list[str] = []
         for file in self.files():
             try:
-                found |= labels_in(read_table(Path(file.path), [self.label_column]), self.label_column)
+                path = path_of(file, self.sensor_files)
+                if isinstance(path, SensorFiles):
+                    path = path.paths[sensor_with(self.label_column, path)]
+                found |= labels_in(read_table(path, [self.label_column]), self.label_column)
             except UnusableError as error:
                 reasons.append(f"{file.name}: {error}")  # `read` raises it again, for this file alone
         if not found:

@@ -63,6 +63,23 @@ def test_given_classes_have_their_order_and_others_are_said(write_hip):
     assert " 30 samples" in note
 
 
+def test_what_stands_in_the_folder_beside_tables_is_said_and_no_header_is_a_class(write_hip):
+    folder = write_hip("anna", ["walk"] * 30 + ["sit"] * 20)
+    lines = (folder / "anna.csv").read_text().splitlines()
+    (folder / "anna.csv").write_text("\n".join([*lines[:30], lines[0], *lines[30:]]) + "\n")
+    (folder / "copy.csv").write_bytes((folder / "anna.csv").read_bytes())
+    (folder / "notes.xlsx").touch()
+    source = open_dataset("tables", folder, **OPTIONS)
+    assert source.card.class_names == ("sit", "walk")
+    [(first, why), (copy, other)] = [(each.what, each.reason) for each in source.passed_over()]
+    assert (first, why) == ("1 files", "no recordings: 1 .xlsx")
+    assert copy.endswith("copy.csv")
+    assert "anna.csv" in other
+    (recording,) = source.read(next(source.files()))
+    assert recording.labels_N.tolist() == [1] * 30 + [0] * 20
+    assert any("header stands again in 1 rows" in note for note in recording.notes)
+
+
 def test_parquet_with_harths_columns_needs_no_options(tmp_path, write_harth):
     write_harth(tmp_path / "eva.csv", np.repeat([10.0, 2.0], 100))
     table = pa.csv.read_csv(tmp_path / "eva.csv")
