@@ -112,6 +112,27 @@ def test_from_own_tables_to_a_report(
 
 
 @pytest.mark.slow
+def test_tables_of_one_sensor_each(model: Path, tables: Path, tmp_path: Path) -> None:
+    """The scores of tables with all columns; who has no file of a sensor is named."""
+    (tmp_path / "in").mkdir()
+    for subject in SUBJECTS:
+        whole = pd.read_csv(tables / f"{subject}.csv")
+        for sensor, more in (("back", ["label"]), ("thigh", [])):
+            if f"{sensor}_x" in whole:
+                columns = {f"{sensor}_{axis}": axis for axis in "xyz"}
+                part = whole[["timestamp", *columns, *more]].rename(columns=columns)
+                part.to_csv(tmp_path / "in" / f"{subject}_{sensor}.csv", index=False)
+    heads = ["--heads", '["linear"]', "--baselines", "[]"]
+    given = '{sensor_files: "{subject}_{sensor}.csv", columns: "x,y,z"}'
+    assert run(model, tables, tmp_path / "whole", *heads) == 0
+    assert run(model, tmp_path / "in", tmp_path / "parts", *heads, "--dataset.options", given) == 0
+    expected, found = load_result(tmp_path / "whole"), load_result(tmp_path / "parts")
+    assert found.headline.subjects == expected.headline.subjects == ("ann", "ben", "cleo")
+    assert found.headline.summary.macro_f1.mean == pytest.approx(expected.headline.summary.macro_f1.mean, abs=0.02)
+    assert any("dora: no file of thigh" in line for line in found.skipped)
+
+
+@pytest.mark.slow
 def test_what_is_cached_is_not_computed_again(
     model: Path, tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from selfpab_jax.data.sources.base import Recording, SourceFile
+from selfpab_jax.data.sources.base import Recording, Skipped, SourceFile
 from selfpab_jax.probe.alignment import (
     frame_labels,
     frame_probabilities,
@@ -38,6 +38,9 @@ class OneRecording:
 
     def files(self) -> Iterator[SourceFile]:
         yield SourceFile("S006", "S006", "S006.csv", len(self.table))
+
+    def passed_over(self) -> list[Skipped]:
+        return []
 
     def read(self, file: SourceFile) -> list[Recording]:
         return [Recording("S006", file.name, None, 50.0, self.table[:, :6], self.table[:, 6].astype(np.int32))]

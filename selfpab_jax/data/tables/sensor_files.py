@@ -67,11 +67,12 @@ def open_sensor_files(
     ]
     aligned = align(samples, rate_hz, layout.gap_limit)
     report.notes += aligned.report.notes
-    is_dated = layout.timestamp_column is None or layout.to_datetime(_seconds(aligned.start)) is not None
+    start = aligned.start
+    is_dated = layout.timestamp_column is None or layout.to_datetime(_seconds(start)) is not None
     if not is_dated:
         report.note("timestamps count from a start of their own, which is taken to be the same for all sensors")
     rows = Rows(aligned.signal_NxC, None, aligned.codes_N, aligned.labels_N)
-    return OpenedRows(iter([rows]), rate_hz, lambda time: aligned.start + timedelta(seconds=time) if is_dated else None)
+    return OpenedRows(iter([rows]), rate_hz, lambda time: start + timedelta(seconds=time) if is_dated else None)
 
 
 def _layouts(layout: TableFormat, files: SensorFiles, *, needs_labels: bool) -> dict[str, TableFormat]:

@@ -76,6 +76,36 @@ def test_a_file_per_sensor_from_python(folder: Path) -> None:
         read_recording({"back": files["back"]})
 
 
+def write_export(path: Path, begin: float, seconds: int, start: datetime, scale: float = 1.0) -> None:
+    """An export of ActiLife at 30 Hz without timestamps, `begin` seconds into the wave."""
+    head = [
+        "------------ Data File Created By ActiGraph GT3X+ ActiLife v6.13.3 date format M/d/yyyy at 30 Hz -----------",
+        "Serial Number: NEO1F18120387",
+        f"Start Time {start:%H:%M:%S}",
+        f"Start Date {start.month}/{start.day}/{start.year}",
+        "--------------------------------------------------",
+        "Accelerometer X,Accelerometer Y,Accelerometer Z",
+    ]
+    rows = [",".join(f"{value:.4f}" for value in row) for row in scale * wave(begin + np.arange(30 * seconds) / 30)]
+    path.write_text("\n".join([*head, *rows]) + "\n")
+
+
+def test_a_device_file_and_an_export_of_one_subject(folder: Path) -> None:
+    write_export(folder / "A_thigh.csv", 10.0, 50, write.START + timedelta(seconds=10))
+    files = {"back": folder / "A_back.cwa", "thigh": folder / "A_thigh.csv"}
+    signal, rate, start, report = read_recording(files, rate=30)
+    assert (rate, start) == (100.0, write.START + timedelta(seconds=10))
+    times = 10 + np.arange(len(signal)) / rate
+    assert len(signal) / rate == pytest.approx(50, abs=0.1)
+    assert np.abs(signal - np.tile(wave(times), 2))[100:-100].max() < 0.03
+    assert any("thigh: 30 Hz" in note for note in report.notes)
+    write_export(folder / "A_back.csv", 0.0, 50, write.START, 0.9)
+    signal, rate, start, _ = read_recording({"back": folder / "A_back.csv", "thigh": files["thigh"]}, rate=30)
+    assert (rate, start, len(signal)) == (30.0, write.START + timedelta(seconds=10), pytest.approx(40 * 30, abs=1))
+    expected = wave(10 + np.arange(len(signal)) / rate)
+    assert np.abs(signal - np.concatenate([0.9 * expected, expected], axis=1)).max() < 0.01
+
+
 @pytest.mark.parametrize("names", [True, False])
 def test_an_export_of_actigraph(names: bool, tmp_path: Path) -> None:
     signal = wave(np.arange(3000) / 30)
