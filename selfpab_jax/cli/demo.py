@@ -65,12 +65,11 @@ def run_demo(options: Namespace) -> int:
         "--optimizer.steps", str(options.steps),
     ]  # fmt: skip
 
-    if EXAMPLE.is_file():
-        _say("1. Activities of two real minutes, by the encoder and the head that ship with the package")
-        recording = out / "recording" / EXAMPLE.name
-        recording.parent.mkdir()
-        shutil.copyfile(EXAMPLE, recording)
-        _run("predict", str(recording), "--model", EXAMPLE.parent.name, "--out", activities)
+    _say("1. Activities of two real minutes, by the encoder and the head that ship with the package")
+    recording = out / "recording" / EXAMPLE.name
+    recording.parent.mkdir()
+    shutil.copyfile(EXAMPLE, recording)
+    _run("predict", str(recording), "--model", EXAMPLE.parent.name, "--out", activities)
     _say("2. An encoder of your own: a synthetic cohort in HUNT4's file layout ...")
     _run("cohort", cohort, "--subjects", str(options.subjects), "--hours", str(options.hours))
     _say("3. ... whose recordings become spectrogram records")

@@ -10,6 +10,7 @@ from selfpab_jax.config import Parser
 from selfpab_jax.data.sources.survey import NonWear
 from selfpab_jax.data.tables.timestamps import TimestampUnit
 from selfpab_jax.errors import ExitCode
+from selfpab_jax.progress import duration
 from selfpab_jax.signal.resample import Unit
 
 
@@ -120,10 +121,14 @@ def predict(
     if len(result.skipped) > PRINTED_SKIPS:
         print(f"... and {len(result.skipped) - PRINTED_SKIPS} more in {out / 'summary.json'}")
     for name, minutes in result.minutes.items():
-        print(f"{minutes:10.1f} min  {name}")
+        if minutes:
+            print(f"{minutes:10.1f} min  {name}")
+    if absent := [name for name, minutes in result.minutes.items() if not minutes]:
+        print(f"         0 min  {', '.join(absent)}")
     before = f", {result.finished_before} of them finished before" if result.finished_before else ""
+    used, given = duration(3600 * result.hours_used), duration(3600 * result.hours_in)
     print(
-        f"{out}: {result.files} files{before}; {result.hours_used:.1f} h of {result.hours_in:.1f} h of recording, "
+        f"{out}: {result.files} {'file' if result.files == 1 else 'files'}{before}; {used} of {given} of recording, "
         f"in {result.seconds:.1f} s"
     )
     print(f"what of each file was used and cut: {result.quality}")

@@ -17,7 +17,7 @@ NOTHING = (0.93, 0.93, 0.93)
 
 
 def draw_day(totals: ActivityTotals, movement: MovementByMinute | None, day: int, title: str, path: Path) -> None:
-    """Draw one day.
+    """Draw one day, from the first to the last hour of it that was recorded.
 
     Each bin has the color of the class that takes most of it, paler where a part of the bin was not recorded. The gray
     strip below is the movement: white at rest, black from `FULL_MOVEMENT` on.
@@ -29,7 +29,9 @@ def draw_day(totals: ActivityTotals, movement: MovementByMinute | None, day: int
         title: of the picture.
         path: of the PNG file.
     """
-    hours = totals.clock.hours_of(day)
+    day_hours = totals.clock.hours_of(day)
+    recorded = [number for number, hour in enumerate(day_hours) if np.any(totals.seconds.get(hour, 0))]
+    hours = list(day_hours)[recorded[0] : recorded[-1] + 1] if recorded else list(day_hours)
     moved = movement.of_hours(totals.clock, day) if movement else {}
     palette = np.array([to_rgb(color(index)) for index in range(len(totals.classes))])
     lines = []
@@ -46,7 +48,8 @@ def draw_day(totals: ActivityTotals, movement: MovementByMinute | None, day: int
         lines += [np.ones((BINS_PER_HOUR, 3))] * GAP_LINES
     used_Y = np.sum([totals.minutes_of(hour) for hour in hours], axis=0)
     height = len(lines) / len(hours)
-    with new_figure(path, 11, 1.2 + 0.26 * len(hours)) as figure:
+    shown_classes = int((used_Y > 0).sum())
+    with new_figure(path, 11, 1.2 + max(0.26 * len(hours), 0.2 * shown_classes)) as figure:
         axis = figure.subplots()
         axis.imshow(np.stack(lines), aspect="auto", extent=(0, 60, len(hours), 0), interpolation="nearest")
         offsets = {hour.offset for hour in hours}
@@ -61,7 +64,7 @@ def draw_day(totals: ActivityTotals, movement: MovementByMinute | None, day: int
             for index, name in enumerate(totals.classes)
             if used_Y[index] > 0
         ]
-        missing = sum(hours.values()) - float(used_Y.sum())
+        missing = sum(day_hours.values()) - float(used_Y.sum())
         if missing > 1 / 60:
             handles.append(Patch(color=NOTHING, label=f"{NO_DATA}, {_length(missing)}"))
         axis.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=8, frameon=False)
