@@ -21,7 +21,7 @@ from selfpab_jax.model_dir import SHIPPED_MODELS
 from selfpab_jax.train.checkpoint import LATEST
 
 EXAMPLE = SHIPPED_MODELS / "har-small" / "recording.csv.gz"
-"""Two minutes of a person of HARTH whom neither the encoder nor its head was trained on."""
+"""Two minutes of a subject of HARTH that neither the encoder nor its head was trained on."""
 
 
 def demo_parser() -> Parser:

@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from selfpab_jax.data.loader import Batch, batches, in_order, rows_of_batch
+from selfpab_jax.data.loader import Batch, batches, in_order
 from selfpab_jax.data.records.dataset import RecordSource, open_records
 from selfpab_jax.distributed.init import join
 from selfpab_jax.errors import ConfigError, RunError
@@ -28,7 +28,7 @@ from selfpab_jax.train.checkpoint_files import require_writable_path
 from selfpab_jax.train.config import PretrainSettings, as_json
 from selfpab_jax.train.logging import Log, Meter, open_log, rewind_log
 from selfpab_jax.train.run_dir import SUBJECTS_FILE, check_records, open_run, records_metadata
-from selfpab_jax.train.setup import TrainSetup, make_setup
+from selfpab_jax.train.setup import ADVICE, TrainSetup, loss_not_finite, make_setup
 from selfpab_jax.train.state import (
     TrainState,
     abstract_state,
@@ -38,9 +38,16 @@ from selfpab_jax.train.state import (
     replicated,
     sharding_table,
 )
-from selfpab_jax.train.step import ErrorStep, StepMetrics, error_step, frame_info, stop_flags, to_devices, train_step
-
-ADVICE = "the training diverged; start another --run with a lower optimizer.learning_rate or with optimizer.clip_norm"
+from selfpab_jax.train.step import (
+    ErrorStep,
+    StepMetrics,
+    all_finite,
+    error_step,
+    frame_info,
+    stop_flags,
+    to_devices,
+    train_step,
+)
 
 Ending = Literal["finished", "stopped early", "interrupted"]
 
@@ -281,7 +288,7 @@ def _loop(
         """Look at a step that is done: is its loss finite, and are we to stop?"""
         loss = float(metrics.loss)
         if not math.isfinite(loss):
-            raise RunError(_not_finite(setup, step, loss, train))
+            raise RunError(loss_not_finite(setup, step, loss))
         meter.add_step(step, loss, metrics)
         return bool(metrics.stop)
 
@@ -327,6 +334,8 @@ def _loop(
             if probe is not None:
                 here = jax.device_put(jax.device_get(whole), jax.local_devices()[0])
                 meter.add_probe(step, probe(here))
+        if not validates and not all_finite(state.parameters):  # the next loss would tell, if there were one
+            raise RunError(f"some parameters are not finite after step {step}, which is not saved: {ADVICE}")
         metadata = _metadata(setup, validation)
         if improved or (held_out is None and (saves or interrupted)):
             checkpoints.save_best(state.parameters, metadata, step)
@@ -380,17 +389,3 @@ def _start_line(setup: TrainSetup, step: int) -> str:
     return (
         f"{begin}: {setup.steps} steps on {setup.hours:,.1f} h of recording in {len(setup.rows):,} windows, {held_out}"
     )
-
-
-def _not_finite(setup: TrainSetup, step: int, loss: float, source: RecordSource) -> str:
-    """Which step, which records, and whether they or the training are to blame."""
-    rows = rows_of_batch(setup.rows, seed=setup.settings.seed, batch_size=setup.batch_size, step=step - 1)
-    index = setup.records.index("train")
-    broken = [row for row in rows if not np.isfinite(source[int(row)]["spectrogram"]).all()]
-    recordings = dict.fromkeys(f"{index.subject[row]}/{index.recording[row]}" for row in broken or rows)
-    names = ", ".join(list(recordings)[:4])
-    if broken:
-        return (
-            f"the loss is {loss} at step {step}: {len(broken)} of its records hold values that are not finite: {names}"
-        )
-    return f"the loss is {loss} at step {step}, though its records ({names}, ...) are finite: {ADVICE}"

@@ -8,6 +8,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Int64
 
+from selfpab_jax.data.loader import rows_of_batch
 from selfpab_jax.data.records.dataset import Records, RecordSource
 from selfpab_jax.data.records.scaled import scaled_statistics
 from selfpab_jax.data.splits import evenly, hours_of, select
@@ -21,6 +22,8 @@ from selfpab_jax.train.config import PretrainSettings
 from selfpab_jax.train.optimizer import Schedule, adamw, learning_rate
 from selfpab_jax.train.state import batch_shard, check_batch, make_mesh, parameter_shardings
 from selfpab_jax.train.step import Objective
+
+ADVICE = "the training diverged; start another --run with a lower optimizer.learning_rate or with optimizer.clip_norm"
 
 
 @dataclass(frozen=True)
@@ -136,3 +139,24 @@ def make_setup(settings: PretrainSettings, records: Records) -> TrainSetup:
         flops=training_flops(settings.model, features, features, info.frames),
         shard=shard,
     )
+
+
+def loss_not_finite(setup: TrainSetup, step: int, loss: float) -> str:
+    """A message for a loss that is not finite: which step and records, and whether they or the training are to blame.
+
+    Args:
+        setup: of the run.
+        step: whose loss it is, from 1.
+        loss: as it was.
+    """
+    source = setup.source("train")
+    rows = rows_of_batch(setup.rows, seed=setup.settings.seed, batch_size=setup.batch_size, step=step - 1)
+    index = setup.records.index("train")
+    broken = [row for row in rows if not np.isfinite(source[int(row)]["spectrogram"]).all()]
+    recordings = dict.fromkeys(f"{index.subject[row]}/{index.recording[row]}" for row in broken or rows)
+    names = ", ".join(list(recordings)[:4])
+    if broken:
+        return (
+            f"the loss is {loss} at step {step}: {len(broken)} of its records hold values that are not finite: {names}"
+        )
+    return f"the loss is {loss} at step {step}, though its records ({names}, ...) are finite: {ADVICE}"

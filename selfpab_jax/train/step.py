@@ -289,6 +289,12 @@ def frame_info(mesh: Mesh, batch: Mapping[str, np.ndarray], batch_size: int) -> 
     return FrameInfo(*(to_devices(mesh, batch[name], batch_size) if name in batch else None for name in names))
 
 
+@jax.jit
+def all_finite(parameters: Parameters) -> Bool[Array, ""]:
+    """Whether every parameter is a finite number."""
+    return jnp.stack([jnp.isfinite(array).all() for array in parameters.values()]).all()
+
+
 def stop_flags(mesh: Mesh, stop: bool) -> Bool[Array, " N"]:
     """Whether this process was asked to stop, one entry per device."""
     local = np.full(len(mesh.local_devices), stop)

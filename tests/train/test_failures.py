@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from selfpab_jax.cli.main import main
+
 pytestmark = pytest.mark.slow  # kills and waits for processes
 
 
@@ -51,3 +53,17 @@ def test_a_loss_that_is_not_finite_names_step_and_records(start: Callable, tmp_p
     assert "/2024-" in message, "names recordings"
     assert "learning_rate" in message
     assert "Traceback" not in output
+
+
+def test_parameters_that_are_not_finite_after_the_last_step_are_not_saved(start: Callable, tmp_path: Path) -> None:
+    """No further loss, and no held-out one, would show them."""
+    cohort, records, run = (str(tmp_path / name) for name in ("cohort", "records", "run"))
+    assert main(["cohort", cohort, "--subjects", "2", "--hours", "1"]) == 0
+    build = ["records", "build", "--source", "hunt4", cohort, "--out", records, "--window_seconds", "20"]
+    assert main([*build, "--workers", "1", "--validation", "0", "--test", "0"]) == 0
+    options = ["--optimizer.steps", "1", "--optimizer.schedule", "constant", "--optimizer.learning_rate", "1e39"]
+    process = start(Path(run), *options, "--data.path", records)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 1, output
+    assert "parameters are not finite after step 1" in output
+    assert not list((tmp_path / "run" / "checkpoints").glob("*/[0-9]*"))
