@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-demo: $(VENV)/.installed ## cohort, records, pre-training, evaluation, export: 2 to 4 minutes on 2 cores
+demo: $(VENV)/.installed ## activities of a recording, then an encoder of your own: 2 to 4 minutes on 2 cores
 	rm -rf demo
 	$(BIN)/selfpab-jax demo --out demo
 

@@ -36,7 +36,7 @@ from selfpab_jax.probe.predict.files import (
 )
 from selfpab_jax.probe.predict.minutes import DECIMALS
 from selfpab_jax.probe.predict.reading import FileReading, PredictSetup
-from selfpab_jax.progress import Progress
+from selfpab_jax.progress import Progress, duration
 
 SETTINGS_FILE = "settings.json"
 QUALITY_FOLDER = "quality"
@@ -285,9 +285,10 @@ def _work_off(
     waiting, frames = list(readings), 0
     with Progress("predict", hours_in_all, "h", enabled=progress) as display:
         again = f", {finished_before} finished before" if finished_before else ""
+        about = duration(3600 * (hours_in_all or 0))
         display.log(
-            f"{len(readings)} files{again}, about {hours_in_all or 0:.1f} h of recording; {setup.head.kind} head, "
-            f"{len(setup.head.classes)} classes"
+            f"{len(readings)} {'file' if len(readings) == 1 else 'files'}{again}, about {about} of recording; "
+            f"{setup.head.kind} head, {len(setup.head.classes)} classes"
         )
         windows = prefetch_chain((each.windows for each in readings), workers, WINDOWS_AHEAD)
         try:
