@@ -15,8 +15,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Float, Float32, Int
 
 RATE_HZ = 50.0
@@ -188,6 +186,9 @@ def write_days(folder: Path, subjects: int, days: int, seed: int) -> None:
         days: length of each recording, from midnight on.
         seed: seed of everything random.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     names = [f"{sensor}_{axis}" for sensor in ("back", "thigh") for axis in "xyz"]
     for number in range(subjects):
         rng = np.random.default_rng([seed, number])

@@ -339,7 +339,9 @@ def _kept(old: PlannedRun, new: PlannedRun) -> PlannedRun:
     if old.hash == new.hash:
         return replace(new, name=old.name, axes=old.axes)
     data = {**old.settings["data"], **{name: new.settings["data"][name] for name in DATA_MAY_CHANGE}}
-    settings = {**old.settings, **{group: new.settings[group] for group in MAY_CHANGE}, "data": data}
+    changed = {group: value for group, value in new.settings.items() if group in MAY_CHANGE}
+    settings = {**{group: value for group, value in old.settings.items() if group not in MAY_CHANGE}, **changed}
+    settings["data"] = data
     return replace(new, name=old.name, axes=old.axes, settings=settings, hash=old.hash)
 
 

@@ -71,7 +71,7 @@ def test_hours_are_those_of_the_recordings(padded: Records, capsys: pytest.Captu
     assert sizes["train"].padding == pytest.approx(1 - sum(FRAMES) / 39 / 6)
     usage = padded.info.usage
     assert usage is not None
-    assert tuple(asdict(usage.scaled(3600 / SUBJECTS)).values()) == pytest.approx((94, 90, 4, 0, 0))
+    assert tuple(asdict(usage.scaled(3600 / SUBJECTS)).values()) == pytest.approx((94, 90, 4, 0, 0, 0))
     rows = pq.read_table(padded.folder / USAGE_FILE).to_pylist()
     assert {row["subject"] for row in rows} == {f"S{i}" for i in range(SUBJECTS)}
     assert all((row["recorded"], row["used"], row["too_short"]) == (94, 90, 4) for row in rows)
@@ -94,7 +94,7 @@ def test_without_them_records_are_as_before(tables_with_gaps: Path, tmp_path: Pa
     assert sum(size.records for size in records.info.splits.values()) == SUBJECTS * 3
     usage = records.info.usage
     assert usage is not None
-    assert tuple(asdict(usage.scaled(3600 / SUBJECTS)).values()) == pytest.approx((94, 60, 24, 10, 0))
+    assert tuple(asdict(usage.scaled(3600 / SUBJECTS)).values()) == pytest.approx((94, 60, 24, 10, 0, 0))
 
 
 def test_no_segment_long_enough_is_an_error_that_names_the_length(
