@@ -1,5 +1,6 @@
 """The encoder that ships with the package: found by its name, offline, from an installed wheel; and its head."""
 
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -58,9 +59,13 @@ def test_a_name_finds_it_unless_a_model_directory_has_that_name(
 
 def test_a_model_without_a_head_wants_one(tmp_path: Path, encoder: selfpab_jax.PretrainedEncoder) -> None:
     assert own_head("har-small") == FOLDER / "head"
-    for model in (tmp_path, encoder):
+    bare = tmp_path / "bare"
+    shutil.copytree(FOLDER, bare, ignore=shutil.ignore_patterns("head"))
+    for model in (bare, encoder):
         with pytest.raises(ConfigError, match="head"):
             own_head(model)
+    with pytest.raises(ModelError, match="har-small"):
+        own_head("har-smal")
 
 
 def test_its_head_knows_what_the_person_did(example: pd.DataFrame, tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def usage_text(usage: SegmentUsage, skipped_hours: float) -> list[str]:
         (usage.between, "between records, because the shift is longer than a window"),
         (usage.before, "before the first --start_hour of a segment"),
     ):
-        if hours:
+        if round(hours * 3600):
             lines.append(f"  {duration(hours * 3600)} left out: {what}")
     if skipped_hours:
         lines.append(f"  about {skipped_hours:.1f} h more in files that were skipped")

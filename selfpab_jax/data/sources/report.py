@@ -7,6 +7,8 @@ from selfpab_jax.data.sources.base import UnusableError
 
 MOST_SPANS = 2000
 """Spans that a report keeps for its picture."""
+READ_AS = "read as: "
+"""Begins the note about how a table is written, which is no loss."""
 
 
 @dataclass
@@ -89,6 +91,8 @@ class FileReport:
         line = f"cut {', '.join(parts)}" if parts else ""
         if self.bridged_s > 0:
             line += ("; " if line else "") + f"bridged {self.bridged_s:.4g} s"
+        if not line and all(note.startswith(READ_AS) for note in self.notes):
+            return ""
         return "; ".join([part for part in (line, *self.notes) if part])
 
     def as_json(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from jaxtyping import Float32, Float64, Int, Int32
 
 from selfpab_jax.data.sources.base import UnusableError
 from selfpab_jax.data.sources.blocks import BLOCK_ROWS
-from selfpab_jax.data.sources.report import FileReport
+from selfpab_jax.data.sources.report import READ_AS, FileReport
 from selfpab_jax.data.tables.text import BYTES_PER_ROW, Layout, Malformed, find_layout, is_text_table, read_delimited
 from selfpab_jax.data.tables.timestamps import TimeFormat, TimeReader, TimestampUnit, text_numbers
 
@@ -118,7 +118,7 @@ def _csv_blocks(
 ) -> Iterator[pa.Table]:
     layout = find_layout(path, columns)
     if about := layout.describe():
-        report.notes.append(f"read as: {about}")
+        report.notes.append(f"{READ_AS}{about}")
     found: dict[str, pa.DataType | None] = {name: pa.string() if name in text else None for name in columns}
     done = 0
     while True:

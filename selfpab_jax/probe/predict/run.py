@@ -179,7 +179,10 @@ def own_head(model: Path | str | PretrainedEncoder) -> Path:
 
     Raises:
         ConfigError: it has none.
+        ModelError: there is no such model.
     """
+    if not isinstance(model, PretrainedEncoder):
+        read_config(model)  # a wrong name is refused as such
     name = "the model" if isinstance(model, PretrainedEncoder) else model
     folder = None if isinstance(model, PretrainedEncoder) else find_model(model) / HEAD_FOLDER
     if folder is None or not folder.is_dir():

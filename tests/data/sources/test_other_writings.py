@@ -10,6 +10,7 @@ from table_writers import CLEAN, CLOCK, COLUMNS, NAMES, RATE, START, lines_chang
 
 from selfpab_jax.data.sources.base import UnusableError
 from selfpab_jax.data.sources.files import find_recordings
+from selfpab_jax.data.sources.report import READ_AS, FileReport
 from selfpab_jax.data.sources.segments import time_order
 from selfpab_jax.errors import DataError
 
@@ -172,3 +173,12 @@ def test_names_that_may_be_one_subject(names: tuple[str, ...], is_refused: bool,
             check()
     else:
         assert len(subjects()) == 2
+
+
+def test_how_a_table_is_written_is_no_loss() -> None:
+    report = FileReport("a.csv")
+    report.notes.append(f"{READ_AS}semicolons")
+    assert report.summary() == ""
+    report.cut("wrong unit", 3.0)
+    assert "wrong unit 3 s" in report.summary()
+    assert "semicolons" in report.summary()
