@@ -13,10 +13,11 @@ import numpy as np
 
 from selfpab_jax.config import parse_settings, update_names
 from selfpab_jax.data.records.dataset import Records
-from selfpab_jax.errors import RunError, warn
+from selfpab_jax.errors import ConfigError, RunError, warn
 from selfpab_jax.io import exclusive_lock, write_json
 from selfpab_jax.train.checkpoint import RECORDS_FIELDS, newest_metadata, statistics_of
 from selfpab_jax.train.config import PretrainSettings, as_json
+from selfpab_jax.train.logging import LOG_FILE
 
 SETTINGS_FILE = "settings.json"
 SUBJECTS_FILE = "subjects.json"
@@ -184,8 +185,19 @@ def differences(old: Any, new: Any, name: str = "") -> list[str]:
     return [] if old == new else [f"{name} was {old}, is {new}"]
 
 
+def _is_run(run: Path) -> bool:
+    """Whether a folder is a run, also one with damaged settings, and not another command's output."""
+    if (run / "checkpoints").is_dir() or (run / LOG_FILE).exists():
+        return (run / SETTINGS_FILE).exists()
+    try:
+        parse_settings(PretrainSettings, read_settings(run))
+    except (ConfigError, RunError):
+        return False
+    return True
+
+
 def _clear(run: Path) -> None:
-    if any(run.iterdir()) and not (run / SETTINGS_FILE).exists():
+    if any(run.iterdir()) and not _is_run(run):
         raise RunError(f"{run} was not written by this program, so --overwrite leaves it alone; choose another --run")
     for entry in run.iterdir():
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

@@ -51,6 +51,10 @@ def test_overwrite_leaves_other_peoples_directories_alone(tmp_path: Path) -> Non
     with pytest.raises(RunError, match="leaves it alone"):
         take(tmp_path, overwrite=True)
     assert (tmp_path / "thesis.tex").exists()
+    (tmp_path / "settings.json").write_text('{"head": "abc", "pictures": true}')  # of another command
+    with pytest.raises(RunError, match="leaves it alone"):
+        take(tmp_path, overwrite=True)
+    assert (tmp_path / "thesis.tex").exists()
 
 
 def test_two_processes_never_train_one_run(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from io import StringIO
 from pathlib import Path
 
 from selfpab_jax.data.records.dataset import Records, open_records
-from selfpab_jax.data.records.format import NAME, STAGING, VERSION, RecordsInfo, read_info
+from selfpab_jax.data.records.format import NAME, REPLACED, STAGING, VERSION, RecordsInfo, read_info
 from selfpab_jax.data.records.merge import NothingUsableError
 from selfpab_jax.data.records.settings import BuildSettings, require_positive
 from selfpab_jax.data.records.shards import result_path, shard_path
@@ -88,17 +88,19 @@ def build_spec(
         spec: what to build.
         out: folder to build in.
         runner: who builds the shards.
-        overwrite: delete what an earlier build left in `out`, finished or not.
+        overwrite: replace what an earlier build left in `out`; finished records go once the new ones are finished.
         resume: finished records of the same options are no error but the result.
 
     Raises:
         DataError, LockedError, StorageError: see `build_records`.
     """
     with _lock(out):
-        folder, staging = out / NAME / VERSION, out / STAGING
+        folder, staging, replaced = out / NAME / VERSION, out / STAGING, out / REPLACED
+        _restore(folder, replaced)  # a build that was to replace them was killed
         if overwrite:
-            shutil.rmtree(folder, ignore_errors=True)
             shutil.rmtree(staging, ignore_errors=True)
+            if folder.exists():
+                folder.rename(replaced)
         if folder.exists() and (resume or staging.exists()) and read_info(folder).options == spec.options():
             # Stopped while the staging folder was being deleted, or asked to accept what is finished.
             shutil.rmtree(staging, ignore_errors=True)
@@ -121,7 +123,17 @@ def build_spec(
             raise StorageError(
                 f"{out}: the build stopped ({error}); when that is solved, repeat the command to continue"
             ) from None
+        finally:
+            _restore(folder, replaced)
     return read_info(folder)
+
+
+def _restore(folder: Path, replaced: Path) -> None:
+    """Earlier records back in their place, unless new ones are finished there."""
+    if folder.exists():
+        shutil.rmtree(replaced, ignore_errors=True)
+    elif replaced.exists():
+        replaced.rename(folder)
 
 
 def unfinished(staging: Path, shards: list[Shard]) -> list[Shard]:

@@ -27,6 +27,8 @@ SKIPPED_FILE_0_1 = "rejected.jsonl"
 """Its name in records of version 0.1."""
 STAGING = ".building"
 """Folder of an unfinished build."""
+REPLACED = ".replaced"
+"""Where earlier records wait until those that replace them are finished."""
 FINGERPRINT_BYTES = 32768
 ROUNDING_MS = 2
 

@@ -163,7 +163,7 @@ def find_layout(path: Path, columns: list[str]) -> Layout:
             head = file.read(SNIFFED_BYTES)
     except OSError as error:
         raise UnusableError(f"unreadable CSV: {error}") from None
-    if not head.strip(b"\0\r\n \xef\xbb\xbf"):
+    if not head.strip(b"\0\r\n \xef\xbb\xbf\xfe\xff"):
         raise UnusableError("unreadable CSV: it is empty" + (", or holds nothing but zero bytes" if head else ""))
     encoding = _encoding(head)
     text = head.decode(encoding, errors="replace" if encoding.startswith("utf") else "strict").lstrip("\ufeff")
@@ -208,7 +208,7 @@ def _names_of_all_columns(names: list[str], body: list[list[str]]) -> list[str]:
 
 def _without_header(rows: list[list[str]], columns: list[str], encoding: str, delimiter: str) -> Layout:
     first = _first_of_body(rows)
-    width = len(rows[first]) if rows else 0
+    width = len(rows[first])
     names = tuple(str(number + 1) for number in range(width))
     if not set(columns) <= set(names):
         if _is_header(rows[first]):

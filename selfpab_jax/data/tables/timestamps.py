@@ -225,7 +225,8 @@ class TimeReader:
             days_N = self._dates(numbers("first"), numbers("middle"), numbers("last"), ~missing_N)
         else:
             days_N = self._days_since_start(clock_N, ~missing_N)
-        return np.where(missing_N, np.nan, days_N * DAY + clock_N)
+        wrong_N = (numbers("hour") > 24) | (numbers("minute") > 59) | (numbers("second") > 60)
+        return np.where(missing_N | wrong_N, np.nan, days_N * DAY + clock_N)
 
     def _dates(
         self,
@@ -246,7 +247,8 @@ class TimeReader:
             raise UnusableError(f"timestamps: column {self.column} has dates without such a month; see --day_first")
         months_N = np.clip(year_N - 1970, -1970, 8000) * 12 + np.clip(month_N, 1, 12) - 1
         starts_N = months_N.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
-        return np.where(wrong_N, np.nan, starts_N + day_N - 1)
+        ends_N = (months_N + 1).astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
+        return np.where(wrong_N | (starts_N + day_N > ends_N), np.nan, starts_N + day_N - 1)
 
     def _is_day_first(self, first_n: Int64[np.ndarray, " n"], middle_n: Int64[np.ndarray, " n"]) -> bool:
         if self.format.day_first is not None:
@@ -255,7 +257,7 @@ class TimeReader:
             day, month = bool((first_n > 12).any()), bool((middle_n > 12).any())
             # A day that passes while its neighbor stands still is counted by the part that changes more often.
             changes = (np.diff(first_n) != 0).sum() - (np.diff(middle_n) != 0).sum()
-            if day == month and changes == 0:
+            if day == month and changes == 0 and (first_n != middle_n).any():
                 raise UnusableError(
                     f"timestamps: day and month cannot be distinguished in column {self.column} "
                     f"({first_n[0]}/{middle_n[0]}); set --day_first true or false"

@@ -54,9 +54,7 @@ class SecondsWriter:
         self._waiting_rows = 0
         self._open_files = ExitStack()
         try:
-            if folder.exists():
-                _require_ours(folder)
-                shutil.rmtree(folder)
+            clear_folder(folder)
             folder.mkdir(parents=True)
             self._parquet = self._open_files.enter_context(
                 pyarrow.parquet.ParquetWriter(folder / f"{SECONDS_FILE}.parquet", _schema(clock))
@@ -129,6 +127,17 @@ class SecondsWriter:
         }
         self._parquet.write_table(pa.table(columns, schema=schema))
         self._csv.writerows(_csv_rows(self.clock, recordings, instant_S, names, probability_S, seconds_S))
+
+
+def clear_folder(folder: Path) -> None:
+    """Delete what an earlier call wrote of a file.
+
+    Raises:
+        StorageError: it holds something else.
+    """
+    if folder.exists():
+        _require_ours(folder)
+        shutil.rmtree(folder)
 
 
 def _require_ours(folder: Path) -> None:
@@ -212,12 +221,27 @@ def finished_summary(folder: Path, path: RecordingPath) -> dict[str, Any] | None
     Args:
         folder: of the file.
         path: of the recording.
+
+    Raises:
+        ConfigError: the folder has the results of another file of this name, which is still there.
     """
     try:
         summary = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
-        return summary if summary["source"] == describe_source(path) else None
-    except (OSError, ValueError, KeyError, TypeError):
+        before, now = summary["source"], describe_source(path)
+        if before == now:
+            return summary
+        others = set(_paths_of(before)) - set(_paths_of(now))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+    if present := [other for other in sorted(others) if other.exists()]:
+        raise ConfigError(f"{folder} has the results of {present[0]}, a file of the same name; choose another --out")
+    return None
+
+
+def _paths_of(source: Mapping[str, Any]) -> list[Path]:
+    """Of a file, or of a file per sensor, see `describe_source`."""
+    each = [source] if "path" in source else list(source.values())
+    return [Path(one["path"]).resolve() for one in each]
 
 
 def describe_source(path: RecordingPath) -> dict[str, Any]:

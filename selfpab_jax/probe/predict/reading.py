@@ -20,7 +20,7 @@ from selfpab_jax.features.sensors import SensorEncoder
 from selfpab_jax.io import write_json
 from selfpab_jax.probe.heads.saved import SavedHead, package_version
 from selfpab_jax.probe.predict.clock import SECOND, Clock, ClockKind
-from selfpab_jax.probe.predict.files import SUMMARY_FILE, SecondsWriter, describe_source
+from selfpab_jax.probe.predict.files import SUMMARY_FILE, SecondsWriter, clear_folder, describe_source
 from selfpab_jax.probe.predict.minutes import MovementByMinute
 from selfpab_jax.probe.predict.seconds import RecordingSeconds
 
@@ -143,6 +143,7 @@ class FileReading:
             "version": package_version(),
         }
         if self.writer is None:  # not a single frame
+            clear_folder(self.setup.out / self.name)
             self.summary = {**content, "seconds": 0, "minutes": dict.fromkeys(self.setup.head.classes, 0.0)}
             write_json(self.setup.out / self.name / SUMMARY_FILE, self.summary)
         else:

@@ -264,3 +264,20 @@ def test_names_of_version_0_1_are_read(bad_cohort, spec_of, tmp_path, monkeypatc
     assert read_info(folder) == info
     assert "8 of 32 files skipped" in describe_text(open_records(folder))
     assert "clipped channel" in describe_text(open_records(folder))
+
+
+def test_overwrite_keeps_finished_records_until_new_ones_are_finished(tmp_path):
+    write_cohort(tmp_path / "cohort", subjects=4, hours=1, seed=1)
+    build = ["records", "build", "--source", "hunt4", str(tmp_path / "cohort"), "--out", str(tmp_path / "records")]
+    build += ["--workers", "1", "--validation", "0", "--test", "0", "--window_seconds"]
+    assert main([*build, "60"]) == 0
+    folder = tmp_path / "records" / "spectrograms" / "1.0.0"
+    before = {path.name: path.read_bytes() for path in folder.glob("*record*")}
+    assert main([*build, "3000", "--shortest_seconds", "null", "--overwrite"]) != 0  # longer than the files
+    assert {path.name: path.read_bytes() for path in folder.glob("*record*")} == before
+    folder.rename(tmp_path / "records" / ".replaced")  # as a kill would leave it
+    assert main([*build, "60", "--resume"]) == 0
+    assert {path.name: path.read_bytes() for path in folder.glob("*record*")} == before
+    assert main([*build, "30", "--overwrite"]) == 0
+    assert {path.name: path.read_bytes() for path in folder.glob("*record*")} != before
+    assert not (tmp_path / "records" / ".replaced").exists()

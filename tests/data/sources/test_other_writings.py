@@ -1,10 +1,11 @@
 """Tables as further programs and mishaps leave them: each gives the clean signal, or its loss with a reason."""
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from table_writers import CLEAN, CLOCK, COLUMNS, NAMES, RATE, START, lines_changed, read, table
 
@@ -12,6 +13,8 @@ from selfpab_jax.data.sources.base import UnusableError
 from selfpab_jax.data.sources.files import find_recordings
 from selfpab_jax.data.sources.report import READ_AS, FileReport
 from selfpab_jax.data.sources.segments import time_order
+from selfpab_jax.data.tables.text import find_layout
+from selfpab_jax.data.tables.timestamps import TimeFormat, TimeReader
 from selfpab_jax.errors import DataError
 
 
@@ -182,3 +185,22 @@ def test_how_a_table_is_written_is_no_loss() -> None:
     report.cut("wrong unit", 3.0)
     assert "wrong unit 3 s" in report.summary()
     assert "semicolons" in report.summary()
+
+
+@pytest.mark.parametrize("wrong", ["2021-02-31 10:00:00", "2021-03-01 25:00:00", "2021-03-01 10:61:00"])
+def test_impossible_dates_and_times_are_no_others(wrong: str) -> None:
+    times = TimeReader("timestamp", TimeFormat()).seconds(pa.chunked_array([["2021-03-01 09:59:59"] * 30 + [wrong]]))
+    assert np.isnan(times[-1])
+    assert np.isfinite(times[:-1]).all()
+
+
+def test_a_date_that_reads_the_same_both_ways() -> None:
+    times = TimeReader("timestamp", TimeFormat()).seconds(pa.chunked_array([["03.03.2024 10:00:00"] * 3]))
+    assert times[0] == datetime(2024, 3, 3, 10, tzinfo=UTC).timestamp()
+
+
+def test_an_empty_file_is_reported_in_every_encoding(tmp_path: Path) -> None:
+    for mark in (b"", b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf", b"\xff\xfe\n\0"):
+        (tmp_path / "empty.csv").write_bytes(mark)
+        with pytest.raises(UnusableError, match="empty"):
+            find_layout(tmp_path / "empty.csv", ["timestamp"])

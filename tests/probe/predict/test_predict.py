@@ -249,3 +249,29 @@ def test_tables_of_one_sensor_each(ending: str, model: Path, head: SavedHead, tm
     pd.testing.assert_frame_equal(found, expected, atol=1e-3)
     with np.load(f"{parts}.npz") as found_npz, np.load(f"{whole}.npz") as expected_npz:
         np.testing.assert_allclose(found_npz["features"], expected_npz["features"], atol=1e-4)
+
+
+def test_a_file_that_can_no_longer_be_used_leaves_no_minutes(model: Path, head: SavedHead, tmp_path: Path) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    for name in "ab":
+        table_of(20.0).to_csv(data / f"{name}.csv", index=False)
+    predict(data, model, head, out, pictures=False)
+    table_of(20.0)[:20].to_csv(data / "a.csv", index=False)
+    predict(data, model, head, out, pictures=False)
+    assert set(pd.read_csv(out / "minutes_by_day.csv")["file"]) == {"b"}
+    assert sorted(path.name for path in (out / "a").iterdir()) == ["summary.json"]
+
+
+def test_another_file_of_the_same_name_is_refused(model: Path, head: SavedHead, tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        table_of(20.0).to_csv(tmp_path / folder / "a.csv", index=False)
+    out = tmp_path / "out"
+    predict(tmp_path / "one" / "a.csv", model, head, out, pictures=False)
+    before = (out / "a" / "seconds.csv").read_bytes()
+    with pytest.raises(ConfigError, match="same name"):
+        predict(tmp_path / "two" / "a.csv", model, head, out, pictures=False)
+    assert (out / "a" / "seconds.csv").read_bytes() == before
+    (tmp_path / "one" / "a.csv").rename(tmp_path / "elsewhere.csv")  # the file has moved: it is done again
+    predict(tmp_path / "two" / "a.csv", model, head, out, pictures=False)
