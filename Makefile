@@ -12,7 +12,6 @@ help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 demo: $(VENV)/.installed ## activities of a recording, then an encoder of your own: 2 to 4 minutes on 2 cores
-	rm -rf demo
 	$(BIN)/selfpab-jax demo --out demo
 
 test: $(VENV)/.installed-test ## the quick tests: about 9 minutes on 2 cores

@@ -27,7 +27,7 @@ class DatasetSettings:
         sensors: names, in the model's order; if empty, those that stand for lower back and thigh.
         roles: which of the model's sensors each sensor of the data is used as, where their names differ:
             {hip: thigh}.
-        options: further fields of the data set's class; for `tables`: columns, unit, rate_hz, label_column, ...
+        options: further fields of the data set's class; for `tables`: columns, unit, rate, label_column, ...
         only: subjects to keep; all if empty.
         without: subjects to leave out.
         unseen_only: leave out the subjects that the encoder was pre-trained on, according to its model card.
@@ -216,6 +216,9 @@ class ProbeSettings:
         given = self.seeds
         if not given or len(set(given)) < len(given) or min(given) < 0 or max(given) >= 2**31:
             raise ConfigError(f"seeds are {list(self.seeds)}; give one or more from 0 to 2147483647, each once")
+        for name in ("selection", "mlp_selection"):
+            if getattr(self, name).choose not in ("inner", self.protocol.choose):  # inner is the default there
+                raise ConfigError(f"{name}.choose: set protocol.choose, which holds for all heads")
         if not (self.heads or self.finetuned or self.baselines):
             raise ConfigError("nothing to do: name heads or baselines, or set finetuned")
         budgets = self.budgets.budgets()

@@ -257,8 +257,10 @@ def read_parameters(
     """
     wanted = int(which) if which.isdigit() else None
     directory = run / "checkpoints" / (which if wanted is None else LATEST)
+    if not run.is_dir():
+        raise RunError(f"{run}: no such run")
     if not directory.is_dir():
-        raise RunError(f"{run} has no {which} checkpoint (looked in {directory}); was it trained by `pretrain`?")
+        raise RunError(f"{run} has no {which} checkpoint ({directory}); give a run, and best, latest or a step")
     with ocp.CheckpointManager(directory.absolute()) as manager:
         steps = sorted(manager.all_steps(), reverse=True)
     if wanted is not None and wanted not in steps:

@@ -263,7 +263,10 @@ def labels(table: pa.Table, column: str) -> Int32[np.ndarray, " N"]:
         array = text_numbers(values)
         if (wrong_N := np.isnan(array) & pc.is_valid(values).to_numpy(zero_copy_only=False)).any():
             example = values[int(wrong_N.argmax())].as_py()
-            raise UnusableError(f"wrong type: label column {column} holds text such as {example!r}, not whole numbers")
+            raise UnusableError(
+                f"wrong type: label column {column} holds text such as {example!r}; records take whole numbers only, "
+                "and need no labels: leave --label_column out (probe reads text)"
+            )
     else:
         array = numbers(table, column)
     array = np.where(np.isnan(array), -1, array)

@@ -99,7 +99,7 @@ class Malformed:
 
 
 def is_text_table(path: Path) -> bool:
-    """Whether the file's name is that of a text table: .csv, .tsv or .txt, with or without .gz, in any case."""
+    """Whether the file's name is that of a text table: .csv or .tsv, with or without .gz, in any case."""
     return bool(re.search(r"\.(csv|tsv)(\.gz)?$", path.name, re.IGNORECASE))
 
 

@@ -160,8 +160,9 @@ def predict(
         write_json(out / SUMMARY_FILE, content)
     skipped = tuple(Skipped(**entry) for entry in content["skipped"])
     if not content["hours_used"]:
-        first = f"; the first: {skipped[0].what}: {skipped[0].reason}" if skipped else ""
-        raise DataError(f"none of {len(named)} files has a recording as long as a frame that could be used{first}")
+        short = "; they are shorter than a frame"
+        first = f"; the first: {skipped[0].what}: {skipped[0].reason}" if skipped else short
+        raise DataError(f"none of {len(named)} files could be used{first}")
     return PredictResult(
         files=len(named),
         finished_before=len(done),
