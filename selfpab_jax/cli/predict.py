@@ -125,14 +125,14 @@ def predict(
             print(f"{minutes:10.1f} min  {name}")
     if absent := [name for name, minutes in result.minutes.items() if not minutes]:
         print(f"         0 min  {', '.join(absent)}")
-    before = f", {result.finished_before} of them finished before" if result.finished_before else ""
+    before = f", {result.finished_before} of them finished by earlier calls" if result.finished_before else ""
     used, given = duration(3600 * result.hours_used), duration(3600 * result.hours_in)
     print(
         f"{out}: {result.files} {'file' if result.files == 1 else 'files'}{before}; {used} of {given} of recording, "
         f"in {result.seconds:.1f} s"
     )
     print(f"what of each file was used and cut: {result.quality}")
-    print("minutes_by_day.csv and minutes_by_hour.csv hold all files, summary.json what was used; a folder per file")
+    print("minutes_by_day.csv, minutes_by_hour.csv and summary.json hold all files in the folder; a folder per file")
     return ExitCode.OK
 
 

@@ -140,6 +140,21 @@ def clear_folder(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
+def clear_unused(out: Path) -> None:
+    """Delete the results of calls that used nothing, so that other settings can be tried.
+
+    Args:
+        out: folder of the results.
+
+    Raises:
+        StorageError: they cannot be deleted, or hold something else.
+    """
+    for name in (SUMMARY_FILE, BY_DAY_FILE, BY_HOUR_FILE):
+        (out / name).unlink(missing_ok=True)
+    for path in [*out.glob(f"*/{SUMMARY_FILE}"), *out.glob(f"*/{SECONDS_FILE}.csv")]:
+        clear_folder(path.parent)
+
+
 def _require_ours(folder: Path) -> None:
     """Nothing is deleted but what an earlier call wrote."""
     ours = {SUMMARY_FILE, BY_DAY_FILE, BY_HOUR_FILE, f"{SECONDS_FILE}.parquet", f"{SECONDS_FILE}.csv"}
@@ -213,6 +228,23 @@ def join_tables(target: Path, tables: Iterable[Path]) -> None:
                 header = next(table, "")
                 out.write("" if number else header)
                 shutil.copyfileobj(table, out)
+
+
+def finished_files(out: Path) -> dict[str, dict[str, Any]]:
+    """The summaries of all files whose results are in a folder, of every call, by name.
+
+    Args:
+        out: folder of the results.
+    """
+    found = {}
+    for path in sorted(out.glob(f"*/{SUMMARY_FILE}")):
+        try:
+            summary = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue  # damaged: it is done again where its file is given
+        if isinstance(summary, dict) and {"hours_used", "minutes"} <= summary.keys():
+            found[path.parent.name] = summary
+    return found
 
 
 def finished_summary(folder: Path, path: RecordingPath) -> dict[str, Any] | None:

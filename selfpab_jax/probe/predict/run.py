@@ -30,6 +30,8 @@ from selfpab_jax.probe.predict.files import (
     BY_DAY_FILE,
     BY_HOUR_FILE,
     SUMMARY_FILE,
+    clear_unused,
+    finished_files,
     finished_summary,
     join_tables,
     names_of,
@@ -44,10 +46,10 @@ QUALITY_FOLDER = "quality"
 
 @dataclass(frozen=True)
 class PredictResult:
-    """What `predict` wrote.
+    """What is in the folder after a call of `predict`: of this call and of earlier ones.
 
     Attributes:
-        files: number of files whose results are in the folder now, of this call.
+        files: number of files whose results are in the folder.
         finished_before: how many of them an earlier call had finished.
         hours_in: of recording that could be read.
         hours_used: of recording with an activity.
@@ -88,7 +90,7 @@ def predict(
 
     Windows are side by side as in `embed`; temporal context is computed within each window, as in the probe. Writes a
     folder for each file, and tables and a summary of all. The same call again skips files that are finished and have
-    not changed, and does interrupted ones again.
+    not changed, and does interrupted ones again. Files of several calls with the same `out` are in one set of tables.
 
     Args:
         files: CSV or Parquet tables, npz files of the HUNT4 layout, or folders of them.
@@ -143,33 +145,30 @@ def predict(
         "pictures": pictures,
     }
     setup = PredictSetup(saved, encoders, table_format, found_zone, clock, out, pictures, strict)
-    _open_folder(out, settings)
+    _open_folder(out)
     with exclusive_lock(out / ".lock", f"{out}: another process is writing here; wait for it, or choose another --out"):
+        _check_settings(out, settings)
         summaries = {name: finished_summary(out / name, path) for name, path in named.items()}
         done = [name for name, summary in summaries.items() if summary is not None]
         readings = [FileReading(setup, name, path) for name, path in named.items() if name not in done]
         _work_off(setup, readings, batch_size, readers, len(done), progress)
         summaries |= {reading.name: reading.summary for reading in readings}
-        content = _whole_summary(setup, settings, [summary for summary in summaries.values() if summary is not None])
+        whole = finished_files(out)
+        content = _whole_summary(setup, settings, list(whole.values()))
         content["skipped"] = [asdict(entry) for entry in not_read.entries] + content["skipped"]
-        of_files = [summary["quality"] for summary in summaries.values() if summary and "quality" in summary]
+        of_files = [summary["quality"] for summary in whole.values() if "quality" in summary]
         quality = write_quality(of_files, out / QUALITY_FOLDER, f"Recordings of {out.name}")
-        folders = sorted(path.parent for path in out.glob(f"*/{SUMMARY_FILE}"))
         for table in (BY_DAY_FILE, BY_HOUR_FILE):
-            join_tables(out / table, [folder / table for folder in folders])
+            join_tables(out / table, [out / name / table for name in whole])
         write_json(out / SUMMARY_FILE, content)
-    skipped = tuple(Skipped(**entry) for entry in content["skipped"])
-    if not content["hours_used"]:
-        short = "; they are shorter than a frame"
-        first = f"; the first: {skipped[0].what}: {skipped[0].reason}" if skipped else short
-        raise DataError(f"none of {len(named)} files could be used{first}")
+    _require_use([summary for summary in summaries.values() if summary], not_read.entries)
     return PredictResult(
-        files=len(named),
-        finished_before=len(done),
+        files=len(whole),
+        finished_before=len(whole) - len(readings),
         hours_in=content["hours_in"],
         hours_used=content["hours_used"],
         minutes=content["minutes"],
-        skipped=skipped,
+        skipped=tuple(Skipped(**entry) for entry in content["skipped"]),
         quality=quality,
         seconds=time.monotonic() - began,
     )
@@ -245,19 +244,25 @@ def _named_subjects(
     return named
 
 
-def _open_folder(out: Path, settings: dict[str, Any]) -> None:
-    """Create the folder, or check that it has results with the same settings."""
-    path, settings = out / SETTINGS_FILE, json.loads(json.dumps(settings, default=str))
+def _open_folder(out: Path) -> None:
+    """Create the folder, or check that nobody else's files are in it."""
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; --out must be a folder")
+    if (out / SETTINGS_FILE).exists():
+        return
+    if out.exists() and any(entry.name != ".lock" for entry in out.iterdir()):
+        raise ConfigError(f"{out} is not empty and has no results of predict; choose another --out")
+    require_parent(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{out} cannot be created: {reason(error)}") from None
+
+
+def _check_settings(out: Path, settings: dict[str, Any]) -> None:
+    """Check that the results in the folder have the same settings; where nothing was used, they are replaced."""
+    path, settings = out / SETTINGS_FILE, json.loads(json.dumps(settings, default=str))
     if not path.exists():
-        if out.exists() and any(entry.name != ".lock" for entry in out.iterdir()):
-            raise ConfigError(f"{out} is not empty and has no results of predict; choose another --out")
-        require_parent(out)
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(f"{out} cannot be created: {reason(error)}") from None
         write_json(path, settings)
         return
     try:
@@ -265,8 +270,22 @@ def _open_folder(out: Path, settings: dict[str, Any]) -> None:
         changed = [name for name in settings if before[name] != settings[name]]
     except (OSError, ValueError, KeyError, TypeError):
         raise ConfigError(f"{path} cannot be read; choose another --out") from None
-    if changed:
+    if not changed:
+        return
+    if any(summary["hours_used"] for summary in finished_files(out).values()):
         raise ConfigError(f"{out} has results with another {' and '.join(changed)}; choose another --out")
+    clear_unused(out)
+    write_json(path, settings)
+
+
+def _require_use(summaries: list[dict[str, Any]], not_read: list[Skipped]) -> None:
+    """Check that something of this call's files was used."""
+    if any(summary["hours_used"] for summary in summaries):
+        return
+    skipped = [*not_read, *(Skipped(**entry) for summary in summaries for entry in summary["skipped"])]
+    short = "; they are shorter than a frame"
+    first = f"; the first: {skipped[0].what}: {skipped[0].reason}" if skipped else short
+    raise DataError(f"none of {len(summaries)} files could be used{first}")
 
 
 # All files.

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from selfpab_jax.cli.main import main
+from selfpab_jax.data.tables.format import TableFormat
 from selfpab_jax.errors import ConfigError, DataError, ModelError
 from selfpab_jax.features.encoder import PretrainedEncoder, load_encoder
 from selfpab_jax.features.extract import with_temporal_context
@@ -224,7 +225,7 @@ def test_a_device_file_per_sensor(model: Path, head: SavedHead, tmp_path: Path, 
     minutes = pd.read_csv(tmp_path / "out" / "P1" / "minutes_by_hour.csv")
     assert minutes.loc[minutes["class"] != NO_DATA, "minutes"].sum() * 60 == pytest.approx(72, abs=0.5)
     assert main(call) == 0
-    assert "finished before" in capsys.readouterr().out
+    assert "finished by earlier calls" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
@@ -275,3 +276,37 @@ def test_another_file_of_the_same_name_is_refused(model: Path, head: SavedHead, 
     assert (out / "a" / "seconds.csv").read_bytes() == before
     (tmp_path / "one" / "a.csv").rename(tmp_path / "elsewhere.csv")  # the file has moved: it is done again
     predict(tmp_path / "two" / "a.csv", model, head, out, pictures=False)
+
+
+def test_calls_with_one_folder_are_summed_up_together(
+    model: Path, head: SavedHead, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    write_head(tmp_path / "head", head)
+    out = tmp_path / "out"
+    for name in "ab":
+        table_of(20.0, seed=ord(name)).to_csv(tmp_path / f"{name}.csv", index=False)
+        call = [str(tmp_path / f"{name}.csv"), "--model", str(model), "--head", str(tmp_path / "head")]
+        assert main(["predict", *call, "--out", str(out), "--pictures", "false"]) == 0
+    assert "2 files, 1 of them finished by earlier calls; 40 s of 40 s" in capsys.readouterr().out
+    summary = json.loads((out / "summary.json").read_text())
+    assert [each["file"] for each in summary["files"]] == ["a", "b"]
+    assert summary["hours_used"] * 3600 == pytest.approx(40, abs=0.1)
+    minutes = pd.read_csv(out / "minutes_by_day.csv").query("`class` != @NO_DATA")
+    assert minutes["minutes"].sum() == pytest.approx(sum(summary["minutes"].values()), abs=0.01)
+    assert len((out / "quality" / "quality.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_call_that_used_nothing_does_not_block_its_folder(
+    strict: bool, model: Path, head: SavedHead, tmp_path: Path
+) -> None:
+    table = table_of(20.0)
+    table[COLUMNS] *= 9.81
+    table.to_csv(tmp_path / "a.csv", index=False)
+    out, columns = tmp_path / "out", tuple((name, name) for name in COLUMNS)
+    with pytest.raises(DataError, match="unit"):
+        predict(tmp_path / "a.csv", model, head, out, pictures=False, strict=strict)
+    right = TableFormat(columns=columns, unit="m/s2")
+    assert predict(tmp_path / "a.csv", model, head, out, table_format=right, pictures=False).files == 1
+    with pytest.raises(ConfigError, match="another"):  # now there is something to lose
+        predict(tmp_path / "a.csv", model, head, out, pictures=False)
