@@ -12,11 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from selfpab_jax.data.sources.base import EPOCH
+from selfpab_jax.errors import ConfigError
 from selfpab_jax.io import write_text
 from selfpab_jax.progress import duration
 
 QUALITY_FILE = "quality.jsonl"
 PAGE_FILE = "report.html"
+PICTURES_FOLDER = "pictures"
 DAY = 86_400.0
 MOST_PICTURES = 200
 """Subjects with a picture; the table has all."""
@@ -55,15 +57,30 @@ def write_quality(reports: Sequence[dict[str, Any]], folder: Path, title: str) -
     for report in reports:
         by_subject[report["subject"] or Path(report["file"]).stem].append(report)
     pictures = []
-    (folder / "pictures").mkdir(exist_ok=True)
+    (folder / PICTURES_FOLDER).mkdir(exist_ok=True)
     for number, (subject, of_subject) in enumerate(sorted(by_subject.items())):
         spans = [span for report in of_subject for span in report["spans"]]
         if spans and number < MOST_PICTURES:
-            name = f"pictures/{number:04d}.png"
+            name = f"{PICTURES_FOLDER}/{number:04d}.png"
             draw_days(spans, folder / name, subject)
             pictures.append((subject, name))
     write_text(folder / PAGE_FILE, _page(reports, pictures, title, len(by_subject)))
     return folder / PAGE_FILE
+
+
+def require_quality_folder(folder: Path) -> None:
+    """Check that a folder is new, or holds a quality report and nothing else.
+
+    Raises:
+        ConfigError: it is a file, or somebody else's files are in it.
+    """
+    if not folder.exists():
+        return
+    ours = {QUALITY_FILE, PAGE_FILE, PICTURES_FOLDER}
+    foreign = [] if not folder.is_dir() else sorted({path.name for path in folder.iterdir()} - ours)
+    if foreign or not folder.is_dir():
+        what = f"it holds {foreign[0]}" if foreign else "it is a file"
+        raise ConfigError(f"{folder}: the quality report would be written there, but {what}; choose another --out")
 
 
 def quality_summary(folder: Path) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float32, Int32, Shaped
 
-from selfpab_jax.data.quality import write_quality
+from selfpab_jax.data.quality import require_quality_folder, write_quality
 from selfpab_jax.data.sources.base import Skipped, SkippedLog, milliseconds, sensors_of
 from selfpab_jax.data.sources.report import FileReport
 from selfpab_jax.data.sources.streaming import (
@@ -96,7 +96,8 @@ def embed(
         files: CSV or Parquet tables, npz files of the HUNT4 layout, or folders of them.
         model: model directory, the name of one that ships with the package (`har-small`), or an encoder that is loaded
             already.
-        out: `.parquet` or `.npz`; it appears when it is complete. What was skipped is listed beside it.
+        out: `.parquet` or `.npz`; it appears when it is complete. Beside it are `OUT.quality`, a report on each file, and
+            `OUT.skipped.jsonl`, what was skipped.
         table_format: how the files are read; by default, columns named after the model's sensors, in g, at 50 Hz.
         sensor_files: where each sensor has a file of its own, see `find_sensor_files`; `files` are folders then.
         sensor_roles: the model's name for a sensor of the data, where the two differ: `{"hip": "thigh"}`.
@@ -155,7 +156,7 @@ def embed(
                 raise DataError(_nothing_to_write(paths, skipped))
     _write_skipped(out, skipped)
     described = [report.as_json() | {"spans": report.spans} for report in reports]
-    quality = write_quality(described, out.with_name(f"{out.stem}.quality"), f"Recordings of {out.name}")
+    quality = write_quality(described, quality_path(out), f"Recordings of {out.name}")
     layers, width = feature_shape(encoders, extraction)
     hours, seconds = frames_done * hop_s / 3600, time.monotonic() - began
     return EmbedResult(
@@ -172,6 +173,7 @@ def _check(out: Path, level: str, extraction: ExtractionSettings, overwrite: boo
         raise ConfigError(f"{out}: features are written as .parquet or .npz")
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} exists; choose another file, or allow to overwrite it (--overwrite)")
+    require_quality_folder(quality_path(out))
 
 
 def feature_names(encoders: tuple[SensorEncoder, ...], extraction: ExtractionSettings) -> tuple[str, ...]:
@@ -321,8 +323,13 @@ def _nothing_to_write(paths: list[RecordingPath], skipped: SkippedLog) -> str:
 
 
 def skipped_path(out: Path) -> Path:
-    """The file that lists what was skipped."""
-    return out.with_name(f"{out.stem}.skipped.jsonl")
+    """The file that lists what was skipped; features of the same name but another format have their own."""
+    return out.with_name(f"{out.name}.skipped.jsonl")
+
+
+def quality_path(out: Path) -> Path:
+    """The folder of the quality report, see `skipped_path`."""
+    return out.with_name(f"{out.name}.quality")
 
 
 def _write_skipped(out: Path, skipped: SkippedLog) -> None:

@@ -183,7 +183,7 @@ def test_unusable_blocks_are_skipped(
     assert reasons["notes.txt"].startswith("unknown kind of file")
     assert reasons["2020-01-01_01.npz"].startswith("wrong key")
     assert len(reasons) == 5
-    listed = (tmp_path / "features.skipped.jsonl").read_text().splitlines()
+    listed = (tmp_path / "features.parquet.skipped.jsonl").read_text().splitlines()
     assert [json.loads(line)["what"] for line in listed] == [entry.what for entry in done.skipped]
     before = sorted(tmp_path.iterdir())
     for strict, usable in ((True, files), (False, files[1:])):
@@ -284,3 +284,18 @@ def test_a_model_without_calendar_positions_cannot_use_them(
 ) -> None:
     with pytest.raises(ConfigError, match="calendar"):
         embed(recordings / "a.csv", encoder, tmp_path / "f.parquet", calendar=True)
+
+
+def test_reports_of_other_features_and_foreign_folders_are_kept(
+    recordings: Path, encoder: PretrainedEncoder, tmp_path: Path
+) -> None:
+    first = embed(recordings / "a.csv", encoder, tmp_path / "f.parquet", extraction=EXACT)
+    second = embed(recordings / "P01", encoder, tmp_path / "f.npz", extraction=EXACT)
+    assert "a.csv" in first.quality.read_text() and "a.csv" not in second.quality.read_text()
+    foreign = tmp_path / "g.parquet.quality" / "report.doc"
+    foreign.parent.mkdir()
+    foreign.write_text("mine")
+    with pytest.raises(ConfigError, match=r"report\.doc"):
+        embed(recordings / "a.csv", encoder, tmp_path / "g.parquet", extraction=EXACT)
+    assert not (tmp_path / "g.parquet").exists()
+    assert [path.name for path in foreign.parent.iterdir()] == ["report.doc"]

@@ -28,7 +28,7 @@ from selfpab_jax.data.sources.files import stem_of, visible_files
 from selfpab_jax.data.sources.report import FileReport
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.features.files import read_features
-from selfpab_jax.features.streaming import skipped_path
+from selfpab_jax.features.streaming import quality_path, skipped_path
 from selfpab_jax.probe.heads.saved import SavedHead, write_head
 
 
@@ -271,7 +271,7 @@ def by_embed(folder: Path, options: dict[str, Any], model: Path, head: Path, out
     outputs = {stem_of(Path(str(name))): rows[columns].to_numpy() for name, rows in frame.groupby("file")}
     skipped = map(json.loads, skipped_path(file).read_text().splitlines()) if skipped_path(file).exists() else ()
     reasons = {Path(entry["what"]).name: entry["reason"] for entry in skipped}
-    return outcomes(reasons, file.with_name(f"{file.stem}.quality"), outputs)
+    return outcomes(reasons, quality_path(file), outputs)
 
 
 def by_predict(folder: Path, options: dict[str, Any], model: Path, head: Path, out: Path) -> dict[str, Outcome]:
