@@ -2,8 +2,10 @@
 
 import errno
 import fcntl
+import glob
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,10 +34,12 @@ def atomic_path(target: Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         workshop = Path(mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        handle = os.open(workshop, os.O_RDONLY)
     except OSError as error:
         raise StorageError(f"{target} cannot be created: {reason(error)}") from None
     temporary = workshop / target.name
     try:
+        _try_lock(handle)  # see `remove_leftovers`; the folder is nobody else's either way
         yield temporary
         if temporary.is_file():
             _flush_to_disk(temporary)
@@ -44,6 +48,28 @@ def atomic_path(target: Path) -> Iterator[Path]:
         raise StorageError(f"{target} could not be written: {reason(error)}") from None
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
+        os.close(handle)
+
+
+def remove_leftovers(target: Path) -> None:
+    """Delete what processes that were killed left of `atomic_path(target)`.
+
+    A folder that holds anything else is kept, and one that may be in use: its process lives and has locked it, or the
+    file system has no locks.
+    """
+    for folder in target.parent.glob(f".{glob.escape(target.name)}.*"):
+        is_ours = re.fullmatch(r"[a-z0-9_]{8}", folder.name.removeprefix(f".{target.name}."))
+        if not is_ours or not folder.is_dir() or folder.is_symlink():
+            continue
+        try:
+            handle = os.open(folder, os.O_RDONLY)
+        except OSError:
+            continue
+        try:
+            if _try_lock(handle) and {path.name for path in folder.iterdir()} <= {target.name}:
+                shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(handle)
 
 
 def write_text(target: Path, text: str) -> None:
@@ -95,6 +121,14 @@ def exclusive_lock(path: Path, busy: str) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _try_lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def require_parent(target: Path) -> None:

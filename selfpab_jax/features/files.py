@@ -21,7 +21,7 @@ from jaxtyping import Float64, Int, Int64, Shaped
 
 from selfpab_jax.errors import ConfigError, DataError, ModelError
 from selfpab_jax.features.encoder import load_encoder
-from selfpab_jax.io import atomic_path
+from selfpab_jax.io import atomic_path, remove_leftovers
 
 METADATA_KEY = "selfpab_jax"
 ROW_GROUP_BYTES = 2**25
@@ -65,6 +65,7 @@ def write_features(path: Path, names: tuple[str, ...], description: dict[str, An
     """
     if path.suffix not in FORMATS:
         raise ConfigError(f"{path}: features are written as .parquet or .npz")
+    remove_leftovers(path)
     with atomic_path(path) as temporary:
         writer = (ParquetFeatureWriter if path.suffix == ".parquet" else NpzFeatureWriter)(
             temporary, names, description

@@ -74,6 +74,7 @@ def test_embed(cli: list[str], recordings: Path, model: Path, tmp_path: Path) ->
     kill_when([*cli, *call, str(out)], lambda: any(out.parent.glob(".features.parquet.*")))
     assert not out.exists()
     assert main([*call, str(out)]) == 0
+    assert not list(out.parent.glob(".*")), "what the killed process left is gone"
     (found, about), (expected, wanted) = read_features(out), read_features(whole)
     pd.testing.assert_frame_equal(found, expected, check_exact=True)
     assert about == wanted
