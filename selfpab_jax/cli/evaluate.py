@@ -18,7 +18,9 @@ def evaluate_parser() -> Parser:
     parser.add_argument("run", type=Path, help="directory of the run")
     parser.add_argument("--data", type=Path, required=True, help="directory that `records build` wrote")
     parser.add_argument("--checkpoint", type=str, default="best", help="best, latest, or the step of a kept state")
-    parser.add_argument("--split", type=str, default="validation", help="split to measure on")
+    parser.add_argument(
+        "--split", type=str, default="validation", help="split to measure on; each has files of its own"
+    )
     parser.add_argument(
         "--windows", type=int | None, default=None, help="number of windows, evenly spaced; default all"
     )
@@ -35,7 +37,7 @@ def run_evaluate(options: Namespace) -> int:
     names = ("checkpoint", "split", "windows", "batch_size", "examples", "out")
     evaluation = evaluate(options.run, options.data, **{name: options[name] for name in names})
     print(summary(evaluation))
-    print(f"scores.json, {', '.join(evaluation.figures)} in {evaluation.out}")
+    print(f"{evaluation.scores}, {', '.join(evaluation.figures)} in {evaluation.out}")
     return ExitCode.OK
 
 

@@ -59,7 +59,8 @@ class Evaluation:
         split: that was measured on.
         checkpoint: `best`, `latest` or a step.
         step: of the checkpoint.
-        out: folder with scores.json and the figures.
+        out: folder with the scores and the figures.
+        scores: file name of the scores.
         figures: their file names.
     """
 
@@ -69,6 +70,7 @@ class Evaluation:
     checkpoint: str
     step: int
     out: Path
+    scores: str
     figures: tuple[str, ...]
 
 
@@ -94,7 +96,9 @@ def evaluate(
     examples: int = 3,
     out: str | Path | None = None,
 ) -> Evaluation:
-    """Measure a run's checkpoint on held-out records, and write scores.json and figures.
+    """Measure a run's checkpoint on held-out records, and write scores and figures.
+
+    They are `scores.json`, `loss_curve.png` and so on for validation, `scores_test.json` and so on for the test split.
 
     Args:
         run: directory of the run.
@@ -131,18 +135,20 @@ def evaluate(
     )
     out.mkdir(parents=True, exist_ok=True)
     scores = {"split": split, "checkpoint": checkpoint, "step": metadata["step"], **asdict(losses)}
-    write_json(out / "scores.json", scores)
+    ending = "" if split == "validation" else f"_{split}"
+    scores_file = f"scores{ending}.json"
+    write_json(out / scores_file, scores)
     baselines = {"feature mean": losses.feature_mean, "linear interpolation": losses.interpolation}
-    draw_loss_curve(read_log(run), out / "loss_curve.png", baselines)
-    figures = ["loss_curve.png"]
+    figures = [f"loss_curve{ending}.png"]
+    draw_loss_curve(read_log(run), out / figures[0], baselines)
     if kept:
-        draw_reconstructions(kept, out / "reconstructions.png", metadata["records"])
-        figures.append("reconstructions.png")
+        figures.append(f"reconstructions{ending}.png")
+        draw_reconstructions(kept, out / figures[-1], metadata["records"])
     if losses.by_hour is not None and sum(masked > 0 for masked in losses.by_hour["masked"]) > 1:
-        draw_by_hour({"model": losses.by_hour["model"], **_baselines_by_hour(losses.by_hour)}, out / "by_hour.png")
-        figures.append("by_hour.png")
+        figures.append(f"by_hour{ending}.png")
+        draw_by_hour({"model": losses.by_hour["model"], **_baselines_by_hour(losses.by_hour)}, out / figures[-1])
     name = metadata["settings"]["task"]["loss"]
-    return Evaluation(losses, name, split, checkpoint, metadata["step"], out, tuple(figures))
+    return Evaluation(losses, name, split, checkpoint, metadata["step"], out, scores_file, tuple(figures))
 
 
 def evaluate_model(

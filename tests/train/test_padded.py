@@ -178,3 +178,8 @@ def test_a_resumed_run_ends_the_same_and_its_evaluation_is_its_validation(
     assert scores["model"] == pytest.approx(logged(whole)["validation", 6], rel=1e-5)
     assert 0 < scores["interpolation"] < 10
     assert 0 < scores["feature_mean"] < 10
+    before = {path.name: path.read_bytes() for path in (whole / "evaluation").iterdir()}
+    assert main(["evaluate", str(whole), "--data", str(padded_records), "--split", "test"]) == 0
+    assert {name: (whole / "evaluation" / name).read_bytes() for name in before} == before
+    assert json.loads((whole / "evaluation" / "scores_test.json").read_text())["split"] == "test"
+    assert {path.name for path in (whole / "evaluation").glob("*_test.*")} >= {"loss_curve_test.png"}
