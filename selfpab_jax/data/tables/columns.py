@@ -120,7 +120,7 @@ def _csv_blocks(
     if about := layout.describe():
         report.notes.append(f"{READ_AS}{about}")
     found: dict[str, pa.DataType | None] = {name: pa.string() if name in text else None for name in columns}
-    done = 0
+    done, marks = 0, set[str]()
     while True:
         malformed, place = Malformed(), 0
         try:
@@ -131,8 +131,14 @@ def _csv_blocks(
                 place += block.num_rows
                 if place > done:
                     fresh = block.slice(max(0, block.num_rows - (place - done)))
+                    values = _without_headers(fresh, malformed)
+                    mixed = _has_other_marks(values, numeric, layout.decimal, marks)
                     done = place
-                    yield _with_numbers(_without_headers(fresh, malformed), numeric, layout, malformed)
+                    yield _with_numbers(values, numeric, layout, malformed, has_thousands=not mixed)
+        except _OtherDecimalMarkError:
+            layout = replace(layout, decimal=_other_mark(layout.decimal))  # read again; so far numbers were whole
+            report.notes.append(f"{READ_AS}decimal {'commas' if layout.decimal == ',' else 'points'}")
+            continue
         except pa.ArrowInvalid as error:
             if "invalid UTF8" in str(error) and layout.encoding.startswith("utf-8"):
                 layout = replace(layout, encoding="latin-1")  # read again: every byte is a character there
@@ -185,12 +191,62 @@ def _without_headers(block: pa.Table, malformed: Malformed) -> pa.Table:
     return block.filter(pc.invert(is_header.fill_null(False))).combine_chunks() if count else block
 
 
-def _with_numbers(block: pa.Table, numeric: set[str], layout: Layout, malformed: Malformed) -> pa.Table:
+class _OtherDecimalMarkError(Exception):
+    """The file's beginning has whole numbers only, and what follows another decimal mark than was assumed."""
+
+
+def _other_mark(decimal: str) -> str:
+    return "," if decimal == "." else "."
+
+
+def _has_other_marks(block: pa.Table, numeric: set[str], decimal: str, marks: set[str]) -> bool:
+    """Whether numbers have another decimal mark: `0,512` or `1,5`, which no mark between thousands explains.
+
+    Args:
+        block: of the table.
+        numeric: columns of numbers.
+        decimal: mark that was found at the file's beginning, or assumed.
+        marks: that were read so far, `thousands` among them; gets those of this block.
+
+    Raises:
+        _OtherDecimalMarkError: all of them have it.
+        UnusableError: this cannot be known, because of numbers like `1,024` before.
+    """
+    mark, other = re.escape(decimal), re.escape(_other_mark(decimal))
+    has_other = has_thousands = False
+    for name in numeric & set(block.schema.names):
+        values = block.column(name)
+        if pa.types.is_floating(values.type):
+            if decimal not in marks and pc.any(pc.not_equal(values, pc.floor(values))).as_py():
+                marks.add(decimal)
+        elif pa.types.is_string(values.type):
+            plain = pc.utf8_trim_whitespace(values)
+            if pc.any(pc.match_substring_regex(plain, rf"^[+-]?\d*{mark}\d+([eE][+-]?\d+)?$")).as_py():
+                marks.add(decimal)
+            found = pc.match_substring_regex(plain, rf"^[+-]?\d*{other}\d+([eE][+-]?\d+)?$")
+            thousands = pc.match_substring_regex(plain, rf"^[+-]?[1-9]\d{{0,2}}{other}\d{{3}}$")
+            has_thousands |= bool(pc.any(thousands).as_py())
+            has_other |= bool(pc.any(pc.and_not(found, thousands)).as_py())
+    if has_other and decimal not in marks:
+        if "thousands" in marks:
+            raise UnusableError(
+                f"decimal mark: {_other_mark(decimal)!r} marks decimals in some rows, and could also stand between "
+                "thousands in those before; write all numbers with a decimal point and no mark between thousands"
+            )
+        raise _OtherDecimalMarkError
+    if has_thousands and not has_other:
+        marks.add("thousands")
+    return has_other
+
+
+def _with_numbers(
+    block: pa.Table, numeric: set[str], layout: Layout, malformed: Malformed, *, has_thousands: bool
+) -> pa.Table:
     """The block with text in columns of numbers read as far as it is numbers."""
     for place, name in enumerate(block.schema.names):
         if name in numeric and pa.types.is_string(block.schema.field(place).type):
             values = block.column(name)
-            array = text_numbers(values, layout.decimal)
+            array = text_numbers(values, layout.decimal, has_thousands=has_thousands)
             wrong_N = np.isnan(array) & pc.is_valid(values).to_numpy(zero_copy_only=False)
             if wrong_N.any():
                 example = values[int(wrong_N.argmax())].as_py()

@@ -239,6 +239,7 @@ class TimeReader:
         if first_N[valid_N].max() > 31:
             year_N, month_N, day_N = first_N, middle_N, last_N
         else:
+            self._check_year(first_N[valid_N], middle_N[valid_N], last_N[valid_N])
             day_first = self._is_day_first(first_N[valid_N], middle_N[valid_N])
             year_N = np.where(last_N < 100, last_N + 2000, last_N)
             day_N, month_N = (first_N, middle_N) if day_first else (middle_N, first_N)
@@ -249,6 +250,20 @@ class TimeReader:
         starts_N = months_N.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
         ends_N = (months_N + 1).astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
         return np.where(wrong_N | (starts_N + day_N > ends_N), np.nan, starts_N + day_N - 1)
+
+    def _check_year(
+        self, first_n: Int64[np.ndarray, " n"], middle_n: Int64[np.ndarray, " n"], last_n: Int64[np.ndarray, " n"]
+    ) -> None:
+        """Of years with two digits, which may be the first part or the last."""
+        if self.format.day_first is not None or self._day_first is not None or (last_n > 31).any():
+            return
+        moves_first = (np.diff(first_n) != 0).any() and not (np.diff(last_n) != 0).any()  # a year would not pass
+        if not moves_first and not (middle_n > 12).any():
+            raise UnusableError(
+                f"timestamps: column {self.column} has years of two digits ({first_n[0]:02}-{middle_n[0]:02}-"
+                f"{last_n[0]:02}), which may come first or last; write YYYY-MM-DD, or set --day_first true "
+                "(day/month/year) or false (month/day/year)"
+            )
 
     def _is_day_first(self, first_n: Int64[np.ndarray, " n"], middle_n: Int64[np.ndarray, " n"]) -> bool:
         if self.format.day_first is not None:
@@ -319,18 +334,22 @@ def _with_month_numbers(plain: pa.ChunkedArray) -> pa.ChunkedArray:
     return plain
 
 
-def text_numbers(values: pa.ChunkedArray, decimal: str = ".") -> Float64[np.ndarray, " N"]:
+def text_numbers(
+    values: pa.ChunkedArray, decimal: str = ".", *, has_thousands: bool = True
+) -> Float64[np.ndarray, " N"]:
     """Numbers written as text; NaN where a value is none.
 
     Args:
         values: text.
         decimal: decimal mark.
+        has_thousands: whether 1,234 is a number with a mark between thousands.
     """
     plain = pc.utf8_trim_whitespace(values)
     plain = pc.replace_substring(plain, "\u2212", "-")
     mark, other = (",", r"[.\s']") if decimal == "," else (".", r"[,\s']")
-    thousands = pc.match_substring_regex(plain, rf"^[+-]?\d{{1,3}}({other}\d{{3}})+({re.escape(mark)}\d*)?$")
-    plain = pc.if_else(thousands, pc.replace_substring_regex(plain, other, ""), plain)
+    if has_thousands:
+        thousands = pc.match_substring_regex(plain, rf"^[+-]?[1-9]\d{{0,2}}({other}\d{{3}})+({re.escape(mark)}\d*)?$")
+        plain = pc.if_else(thousands, pc.replace_substring_regex(plain, other, ""), plain)
     if decimal == ",":
         plain = pc.replace_substring(plain, ",", ".")
     is_number = pc.match_substring_regex(plain, r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from table_writers import CLEAN, CLOCK, COLUMNS, NAMES, RATE, START, lines_changed, read, table
+from table_writers import CLEAN, CLOCK, COLUMNS, NAMES, RATE, START, lines_changed, read, stamps, table
 
 from selfpab_jax.data.sources.base import UnusableError
+from selfpab_jax.data.sources.blocks import BLOCK_ROWS
 from selfpab_jax.data.sources.files import find_recordings
 from selfpab_jax.data.sources.report import READ_AS, FileReport
 from selfpab_jax.data.sources.segments import time_order
+from selfpab_jax.data.tables.format import TableFormat
 from selfpab_jax.data.tables.text import find_layout
 from selfpab_jax.data.tables.timestamps import TimeFormat, TimeReader
 from selfpab_jax.errors import DataError
@@ -89,18 +91,59 @@ def test_a_change_of_the_zones_offset_is_no_gap(before: str, after: str, hours: 
     assert any("offset changes" in note for note in report.notes)
 
 
+def at_rest_first(other: str, mark: str, decimals: int = 3) -> str:
+    """Rows of which the first 100 are whole numbers, then 20 with a mark, and all others with another one."""
+    rows = []
+    for place, (stamp, values) in enumerate(zip(stamps(CLOCK), CLEAN, strict=True)):
+        texts = [f"{value:.{0 if place < 100 else decimals}f}" for value in values]
+        rows.append(";".join([stamp, *(text.replace(".", other if place < 120 else mark) for text in texts)]))
+    return "\n".join([f"timestamp;{COLUMNS.replace(',', ';')}", *rows]) + "\n"
+
+
+@pytest.mark.parametrize("decimals", [2, 3])
+@pytest.mark.parametrize("rows", [BLOCK_ROWS, 50])
+def test_the_decimal_mark_may_come_late(decimals: int, rows: int, tmp_path: Path) -> None:
+    expected = np.round(CLEAN, decimals)
+    expected[:100] = np.round(CLEAN[:100])
+    for name, mark in (("points", "."), ("commas", ",")):
+        (tmp_path / f"{name}.csv").write_text(at_rest_first(mark, mark, decimals))
+        report = FileReport(name)
+        blocks = TableFormat().load_blocks(tmp_path / f"{name}.csv", rows, report)
+        found = np.concatenate([TableFormat().values(block) for block in blocks])
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+        assert any("decimal commas" in note for note in report.notes) == (mark == ",")
+
+
+def test_numbers_with_another_decimal_mark_are_no_thousands(tmp_path: Path) -> None:
+    _, report = read(tmp_path, at_rest_first(",", "."))
+    assert report.cut_s["NaN"] == pytest.approx(20 / RATE) or report.bridged_s == pytest.approx(20 / RATE)
+    assert any("120 values" in note for note in report.notes)
+
+
 REFUSED: dict[str, tuple[str, str]] = {
     "decimal commas between commas": (table(decimal=","), "13 columns in place of 7"),
     "newest row first": (lines_changed(lambda rows: [rows[0], *rows[:0:-1]]), "sort"),
     "one sensor in both places": (table(signal=CLEAN[:, [0, 1, 2, 0, 1, 2]]), "equal those of back_x"),
     "one sensor in another unit": (table(signal=CLEAN * ([1] * 3 + [9.81] * 3)), "thigh_x.*m/s2"),
     "counts": (table(signal=np.round(CLEAN * 256)), "gravity"),
+    "years of two digits first": (table(style="%y-%m-%d %H:%M:%S.%f"), "YYYY-MM-DD"),
+    "years of two digits last": (table(style="%d.%m.%y %H:%M:%S.%f"), "day_first"),
     "minutes and seconds alone": (table(style="%M:%S.%f"), "no date"),
     "columns that change places": (
         table() + "timestamp," + ",".join(NAMES[3:] + NAMES[:3]) + "\n" + table(CLOCK + 200, header=""),
         "header stands again",
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ("style", "day_first"), [("%d/%m/%y %H:%M:%S", True), ("%m/%d/%y %H:%M:%S", False), ("%m/%d/%y %H:%M:%S", None)]
+)
+def test_years_of_two_digits_where_the_order_is_known(style: str, day_first: bool | None) -> None:
+    moments = [datetime(2024, 3, 14, 12) + timedelta(hours=hours) for hours in range(10)]
+    reader = TimeReader("time", TimeFormat(day_first=day_first))
+    found = reader.seconds(pa.chunked_array([[moment.strftime(style) for moment in moments]]))
+    assert datetime.fromtimestamp(found[0], UTC).replace(tzinfo=None) == moments[0]
 
 
 @pytest.mark.parametrize("name", REFUSED)
