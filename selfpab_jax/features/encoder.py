@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int
 
-from selfpab_jax.errors import ConfigError, ModelError
+from selfpab_jax.data.sources.checks import unit_doubt
+from selfpab_jax.errors import ConfigError, DataError, ModelError
 from selfpab_jax.features.windows import fitting_windows
 from selfpab_jax.model.functional import FunctionalModel, Parameters, make_functional
 from selfpab_jax.model_dir import ModelConfig, read_model
@@ -252,6 +253,7 @@ class PretrainedEncoder:
         Raises:
             ModelError: wrong channels, too short for one frame, values that are not finite, or a model that needs
                 timestamps, for which `encode` is to be used.
+            DataError: the signal is in another unit than g.
         """
         signal = np.asarray(signal)
         if signal.ndim != 2 or signal.shape[1] != len(self.channels):
@@ -274,6 +276,10 @@ class PretrainedEncoder:
             raise ModelError(
                 f"the signal has {len(signal)} samples at {settings.rate_hz:g} Hz; it must last {seconds:g} s"
             )
+        if doubt := unit_doubt(signal, self.channels, settings.rate_hz):
+            if "--unit" in doubt:  # it looks like another one
+                raise DataError(f"{doubt} The signal must be in g: selfpab_jax.signal.resample.to_g converts it")
+            warnings.warn(doubt, stacklevel=2)
         frames = self.normalize(make_spectrogram(signal, settings))
         length, first_w = fitting_windows(len(frames), self.config.frames)
         windows_BxTxX = np.stack([frames[first : first + length] for first in first_w])

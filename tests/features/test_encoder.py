@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import selfpab_jax
-from selfpab_jax.errors import ModelError
+from selfpab_jax.errors import DataError, ModelError
 from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.functional import make_functional
 from selfpab_jax.model_dir import ModelConfig, write_model
@@ -59,7 +59,7 @@ def test_encode_is_normalization_and_encoder(model: Path) -> None:
 
 def test_signals_become_windows_of_the_training_length(model: Path) -> None:
     encoder = selfpab_jax.load_encoder(model)
-    signal = np.random.default_rng(0).normal(0, 1, (4321, 6)).astype(np.float32)
+    signal = np.random.default_rng(0).normal([-1, 0, 0] * 2, 1, (4321, 6)).astype(np.float32)
     features = encoder.encode_signal(signal, rate_hz=100)
     frames = encoder.frame_count(4321, 100)
     whole = normalize(spectrogram(resample(signal, 100, 50), SpectrogramSettings()), STATISTICS)
@@ -87,6 +87,16 @@ def test_signals_become_windows_of_the_training_length(model: Path) -> None:
 def test_unfit_signals_are_refused(model: Path, signal: np.ndarray, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         selfpab_jax.load_encoder(model).encode_signal(signal, rate_hz=50)
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("m/s2", 9.81), ("mg", 1000.0)])
+def test_another_unit_than_g_is_refused(unit: str, factor: float, model: Path) -> None:
+    encoder = selfpab_jax.load_encoder(model)
+    signal = np.random.default_rng(0).normal([-1, 0, 0] * 2, 0.1, (500, 6))
+    with pytest.raises(DataError, match=unit):
+        encoder.encode_signal(factor * signal, rate_hz=100)
+    with pytest.warns(UserWarning, match="gravity removed"):
+        encoder.encode_signal(signal - [-1, 0, 0] * 2, rate_hz=100)
 
 
 def test_unfit_frames_are_refused(model: Path) -> None:

@@ -291,7 +291,8 @@ def test_reports_of_other_features_and_foreign_folders_are_kept(
 ) -> None:
     first = embed(recordings / "a.csv", encoder, tmp_path / "f.parquet", extraction=EXACT)
     second = embed(recordings / "P01", encoder, tmp_path / "f.npz", extraction=EXACT)
-    assert "a.csv" in first.quality.read_text() and "a.csv" not in second.quality.read_text()
+    assert "a.csv" in first.quality.read_text()
+    assert "a.csv" not in second.quality.read_text()
     foreign = tmp_path / "g.parquet.quality" / "report.doc"
     foreign.parent.mkdir()
     foreign.write_text("mine")

@@ -66,7 +66,7 @@ def usable_rows(
     if still_N.any():
         report.cut("stands still", still_N.sum() / rate_hz, f"{still_N.sum() / rate_hz:.4g} s at one value")
         usable_N &= ~still_N
-    scale_doubt = _unit_doubt(signal_NxC[usable_N], channels, rate_hz)
+    scale_doubt = unit_doubt(signal_NxC[usable_N], channels, rate_hz)
     if scale_doubt:
         report.cut("wrong unit", usable_N.sum() / rate_hz, scale_doubt)
         report.notes += [] if scale_doubt in report.notes else [scale_doubt]
@@ -154,8 +154,14 @@ def _columns_of_sensors(channels: tuple[str, ...]) -> list[list[int]]:
     return [[c for c, name in enumerate(channels) if (name.rpartition("_")[0] or name) == sensor] for sensor in sensors]
 
 
-def _unit_doubt(signal_NxC: Float32[np.ndarray, "N C"], channels: tuple[str, ...], rate_hz: float) -> str:
-    """What is wrong with the size of the acceleration; empty if nothing is, or if it cannot be known."""
+def unit_doubt(signal_NxC: Float32[np.ndarray, "N C"], channels: tuple[str, ...], rate_hz: float) -> str:
+    """What is wrong with the size of the acceleration; empty if nothing is, or if it cannot be known.
+
+    Args:
+        signal_NxC: samples, in g.
+        channels: a name per column, `<sensor>_<axis>`.
+        rate_hz: sampling rate.
+    """
     for columns in _columns_of_sensors(channels):
         names = ", ".join(channels[c] for c in columns)
         if len(columns) == 3:
@@ -189,7 +195,7 @@ def check_signal(signal_NxC: Float[np.ndarray, "N C"], channels: tuple[str, ...]
         UnusableError: the first fault found, with the channel's name.
     """
     _check_finite(signal_NxC, channels)
-    if doubt := _unit_doubt(np.asarray(signal_NxC, np.float32), channels, rate_hz):
+    if doubt := unit_doubt(np.asarray(signal_NxC, np.float32), channels, rate_hz):
         raise UnusableError(doubt)
     _check_range(signal_NxC, channels)
     _check_channels(signal_NxC, channels, rate_hz)
