@@ -9,11 +9,11 @@ from io import StringIO
 from pathlib import Path
 
 from selfpab_jax.data.records.dataset import Records, open_records
-from selfpab_jax.data.records.format import NAME, REPLACED, STAGING, VERSION, RecordsInfo, read_info
-from selfpab_jax.data.records.merge import NothingUsableError
+from selfpab_jax.data.records.format import FAILED_FOLDER, NAME, REPLACED, STAGING, VERSION, RecordsInfo, read_info
+from selfpab_jax.data.records.merge import NothingUsableError, write_failure
 from selfpab_jax.data.records.settings import BuildSettings, require_positive
 from selfpab_jax.data.records.shards import result_path, shard_path
-from selfpab_jax.data.records.spec import PLAN_FILE, BuildSpec, Shard, check_same, write_plan
+from selfpab_jax.data.records.spec import PLAN_FILE, BuildSpec, Shard, check_same, read_shards, write_plan
 from selfpab_jax.data.records.workers import BuildCounts, build_shards
 from selfpab_jax.errors import ConfigError, DataError, StorageError
 from selfpab_jax.io import exclusive_lock, reason
@@ -113,12 +113,14 @@ def build_spec(
             else:
                 write_plan(spec, staging)
             _delete_partial_files(out)
+            shutil.rmtree(out / FAILED_FOLDER, ignore_errors=True)
             _prepare(spec, out, staging, runner)
             shutil.rmtree(staging)
-        except NothingUsableError:
+        except NothingUsableError as error:
             # The same folder serves the next attempt, with other options or repaired files.
+            written = write_failure(staging, read_shards(staging), out / FAILED_FOLDER)
             shutil.rmtree(staging)
-            raise
+            raise NothingUsableError(f"{error} (every file: {', '.join(map(str, written))})") from None
         except (OSError, StorageError) as error:
             raise StorageError(
                 f"{out}: the build stopped ({error}); when that is solved, repeat the command to continue"

@@ -29,8 +29,11 @@ from selfpab_jax.data.records.usage import USAGE, USAGE_FILE, SegmentUsage, tota
 from selfpab_jax.data.sources.base import sensors_of
 from selfpab_jax.data.splits import SPLITS
 from selfpab_jax.errors import DataError
+from selfpab_jax.io import write_text
 from selfpab_jax.signal.normalization import Moments, hour_weighted_statistics, merge, plain_statistics
 
+FILES_NAMED = 3
+"""Skipped files that an error names; a file lists all."""
 ShardsBySplit = dict[str, list[tuple[Shard, ShardFile]]]
 """The shards that hold records, by split."""
 
@@ -88,7 +91,10 @@ def merge_results(spec: BuildSpec, staging: Path, shards: list[Shard], folder: P
             else:
                 (folder / index_file(split)).unlink()
             if not files and (of_split or split == "train"):
-                raise NothingUsableError(f"no usable recording for {split}: {_reason(staging, of_split)}")
+                without = (
+                    "" if split == "train" else f"; leave the split out (--{split} 0), or draw other subjects (--seed)"
+                )
+                raise NothingUsableError(f"no usable recording for {split}: {_reason(staging, of_split)}{without}")
             if split == "train":
                 for statistics in (plain_statistics(moments), hour_weighted_statistics(moments)):
                     statistics.save(folder / statistics_file(statistics.kind))
@@ -152,8 +158,32 @@ def _reason(staging: Path, shards: list[Shard]) -> str:
     skipped = [each for shard in shards for each in read_result(result_path(staging, shard)).skipped]
     if not skipped:
         return "there are no files"
-    first = skipped[0]
-    return f"all {len(skipped)} files drawn for it were skipped, the first ({first['file']}): {first['reason']}"
+    listed = "; ".join(f"{each['file']}: {each['reason']}" for each in skipped[:FILES_NAMED])
+    more = f"; and {len(skipped) - FILES_NAMED} more" if len(skipped) > FILES_NAMED else ""
+    return f"all {len(skipped)} files drawn for it were skipped: {listed}{more}"
+
+
+def write_failure(staging: Path, shards: list[Shard], folder: Path) -> list[Path]:
+    """Write what became of each file where no records could be made of them.
+
+    Args:
+        staging: folder of the finished shards' results.
+        shards: all shards.
+        folder: to write into.
+
+    Returns:
+        The list of skipped files, and the quality report where readers gave reports.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    results = [read_result(result_path(staging, shard)) for shard in shards]
+    skipped, reports = (
+        [each for result in results for each in getattr(result, name)] for name in ("skipped", "reports")
+    )
+    write_text(folder / SKIPPED_FILE, "".join(json.dumps(each) + "\n" for each in skipped))
+    pages = [write_quality(reports, folder, "Recordings of which no records could be built")] if reports else []
+    return [folder / SKIPPED_FILE, *pages]
 
 
 def _info(

@@ -1,5 +1,6 @@
 """Mistakes in calls of `records` and `cohort`: one line each, no traceback."""
 
+import json
 import shutil
 
 import numpy as np
@@ -124,4 +125,12 @@ def test_a_split_that_was_asked_for_and_is_empty(tables_with_gaps, tmp_path, fai
     (tmp_path / "in" / "S5.parquet").write_bytes(b"no table")
     build = ["records", "build", "--source", "recordings", tmp_path / "in", "--out", tmp_path / "out", "--workers", 1]
     options = ["--timestamp_unit", "ms", "--window_seconds", 20, "--validation_subjects", "S5", "--test", 0]
-    assert "no usable recording for validation" in fails(*build, *options)
+    said = fails(*build, *options)
+    assert "no usable recording for validation" in said
+    assert "S5.parquet: unreadable Parquet" in said
+    failed = tmp_path / "out" / "failed"
+    assert str(failed / "report.html") in said
+    assert "S5.parquet" in (failed / "report.html").read_text()
+    assert [json.loads(line)["subject"] for line in (failed / "skipped.jsonl").read_text().splitlines()] == ["S5"]
+    assert main([str(word) for word in (*build, *options[:-4], "--validation", 0, "--test", 0)]) == 0
+    assert not failed.exists()
