@@ -45,8 +45,8 @@ its valid frames."""
 HELD_BYTES = 2**23
 """Records of a file that wait in memory for its end; more wait on the disk."""
 
-CountFile = Callable[[int, int], None]
-"""Called after each file with the samples in its records and the number of files skipped (0 or 1)."""
+CountWork = Callable[[int, int, int], None]
+"""Called with the work done since the last call: files, samples in records, and files skipped."""
 
 
 @dataclass
@@ -93,7 +93,7 @@ def result_path(folder: Path, shard: Shard) -> Path:
 
 
 def build_shard(
-    spec: BuildSpec, folder: Path, shard: Shard, strict: bool = False, count: CountFile | None = None
+    spec: BuildSpec, folder: Path, shard: Shard, strict: bool = False, count: CountWork | None = None
 ) -> int:
     """Read the recordings of a shard and write its records, then its result, each by an atomic rename.
 
@@ -102,7 +102,7 @@ def build_shard(
         folder: the staging folder, seen by all workers.
         shard: which one.
         strict: stop at the first file that would be skipped.
-        count: called after each file.
+        count: called after each window and each file.
 
     Returns:
         The shard's number.
@@ -117,7 +117,7 @@ def build_shard(
             for file in shard_files(folder, shard):
                 names = {"file": shown_path(file.path), "subject": file.subject, "split": shard.split}
                 report, lengths, before = FileReport(file.path, file.subject, strict), [], []
-                samples = 0
+                samples = counted = 0
                 try:
                     with tempfile.SpooledTemporaryFile(HELD_BYTES, dir=str(folder)) as held:
                         sizes, rows, moments = [], [], copy.deepcopy(result.moments)
@@ -129,6 +129,9 @@ def build_shard(
                             held.write(record)
                             sizes.append(len(record))
                             rows.append(_index_row(spec, file.subject, window))
+                            if count is not None:
+                                counted += window.new_samples
+                                count(0, window.new_samples, 0)
                         used = segment_usage(lengths, spec.records.spectrogram.rate_hz, spec.records.windowing)
                         before_s = sum(before) / spec.records.spectrogram.rate_hz
                         used = replace(used, before=before_s, recorded=used.recorded + before_s)
@@ -150,7 +153,7 @@ def build_shard(
                 if report.in_s or report.notes:
                     result.reports.append(report.as_json() | {"spans": report.spans})
                 if count is not None:
-                    count(samples, int(not samples))
+                    count(1, samples - counted, int(not samples))
         result.bytes, result.fingerprint = temporary.stat().st_size, fingerprint(temporary)
     result.records = len(result.index["subject"])
     _write_result(result, result_path(folder, shard))

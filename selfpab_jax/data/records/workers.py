@@ -118,10 +118,11 @@ def _build(spec: BuildSpec, folder: Path, shard: Shard, strict: bool) -> int:
     return build_shard(spec, folder, shard, strict, _count)
 
 
-def _count(samples: int, skipped: int) -> None:
-    for counter, amount in zip(_counters, (1, samples, skipped), strict=True):
-        with counter.get_lock():
-            counter.value += amount
+def _count(files: int, samples: int, skipped: int) -> None:
+    for counter, amount in zip(_counters, (files, samples, skipped), strict=True):
+        if amount:
+            with counter.get_lock():
+                counter.value += amount
 
 
 # Shards built by an Apache Beam pipeline, for Flink, Spark or Dataflow (extra `beam`).

@@ -14,6 +14,7 @@ from selfpab_jax.data.records.build import Runner, build_records, build_spec
 from selfpab_jax.data.records.dataset import open_records
 from selfpab_jax.data.records.format import read_info
 from selfpab_jax.data.records.settings import BuildSettings
+from selfpab_jax.data.records.spec import read_shards, write_plan
 from selfpab_jax.data.sources.synthetic import write_cohort
 from selfpab_jax.errors import ConfigError, DataError, LockedError, StorageError
 from selfpab_jax.signal.stft import SpectrogramSettings, spectrogram
@@ -170,7 +171,21 @@ def test_bad_files_are_skipped_with_their_reason(bad_cohort, spec_of, tmp_path):
         "wrong key",
         "wrong number of columns",
     ]
-    assert "8 of 32 files skipped" in describe_text(records)
+    text = describe_text(records)
+    assert "8 of 32 files skipped" in text
+    for (entry,) in skip_reasons(records).values():
+        assert f"{entry['file']}: {entry['reason']}" in text
+
+
+def test_progress_shows_what_was_read_of_a_file(bad_cohort, spec_of, tmp_path):
+    spec, seen = spec_of(bad_cohort), []
+    write_plan(spec, tmp_path)
+    for shard in read_shards(tmp_path):
+        shards.build_shard(spec, tmp_path, shard, count=lambda *done: seen.append(done))
+    files, samples, skipped = np.cumsum(seen, axis=0).T
+    assert (files[-1], samples[-1], skipped[-1]) == (32, 6 * 4 * 3 * 1000, 8)
+    assert 0 < samples[0] < 3 * 1000
+    assert files[0] == 0, "before the first file is finished"
 
 
 def test_strict_stops_at_the_first(bad_cohort, spec_of, tmp_path):
