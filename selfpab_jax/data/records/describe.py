@@ -1,7 +1,6 @@
 """A text and a picture that describe records."""
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,16 +49,24 @@ def describe_text(records: Records) -> str:
         lines.append(f"  {kind:<14}{statistics.mean.mean():>10.4g}{statistics.std.mean():>10.4g}")
     lines += ["", f"{info.skipped} of {info.files} files skipped"]
     reasons = skip_reasons(records)
-    lines += [f"  {count:>6}  {reason}" for reason, count in reasons.most_common(REASONS_SHOWN)]
+    shown = sorted(reasons.values(), key=len, reverse=True)[:REASONS_SHOWN]
+    for entries in shown:
+        first, example = entries[0], "" if len(entries) == 1 else "e.g. "
+        lines.append(f"  {len(entries):>6}  {example}{first['file']}: {first['reason']}")
     if len(reasons) > REASONS_SHOWN:
-        lines.append(f"  ... and {len(reasons) - REASONS_SHOWN} more reasons in {records.skipped_file}")
+        lines.append(f"  ... and {len(reasons) - REASONS_SHOWN} more reasons")
+    if reasons:
+        lines.append(f"every file that was skipped: {records.skipped_file}")
     return "\n".join(lines)
 
 
-def skip_reasons(records: Records) -> Counter[str]:
-    """How many files were skipped for each kind of reason (the words before its colon)."""
-    with open(records.skipped_file) as lines:
-        return Counter(json.loads(line)["reason"].partition(":")[0] for line in lines)
+def skip_reasons(records: Records) -> dict[str, list[dict[str, str]]]:
+    """The files that were skipped for each kind of reason (the words before its colon)."""
+    kinds: dict[str, list[dict[str, str]]] = {}
+    with open(records.skipped_file, encoding="utf-8") as lines:
+        for entry in map(json.loads, lines):
+            kinds.setdefault(entry["reason"].partition(":")[0], []).append(entry)
+    return kinds
 
 
 def plot_records(records: Records, path: Path) -> None:

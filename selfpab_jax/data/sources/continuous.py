@@ -69,7 +69,7 @@ def continuous_blocks(
     if not count:
         raise UnusableError("too short: it has no rows")
     if not yielded:
-        raise UnusableError(report.summary() or "no row can be used")
+        raise UnusableError(report.failure() or "no row can be used")
 
 
 class _Run:

@@ -1,6 +1,6 @@
 """What reading a file used, cut, bridged and found doubtful."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from selfpab_jax.data.sources.base import UnusableError
@@ -86,14 +86,24 @@ class FileReport:
         return None if self.measured_hz is None else 1e6 * (self.measured_hz / self.rate_hz - 1)
 
     def summary(self) -> str:
-        """One line; empty where everything was used."""
-        parts = [f"{reason} {seconds:.4g} s" for reason, seconds in self.cut_s.items() if seconds > 0]
-        line = f"cut {', '.join(parts)}" if parts else ""
+        """One line, the largest loss first; empty where everything was used."""
+        cut = sorted((item for item in self.cut_s.items() if item[1] > 0), key=lambda item: -item[1])
+        line = f"cut {', '.join(f'{reason} {seconds:.4g} s' for reason, seconds in cut)}" if cut else ""
         if self.bridged_s > 0:
             line += ("; " if line else "") + f"bridged {self.bridged_s:.4g} s"
-        if not line and all(note.startswith(READ_AS) for note in self.notes):
+        notes = sorted(self.notes, key=lambda note: note.startswith(READ_AS))
+        if not line and all(note.startswith(READ_AS) for note in notes):
             return ""
-        return "; ".join([part for part in (line, *self.notes) if part])
+        return "; ".join([part for part in (line, *notes) if part])
+
+    def failure(self) -> str:
+        """Why nothing at all could be used: the main cause, what explains it, and then all else; empty if unknown."""
+        if not any(seconds > 0 for seconds in self.cut_s.values()):
+            return self.summary()
+        main = max(self.cut_s, key=self.cut_s.__getitem__)
+        causes = [note for note in self.notes if note.startswith(f"{main}: ")]
+        rest = replace(self, notes=[note for note in self.notes if note not in causes])
+        return "; ".join([*causes, rest.summary()]) if causes else f"{main}: {rest.summary()}"
 
     def as_json(self) -> dict[str, Any]:
         """Everything but the spans, hours instead of seconds for the totals."""

@@ -319,3 +319,13 @@ def test_the_python_function_and_the_quality_report(tmp_path: Path) -> None:
     assert (tmp_path / "quality" / "pictures" / "0000.png").stat().st_size > 1000
     [line] = (tmp_path / "quality" / "quality.jsonl").read_text().splitlines()
     assert json.loads(line)["gap_s"] == pytest.approx(12, abs=0.1)
+
+
+def test_the_cause_of_a_failure_comes_first_and_whole(tmp_path: Path) -> None:
+    signal = CLEAN * 9.81
+    signal[:20] = np.nan
+    with pytest.raises(UnusableError, match=r"^wrong unit: .*m/s2.*; cut wrong unit .*, NaN .*; read as: semicolons$"):
+        read(tmp_path, table(signal=signal, delimiter=";"))
+    signal = np.full_like(CLEAN, np.nan)
+    with pytest.raises(UnusableError, match=r"^NaN: cut NaN 120 s"):
+        read(tmp_path, table(signal=signal))
