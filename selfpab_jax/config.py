@@ -4,6 +4,7 @@ Settings are frozen dataclasses. What is written later wins: the defaults of the
 the options of the command line. Names that an earlier version used are still read, with a warning.
 """
 
+import argparse
 import difflib
 import itertools
 import json
@@ -13,7 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from types import UnionType
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
 
 import jsonargparse
 import yaml
@@ -158,6 +160,27 @@ def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+class _HelpFormatter(jsonargparse.DefaultHelpFormatter):
+    """Shows types in words: `list of int or null` instead of `Optional[tuple[int, ...]]`."""
+
+    def _get_type_str(self, action: argparse.Action) -> str | None:
+        text, kind = super()._get_type_str(action), getattr(action, "_typehint", None)
+        return text if text is None or kind is None else _type_name(kind)
+
+
+def _type_name(kind: Any) -> str:
+    origin, of = get_origin(kind), get_args(kind)
+    if kind is type(None):
+        return "null"
+    if origin in (Union, UnionType):
+        return " or ".join(dict.fromkeys(map(_type_name, of)))
+    if origin is Literal:
+        return " or ".join(filter(None, (", ".join(map(str, of[:-1])), str(of[-1]))))
+    if origin in (tuple, list):
+        return f"list of {_type_name(of[0])}"
+    return getattr(kind, "__name__", str(kind))
+
+
 class Parser(jsonargparse.ArgumentParser):
     """The argument parser of every command.
 
@@ -167,7 +190,7 @@ class Parser(jsonargparse.ArgumentParser):
 
     def __init__(self, command: str = "", description: str = "", **options: Any):
         # jsonargparse makes further parsers of this class for nested fields, with options of its own.
-        options = {"exit_on_error": False, **options}
+        options = {"exit_on_error": False, "formatter_class": _HelpFormatter, **options}
         super().__init__(prog=f"selfpab-jax {command}".strip(), description=description, **options)
 
     def parse_args(self, args: Sequence[str] | None = None, **options: Any) -> jsonargparse.Namespace:
@@ -178,6 +201,12 @@ class Parser(jsonargparse.ArgumentParser):
     def format_help(self) -> str:
         """The help, with types by their plain names: `Path` instead of `<class 'Path'>`."""
         return re.sub(r"<class\s+'(?:\w+\.)*(\w+)'>", r"\1", super().format_help())
+
+    def hide(self, *names: str) -> None:
+        """Leave options out of the help: those that a file of settings may hold, but nobody should change."""
+        for action in self._actions:
+            if {f"--{name}" for name in names} & set(action.option_strings):
+                action.help = argparse.SUPPRESS
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Report what is wrong in one line, with the nearest name where a name is unknown."""

@@ -35,3 +35,21 @@ def test_every_preset_is_found_outside_of_a_checkout(tmp_path: Path, monkeypatch
     for name in preset_names():
         assert read_yaml(find_preset(name))
     assert load_settings(PretrainSettings, "ladder/1m").model.width
+
+
+@pytest.mark.parametrize("command", ["records build", "probe"])
+def test_the_help_shows_types_in_words(command: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main([*command.split(), "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "list of str" in shown
+    for raw in ("Union[", "Optional[", "Literal[", "tuple[", "<class", "--linear.kind", "--mlp.kind"):
+        assert raw not in shown
+
+
+def test_the_help_of_a_group_lists_its_commands(capsys: pytest.CaptureFixture) -> None:
+    assert main(["records", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "records build" in shown
+    assert "records describe" in shown
+    assert "pretrain" not in shown

@@ -4,7 +4,7 @@ import difflib
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from selfpab_jax import __version__
 from selfpab_jax.errors import ConfigError, ExitCode, SelfPABError
@@ -44,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(_help())
         return 0 if words else ExitCode.USAGE
+    if len(words) == 2 and words[1] in ("-h", "--help", "help") and (within := _within(words[0])):
+        print(_help(within))
+        return 0
     if words[0] == "--version":
         print(__version__)
         return 0
@@ -73,8 +76,7 @@ def _find(words: list[str]) -> tuple[str, str, list[str]]:
         if name in COMMANDS:
             file, function, _ = COMMANDS[name]
             return file, function, words[length:]
-    within = [name for name in COMMANDS if name.split()[0] == words[0]]
-    if within:
+    if within := _within(words[0]):
         raise ConfigError(f"{words[0]} needs one of: {', '.join(within)} (selfpab-jax {within[0]} --help)")
     near = difflib.get_close_matches(" ".join(words[:2]), COMMANDS, 1) or difflib.get_close_matches(
         words[0], COMMANDS, 1
@@ -88,8 +90,13 @@ def _fail(error: object, code: int) -> int:
     return code
 
 
-def _help() -> str:
-    lines = [f"  {name:<18} {what}" for name, (_, _, what) in COMMANDS.items()]
+def _within(group: str) -> list[str]:
+    """The commands of two words that begin with this one."""
+    return [name for name in COMMANDS if name.startswith(f"{group} ")]
+
+
+def _help(names: Iterable[str] = tuple(COMMANDS)) -> str:
+    lines = [f"  {name:<18} {COMMANDS[name][2]}" for name in names]
     return "\n".join(
         [
             "usage: selfpab-jax COMMAND [options]",

@@ -19,6 +19,7 @@ def probe_parser() -> Parser:
     parser = Parser("probe", "Score heads on a frozen encoder by cross-validation over subjects.")
     parser.add_argument("--config", action="config", help="YAML preset, e.g. configs/probe/harth.yaml")
     parser.add_class_arguments(ProbeSettings)
+    parser.hide("linear.kind", "mlp.kind")
     parser.add_argument("--model", type=Path, help="model directory (selfpab-jax export, convert from-torch)")
     parser.add_argument("--data", type=Path, help="the data set, as published or as its TFDS builder prepared it")
     parser.add_argument("--out", type=Path, help="folder for scores, figures and report.html")
