@@ -24,7 +24,7 @@ class DataRates:
 
 
 def measure(files: int = 1000, steps: int = 200, batch: int = BATCH, step_s: float = H100_STEP_S) -> DataRates:
-    """Ingest, loader and waiting on so many HUNT4 files."""
+    """Ingest, loader and waiting on this many HUNT4 files."""
     from selfpab_jax.data.records.build import Runner, build_spec
     from selfpab_jax.data.records.spec import BuildSpec
     from selfpab_jax.data.sources.hunt4 import Hunt4

@@ -132,7 +132,7 @@ def run(folder: Path) -> dict[str, float]:
 
 
 def to_torch(folder: Path) -> dict[str, float]:
-    import torch  # noqa: F401  (its import is no part of the conversion)
+    import torch  # noqa: F401  (its import is not part of the conversion)
 
     from selfpab_jax.convert.to_torch import write_torch
 

@@ -140,7 +140,7 @@ def embed(settings: ModelSettings, batch: int, way: str) -> Turns:
 
 
 def curve(settings: ModelSettings, batch: int, steps: int, windows: int) -> list[float]:
-    """The losses of so many steps on a synthetic cohort; the same batches, masking and dropout for any dtype."""
+    """The losses of this many steps on a synthetic cohort; the same batches, masking and dropout for any dtype."""
     take, made = make_step(settings, batch, statistics := _statistics(cohort := _cohort(windows)))
     assert statistics.mean.shape == (FEATURES,)
     state = create_state(made["objective"].functional, made["optimizer"], made["mesh"], jax.random.key(0))

@@ -53,7 +53,7 @@ def training_window_count(frames_of_recording: int, frames: int, shift: int) -> 
 
 
 def our_features(windows: int, folder: Path) -> Callable[[], None]:
-    """From the signal of so many windows to a file of float16 features."""
+    """From the signal of this many windows to a file of float16 features."""
     channels = tuple(f"{sensor}_{axis}" for sensor in ("back", "thigh") for axis in "xyz")
     config = ModelConfig(
         "selfpab", SETTINGS, FEATURES, FEATURES, channels, ("back", "thigh"), SpectrogramSettings(), FRAMES
@@ -88,7 +88,7 @@ class TorchEncoder(torch.nn.Module):
 
 
 def original_batch(windows: int) -> Callable[[], None]:
-    """So many windows through the frozen encoder, and a step of the linear head."""
+    """This many windows through the frozen encoder, and a step of the linear head."""
     encoder, head = TorchEncoder().eval(), torch.nn.Linear(SETTINGS.width, CLASSES)
     optimizer = torch.optim.Adam(head.parameters(), 1e-4, (0.9, 0.98))
     x, labels = torch.rand(windows, FRAMES, FEATURES), torch.randint(0, CLASSES, (windows, FRAMES))

@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 Turns = Callable[[int], object]
-"""Does its work so many times in a row, as training does, and returns when the last one is done."""
+"""Does its work this many times in a row, as training does, and returns when the last one is done."""
 
 
 class WorkerError(Exception):
@@ -77,7 +77,7 @@ def _answer(serve: Callable[[Any], Any], setup: dict[str, str], pipe: Connection
 
 
 def seconds_a_turn(turns: Turns, repeats: int, block_s: float, warm_up: int = 2) -> list[float]:
-    """Seconds a turn in each of so many blocks, each of as many turns as take `block_s` seconds."""
+    """Seconds a turn in each of this many blocks, each of as many turns as take `block_s` seconds."""
     turns(warm_up)
     begin = time.perf_counter()
     turns(1)

@@ -66,7 +66,7 @@ class Family:
         return sensors_of(CHANNELS)
 
     def spectrogram(self, features: int) -> SpectrogramSettings:
-        """The settings that give so many features: F bins are from 2 (F - 1) samples, with an overlap of half of them.
+        """The settings that give this many features: F bins are from 2 (F - 1) samples, which overlap by half.
 
         Raises:
             ModelError: the features are not a multiple of the channels.
@@ -165,7 +165,7 @@ class Checkpoint:
         outputs: features of a reconstructed frame.
         arguments: the original's own, as stored, and sizes of the tensors where the file has none.
         has_arguments: whether the file has any.
-        notes: lines for the user: where the weights were, what was passed over, cast or assumed.
+        notes: lines for the user: where the weights were, what was skipped, cast or assumed.
     """
 
     file: TorchFile

@@ -37,7 +37,7 @@ class TorchTrainingState:
         step: AdamW's steps so far.
         optimizer: settings of AdamW and of the schedule.
         mean: first moment of every parameter, as views of the file under our names.
-        square: second moment, likewise.
+        square: second moment, by the same names.
     """
 
     step: int

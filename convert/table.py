@@ -91,7 +91,7 @@ def is_ignored(name: str) -> bool:
 
 
 def rules_for(layers: int) -> list[Rule]:
-    """The table of a model with so many layers: every name written out, in the original's order."""
+    """The table of a model with this many layers: every name written out, in the original's order."""
     numbered = [place for place, rule in enumerate(RULES) if "{n}" in rule.torch]
     first, last = numbered[0], numbered[-1] + 1
     within = [

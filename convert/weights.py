@@ -80,7 +80,7 @@ class Chosen:
 
     Args:
         weights: the set.
-        notes: lines for the user about where it was and what was passed over.
+        notes: lines for the user about where it was and what was skipped.
     """
 
     weights: WeightSet
@@ -236,7 +236,5 @@ def _notes(chosen: WeightSet, candidates: list[WeightSet]) -> list[str]:
             notes.append(f"not converted: {kind} in `{other.name}`; --weights {other.name} converts them")
     passed = [name for name in chosen.foreign if not is_ignored(name.removeprefix(chosen.prefix))]
     if passed:
-        notes.append(
-            f"passed over: {len(passed)} other tensors ({', '.join(passed[:3])}{', ...' if passed[3:] else ''})"
-        )
+        notes.append(f"skipped: {len(passed)} other tensors ({', '.join(passed[:3])}{', ...' if passed[3:] else ''})")
     return notes

@@ -44,7 +44,7 @@ RENAMED = {
 def find_preset(name: str | Path) -> Path:
     """The file of that name, or the preset that ships with the package: `probe/harth`, `configs/selfpab.yaml`.
 
-    Only files count: a folder that happens to have the name of a preset is passed over.
+    Only files count: a folder that happens to have the name of a preset is skipped.
 
     Raises:
         ConfigError: there is neither.
@@ -76,14 +76,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The content of a YAML (or JSON) file of settings, with old names brought up to date.
 
     Raises:
-        ConfigError: it cannot be read, is no mapping, or has a key twice.
+        ConfigError: it cannot be read, is not a mapping, or has a key twice.
     """
     try:
         content = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_UniqueKeyLoader)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} is no valid YAML: {' '.join(str(error).split())[:300]}") from None
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())[:300]}") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -93,14 +93,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """Refuses a key that stands twice in a mapping, where YAML itself would drop the first."""
+    """Refuses a key that appears twice in a mapping, where YAML itself would drop the first."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         lines: dict[Any, int] = {}
         for key_node, _ in node.value:
             key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
             if key in lines:
-                raise yaml.YAMLError(f"{key} stands twice, in lines {lines[key]} and {line}; keep one of them")
+                raise yaml.YAMLError(f"{key} appears twice, in lines {lines[key]} and {line}; keep one of them")
             lines[key] = line
         return super().construct_mapping(node, deep)
 

@@ -123,7 +123,7 @@ def require_writable(directory: Path, *, overwrite: bool) -> None:
         if not overwrite:
             raise StorageError(f"{directory} exists; choose another directory or add --overwrite")
         if not (directory / CONFIG_FILE).exists():
-            raise StorageError(f"{directory} is not a model directory, so --overwrite leaves it alone")
+            raise StorageError(f"{directory} is not a model directory, so it is kept, also with --overwrite")
     require_parent(directory)
 
 
@@ -197,8 +197,8 @@ def read_config(model: Path | str) -> tuple[ModelConfig, str | None]:
         return ModelConfig(**content), statistics_file
     except (FileNotFoundError, NotADirectoryError):
         raise ModelError(
-            f"{directory} is no model directory (no {CONFIG_FILE}): `selfpab-jax export` writes one, and the package "
-            f"has {', '.join(shipped_models())}"
+            f"{directory} is not a model directory (no {CONFIG_FILE}): `selfpab-jax export` writes one, and the "
+            f"package has {', '.join(shipped_models())}"
         ) from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelError(f"{path} cannot be read: {type(error).__name__} {error}") from None

@@ -108,7 +108,7 @@ def run_ahead(results: Iterable[T], ahead: int = 1) -> Iterator[Any]:
     `results` should be lazy and dispatch one computation per item, e.g. `(step(batch) for batch in batches)`.
 
     Args:
-        results: pytrees of arrays; leaves that are no arrays are passed on as they are.
+        results: pytrees of arrays; leaves that are not arrays are passed on as they are.
         ahead: number of dispatched results beyond the one being fetched; each holds device memory.
 
     Yields:

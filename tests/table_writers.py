@@ -1,4 +1,4 @@
-"""A walk of two sensors, and text tables of it as people and programs write them."""
+"""A walk of two sensors, and text tables of it as users and programs write them."""
 
 import gzip
 from collections.abc import Callable

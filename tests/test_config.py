@@ -10,14 +10,14 @@ from selfpab_jax.errors import ConfigError
 from selfpab_jax.train.config import PretrainSettings
 
 TWICE = {
-    "a block": ("model:\n  width: 64\nseed: 1\nmodel:\n  layers: 2\n", "model stands twice, in lines 1 and 4"),
-    "a field": ("model:\n  width: 64\n  width: 32\n", "width stands twice, in lines 2 and 3"),
+    "a block": ("model:\n  width: 64\nseed: 1\nmodel:\n  layers: 2\n", "model appears twice, in lines 1 and 4"),
+    "a field": ("model:\n  width: 64\n  width: 32\n", "width appears twice, in lines 2 and 3"),
 }
 
 
 @pytest.mark.parametrize("name", TWICE)
 @pytest.mark.parametrize("command", ["pretrain", "probe"])
-def test_a_key_that_stands_twice_is_refused(
+def test_a_key_that_appears_twice_is_refused(
     name: str, command: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     content, message = TWICE[name]

@@ -161,13 +161,13 @@ def parse_roles(text: str | None) -> dict[str, str]:
     """Roles of sensors, from `hip=thigh,waist=back`.
 
     Raises:
-        ConfigError: an item is no pair.
+        ConfigError: an item is not a pair.
     """
     roles = {}
     for item in text.split(",") if text else []:
         sensor, equals, role = (piece.strip() for piece in item.partition("="))
         if not (sensor and equals and role):
-            raise ConfigError(f"sensor_roles: {item!r} is no sensor=role, e.g. hip=thigh")
+            raise ConfigError(f"sensor_roles: {item!r} is not sensor=role, e.g. hip=thigh")
         roles[sensor] = role
     return roles
 

@@ -20,7 +20,7 @@ FLAGS = {
     "skip_night": "hunt4 only. Leave out recordings that start in the hours 0 to 6.",
     "beam": "Run as an Apache Beam pipeline instead of processes; all of its workers must see the folders.",
     "strict": "Stop at the first file that cannot be used instead of skipping it.",
-    "resume": "Continue an unfinished build, as the same command does anyway; a finished one is no error.",
+    "resume": "Continue an unfinished build, as the same command does anyway; a finished one is not an error.",
     "overwrite": "Delete what is in `out` first.",
 }
 """Options of `records build` that take no value."""
@@ -61,7 +61,7 @@ def run_build(namespace: Namespace) -> int:
     settings = BuildSettings(**{**values, "paths": tuple(options["paths"])})
     if settings.source == "recordings":
         for entry in settings.passed_over():
-            print(f"selfpab-jax: passed over: {entry.what}: {entry.reason}", file=sys.stderr)
+            print(f"selfpab-jax: skipped: {entry.what}: {entry.reason}", file=sys.stderr)
     records = build_records(
         settings,
         options["out"],

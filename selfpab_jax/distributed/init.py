@@ -110,7 +110,7 @@ def _skypilot() -> ProcessInfo | None:
 def _incomplete() -> ProcessInfo | None:
     """Signs of other processes where no scheduler gives their address, so that nobody trains alone unnoticed.
 
-    An index of a Kubernetes Job does not say how many pods there are, but that there are at least so many.
+    An index of a Kubernetes Job does not say how many pods there are, but that there are at least this many.
     """
     index = int(os.environ.get("JOB_COMPLETION_INDEX", "0"))
     hosts = os.environ.get("TPU_PROCESS_ADDRESSES") or os.environ.get("TPU_WORKER_HOSTNAMES", "")

@@ -100,7 +100,7 @@ class PretrainedEncoder:
         return self._with(replace(self.config, model=replace(self.config.model, layout=layout)), self.parameters)
 
     def with_frames(self, frames: int) -> "PretrainedEncoder":
-        """The same encoder with windows of so many frames."""
+        """The same encoder with windows of this many frames."""
         return self._with(replace(self.config, frames=frames), self.parameters)
 
     def with_random_weights(self, seed: int) -> "PretrainedEncoder":

@@ -205,7 +205,7 @@ def read_features(path: Path | str, model: Path | str | None = None) -> tuple[pd
         model: model directory that the features are expected to be from; None to take any.
 
     Raises:
-        DataError: it is no such file.
+        DataError: it is not such a file.
         ModelError: the features are from another encoder.
     """
     path = Path(path)
@@ -220,7 +220,7 @@ def read_features(path: Path | str, model: Path | str | None = None) -> tuple[pd
             description = json.loads((pyarrow.parquet.read_schema(path).metadata or {})[METADATA_KEY.encode()])
             table = pd.read_parquet(path)
     except (OSError, EOFError, ValueError, KeyError, pa.ArrowException) as error:
-        raise DataError(f"{path} is no file of features from `selfpab-jax embed` ({error})") from None
+        raise DataError(f"{path} is not a file of features from `selfpab-jax embed` ({error})") from None
     if model is not None and description["digests"] != _expected_digests(model, description):
         raise ModelError(
             f"{path} holds features from another encoder ({description['model']}) than {model}; embed again, or give "

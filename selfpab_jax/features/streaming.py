@@ -96,8 +96,8 @@ def embed(
         files: CSV or Parquet tables, npz files of the HUNT4 layout, or folders of them.
         model: model directory, the name of one that ships with the package (`har-small`), or an encoder that is loaded
             already.
-        out: `.parquet` or `.npz`; it appears when it is complete. Beside it are `OUT.quality`, a report on each file, and
-            `OUT.skipped.jsonl`, what was skipped.
+        out: `.parquet` or `.npz`; it appears when it is complete. Beside it are `OUT.quality`, a report on each file,
+            and `OUT.skipped.jsonl`, what was skipped.
         table_format: how the files are read; by default, columns named after the model's sensors, in g, at 50 Hz.
         sensor_files: where each sensor has a file of its own, see `find_sensor_files`; `files` are folders then.
         sensor_roles: the model's name for a sensor of the data, where the two differ: `{"hip": "thigh"}`.

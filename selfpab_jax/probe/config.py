@@ -70,7 +70,7 @@ class ProtocolSettings:
         choose: select hyper-parameters and stopping on `inner` folds of the training subjects; on the `test` subject,
             the original's habit, which is too optimistic; or not at all (`fixed`).
         min_seconds: shorter recordings are skipped.
-        duration_minutes: also score how much of each segment of so many minutes each class takes; 0 for no such score.
+        duration_minutes: also score how much of each segment (this many minutes) each class takes; 0 for no such score.
     """
 
     window_seconds: float | None = None
@@ -95,7 +95,7 @@ class FeatureSettings:
         layers: `last`, `all` (the head learns how to weight them), or depths: 0 the embedding, -1 the last layer.
         merge: of a cross-sensor encoder's features, one set per sensor: `mean`, `max` or `concatenate`.
         context_seconds: temporal context: beside each frame's features, their mean and standard deviation over the
-            frames within so many seconds around it, for each length given.
+            frames within this many seconds around it, for each length given.
         compute: dtype of the encoder's matrix products.
         dtype: of the features on disk.
         batch_size: windows per batch; as many as fill the device if not set.
@@ -231,7 +231,7 @@ class ProbeSettings:
             if seconds is not None and not seconds > 0:
                 raise ConfigError(f"protocol.{name} is {seconds}; it must be above 0")
             if seconds is not None and self.protocol.whole_recordings:
-                raise ConfigError(f"protocol.{name} and protocol.whole_recordings exclude each other")
+                raise ConfigError(f"protocol.{name} and protocol.whole_recordings cannot be combined")
         if self.protocol.folds == 1 or self.protocol.folds < 0:
             raise ConfigError(
                 f"protocol.folds is {self.protocol.folds}; give 2 or more, or 0 for leave-one-subject-out"

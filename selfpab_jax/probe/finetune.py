@@ -45,7 +45,7 @@ class FinetuneSettings:
         batch_size: windows per step; if there are fewer, the next power of two.
         learning_rate: of Adam at the first step.
         decay: the learning rate is multiplied by it ...
-        decay_steps: ... in so many steps, continuously.
+        decay_steps: ... in this many steps, continuously.
         weight_decay: decoupled; the original has none.
         frozen_share: fraction of the steps with the encoder frozen: 0 trains all from the start, 1 the head only.
         hidden: width of the head; a linear one if not set.

@@ -258,7 +258,7 @@ class Scores:
         macro_f1_std: their standard deviation (over n, as the original).
         macro_f1_interval: 95% interval of the mean, percentiles of a bootstrap over subjects; NaN for a single subject.
         pooled_macro_f1: of the sum of all subjects' confusion matrices.
-        pooled_macro_f1_interval: 95% interval, likewise.
+        pooled_macro_f1_interval: 95% interval, in the same way.
         accuracy: pooled, as are the following.
         balanced_accuracy: mean recall.
         kappa: Cohen's.

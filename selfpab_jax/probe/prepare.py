@@ -47,7 +47,7 @@ def prepare_corpus(
 
     Memory holds all signals at the encoder's rate, and one file at a time as it was read.
 
-    Skipped are: what the source passes over; a file that cannot be read, or whose number of channels or sampling rate
+    Skipped are: what the source skips; a file that cannot be read, or whose number of channels or sampling rate
     is not the declared one; samples that are not finite (short gaps are interpolated, longer ones split the recording);
     a subject without any label. Labels that are not among the classes count as no label. `Corpus.skipped` lists it all.
 
@@ -270,7 +270,7 @@ class SubjectSource:
         return self.dataset.read(file)
 
     def passed_over(self) -> list[Skipped]:
-        """What the data set passes over."""
+        """What the data set skips."""
         return self.dataset.passed_over()
 
 

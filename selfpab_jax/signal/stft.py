@@ -38,7 +38,7 @@ class SpectrogramSettings:
         return self.fft_window // 2 + 1
 
     def frame_count(self, samples: int) -> int:
-        """T, number of complete frames in so many samples (no padding: a signal shorter than a window has none)."""
+        """T, number of complete frames in this many samples (no padding: a signal shorter than a window has none)."""
         return max(0, (samples - self.fft_window) // self.fft_hop + 1)
 
     def features(self, channels: int) -> int:

@@ -23,7 +23,7 @@ class DataSettings:
     Args:
         path: directory that `records build` wrote.
         hours: train on a seeded subset of this many hours; smaller subsets are part of larger ones. All where not set.
-        subjects: train on a seeded subset of this many subjects, nested likewise.
+        subjects: train on a seeded subset of this many subjects, nested in the same way.
         subset_seed: seed of both draws.
         statistics: `hour_weighted`, the original's: the std is that of the windows' means, merged over the hours of
             the day by their counts; or `plain`: over all frames.

@@ -50,7 +50,7 @@ def open_run(
         LockedError: another process is training it.
     """
     if resume and overwrite:
-        raise RunError("--resume and --overwrite exclude each other; choose one")
+        raise RunError("--resume and --overwrite cannot be combined; choose one")
     if run.exists() and not run.is_dir():
         raise RunError(f"{run} is a file; choose another --run")
     run.mkdir(parents=True, exist_ok=True)
@@ -198,6 +198,8 @@ def _is_run(run: Path) -> bool:
 
 def _clear(run: Path) -> None:
     if any(run.iterdir()) and not _is_run(run):
-        raise RunError(f"{run} was not written by this program, so --overwrite leaves it alone; choose another --run")
+        raise RunError(
+            f"{run} was not written by this program, so it is kept, also with --overwrite; choose another --run"
+        )
     for entry in run.iterdir():
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

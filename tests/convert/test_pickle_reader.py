@@ -43,7 +43,7 @@ def test_any_other_callable_is_refused_by_name(tmp_path, protocol, function, nam
         (b"\x80\x02\x82\x01.", "EXT1"),  # the extension registry
         (b"cos\nsystem\n(U\x01xtR.", r"os\.system"),  # a GLOBAL of protocol 0
         (b"\x80\x02csubprocess\nPopen\n)\x81.", "subprocess.Popen"),
-        (b"\x80\x02ctorch\nFloatStorage\n)R.", "torch.FloatStorage"),  # a dtype is no function
+        (b"\x80\x02ctorch\nFloatStorage\n)R.", "torch.FloatStorage"),  # a dtype is not a function
         (b"\x80\x02]" + b"\x85" * 200_000 + b"K\x01s.", "damaged"),  # a deep tuple as a key
         (b"\x80\x02}]K\x01s.", "damaged"),  # a list as a key
         (b"\x80\x02K\x01", "no end|damaged"),

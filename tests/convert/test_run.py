@@ -30,7 +30,7 @@ PEAK, STEPS, WARMUP = 1e-4, 8, 0.07
 
 
 def rate_after(steps: int) -> float:
-    """What `LinearWUSchedule` of the original sets after so many steps (beyond its warm-up)."""
+    """What `LinearWUSchedule` of the original sets after this many steps (beyond its warm-up)."""
     progress = (steps + 1) / STEPS
     assert progress >= WARMUP
     down = (progress - WARMUP) / (1 - WARMUP)
@@ -288,7 +288,7 @@ def test_nothing_is_written_unless_both_can_be(trained, tmp_path, refused, monke
         return refused("convert", "from-torch", trained[2], model, "--run", run, "--statistics", given, *more)
 
     assert "--overwrite" in said(model, run)
-    assert "leaves it alone" in said(model, run, "--overwrite")
+    assert "is kept" in said(model, run, "--overwrite")
     assert "is a file" in said(given, run)
     assert f"{given} is a file" in said(given / "model", run)
     assert "exists" in said(tmp_path / "other", model)

@@ -54,7 +54,7 @@ def test_bfloat16_is_near_but_not_the_same(model, checkpoint):
 def test_models_of_different_shape(torch, network, content, model, tmp_path, refused):
     torch.save(content(network(156, layers=2)), tmp_path / "other.ckpt")
     assert "layers 3 and 2" in refused("convert", "verify", model, tmp_path / "other.ckpt")
-    assert "no model directory" in refused("convert", "verify", tmp_path, model)
+    assert "not a model directory" in refused("convert", "verify", tmp_path, model)
     assert "no records here" in refused("convert", "verify", model, model, "--data", tmp_path)
 
 

@@ -246,7 +246,7 @@ WAYS = {
         },
         ("--weights", "model"),
         without="loss.scale is unexpected",
-        printed="passed over: 2 other tensors",
+        printed="skipped: 2 other tensors",
     ),
     # keys
     "bare": bare(lambda state: state),
@@ -290,7 +290,7 @@ WAYS = {
             "state_dict": content["state_dict"]
             | {"model_ema.embweight": torch.ones(2), "model_ema.decay": torch.ones(())},
         },
-        printed="passed over: 2 other tensors",
+        printed="skipped: 2 other tensors",
     ),
     "AveragedModel": Way(
         lambda torch, content: {

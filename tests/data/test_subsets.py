@@ -10,7 +10,7 @@ from selfpab_jax.errors import DataError
 
 
 def index_of(counts: list[int], seconds: float = 300.0) -> RecordIndex:
-    """So many files of one window for every subject."""
+    """This many files of one window for every subject."""
     subject = np.repeat([f"S{i}" for i in range(len(counts))], counts)
     rows = np.arange(len(subject))
     frames = np.full(len(rows), 599, np.int32)
@@ -18,7 +18,7 @@ def index_of(counts: list[int], seconds: float = 300.0) -> RecordIndex:
 
 
 def overlapping(counts: list[int], window: int, shift: int) -> RecordIndex:
-    """So many windows in every segment, two segments per subject; unknown times in every third segment."""
+    """This many windows in every segment, two segments per subject; unknown times in every third segment."""
     segment = np.repeat(np.arange(len(counts)), counts)
     within = np.concatenate([np.arange(count) for count in counts])
     subject, recording = (segment // 2).astype(str), segment.astype(str)

@@ -129,7 +129,7 @@ def test_a_model_without_statistics_takes_normalized_frames_only(tmp_path: Path)
 
 
 def test_damaged_directories_are_refused(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no model directory"):
+    with pytest.raises(ModelError, match="not a model directory"):
         selfpab_jax.load_encoder(tmp_path)
     weights = model / "model.safetensors"
     whole = weights.read_bytes()

@@ -117,7 +117,7 @@ def test_what_does_not_fit_is_refused(signals: np.ndarray, model_directory: Path
         SelfPABFeatures(model_directory, pool="sum").fit(signals)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="layers"):
         SelfPABFeatures(model_directory, layers=5).fit(signals)
-    with pytest.raises(ModelError, match="no model directory"):
+    with pytest.raises(ModelError, match="not a model directory"):
         SelfPABFeatures(model_directory / "nowhere").fit(signals)
     with pytest.raises(ModelError, match="one of back, thigh"):
         SelfPABFeatures(mono_directory).fit(signals)

@@ -201,7 +201,7 @@ def test_features_of_another_encoder_are_refused(recordings: Path, model_directo
     with pytest.raises(ModelError, match="another encoder"):
         read_features(out, write_tiny(tmp_path / "other", seed=4))
     pq.write_table(pq.read_table(out).replace_schema_metadata({}), tmp_path / "plain.parquet")
-    with pytest.raises(DataError, match="no file of features"):
+    with pytest.raises(DataError, match="not a file of features"):
         read_features(tmp_path / "plain.parquet")
 
 

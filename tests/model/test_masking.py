@@ -80,7 +80,7 @@ def test_shares_are_the_originals(drawn: dict[str, np.ndarray], golden: Path) ->
 
 
 def many_masks(frames: int, channels: int, bins: int, draws: int) -> np.ndarray:
-    """Masks of so many draws that their own error does not count."""
+    """Masks of this many draws that their own error does not count."""
     ones = jnp.ones((frames, channels * bins))
     keys = jax.random.split(jax.random.key(12), draws)
     masks = jax.jit(

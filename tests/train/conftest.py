@@ -25,13 +25,13 @@ TASKS = {
 
 
 def environment(devices: int) -> dict[str, str]:
-    """Environment of a process with so many CPU devices."""
+    """Environment of a process with this many CPU devices."""
     return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
 
 
 @pytest.fixture(scope="session")
 def start(tiny_records: Path) -> Callable[..., subprocess.Popen]:
-    """Start `pretrain` on the small records in a process with so many devices."""
+    """Start `pretrain` on the small records in a process with this many devices."""
 
     def start(run: Path, *options: str, devices: int = 1) -> subprocess.Popen:
         words = ["pretrain", "--data.path", str(tiny_records), "--run", str(run), *TINY_MODEL, *options]

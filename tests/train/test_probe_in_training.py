@@ -25,17 +25,17 @@ LYING, STANDING, WALKING = range(3)
 
 @pytest.fixture(scope="module")
 def labeled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tables of four people who lie, stand and walk."""
+    """Tables of four subjects who lie, stand and walk."""
     folder = tmp_path_factory.mktemp("labeled")
     rng = np.random.default_rng(0)
-    for person in range(4):
+    for subject in range(4):
         label = np.repeat(rng.permutation(np.tile([LYING, STANDING, WALKING], 4)), 750)
         signal = np.where(label[:, None] == LYING, [0, 0, -1, 0, 0, 1], [-1, 0, 0, -1, 0, 0])
         steps = 0.4 * np.sin(2 * np.pi * 1.9 * np.arange(len(label)) / 50) * (label == WALKING)
         signal = signal + steps[:, None] + rng.normal(0, 0.01, (len(label), 6))
         times = pd.date_range("2024-03-04", periods=len(label), freq="20ms")
         table = pd.DataFrame({"timestamp": times, **dict(zip(COLUMNS, signal.T, strict=True)), "label": label})
-        table.to_csv(folder / f"P{person}.csv", index=False, float_format="%.4f")
+        table.to_csv(folder / f"P{subject}.csv", index=False, float_format="%.4f")
     return folder
 
 

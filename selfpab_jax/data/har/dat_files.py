@@ -97,7 +97,7 @@ def read_columns(path: Path, columns: list[int], layout: DatLayout) -> Float64[n
         if width != layout.width:
             raise UnusableError(f"{width} columns; a file of {layout.title} has {layout.width}, separated by spaces")
         table = pd.read_csv(path, sep=r"\s+", header=None, usecols=sorted(columns), low_memory=False)
-    except (OSError, ValueError) as error:  # pandas raises ValueErrors for files that are no tables
+    except (OSError, ValueError) as error:  # pandas raises ValueErrors for files that are not tables
         raise UnusableError(f"not a file of {layout.title}: {str(error).splitlines()[0]}") from None
     for column in columns:
         if table[column].dtype.kind not in "fiu":

@@ -54,7 +54,7 @@ def build_records(
         StorageError: the disk is full, or `out` cannot be written.
     """
     if resume and overwrite:
-        raise ConfigError("resume and overwrite exclude each other")
+        raise ConfigError("resume and overwrite cannot be combined")
     require_positive(workers=workers)
     runner = Runner(os.cpu_count() or 1 if workers is None else workers, beam_options, strict)
     build_spec(settings.spec(), Path(out), runner, overwrite=overwrite, resume=resume)
@@ -89,7 +89,7 @@ def build_spec(
         out: folder to build in.
         runner: who builds the shards.
         overwrite: replace what an earlier build left in `out`; finished records go once the new ones are finished.
-        resume: finished records of the same options are no error but the result.
+        resume: finished records of the same options are not an error but the result.
 
     Raises:
         DataError, LockedError, StorageError: see `build_records`.

@@ -45,7 +45,7 @@ def scaled_statistics(records: Records, kind: Kind, scale: Scale, *, report: boo
     if path.exists():
         kept = Statistics.load(path)
         if kept.scale != scale or len(kept.mean) != records.info.features:
-            raise DataError(f"{path}: these are no statistics of these records on the scale {scale}; delete it")
+            raise DataError(f"{path}: these are not the statistics of these records on the scale {scale}; delete it")
         return kept
     moments = _moments(records, scale, report=report)
     statistics = (plain_statistics if kind == "plain" else hour_weighted_statistics)(moments, scale)

@@ -27,7 +27,7 @@ FORMAT = 1
 """Changes where the same specification would give other bytes."""
 SHARD_BYTES = 256 * 2**20
 MIN_SHARDS = 16
-"""A build has at least about so many shards (files permitting), for workers to share and little to lose."""
+"""A build has at least about this many shards (files permitting), for workers to share and little to lose."""
 LARGEST_G = 16
 LARGEST_FLOAT16 = 65504
 PLAN_FILE = "plan.json"
@@ -41,8 +41,9 @@ class RecordSettings:
         spectrogram: sampling rate, and window and hop of the Fourier transform.
         window_samples: length of a window.
         shift_samples: from the start of one window to the start of the next.
-        shortest_samples: a continuous segment shorter than a window becomes a padded record if it has so many samples,
-            and the end of a longer one is in a window that is moved back. None, as in version 0.1: both are left out.
+        shortest_samples: a continuous segment shorter than a window becomes a padded record if it has this many
+            samples, and the end of a longer one is in a window that is moved back. None, as in version 0.1: both are
+            left out.
         start_hour: windows start when the recorder's clock shows this full hour; None: at any time. No window is moved
             back then.
 

@@ -19,8 +19,8 @@ class Windowing:
     Attributes:
         window_samples: length of a window.
         shift_samples: from the start of one window to the start of the next.
-        shortest_samples: a recording shorter than a window is one short window if it has so many samples, and a window
-            that is moved back holds the end of a longer one. None: both are left out.
+        shortest_samples: a recording shorter than a window is one short window if it has this many samples, and a
+            window that is moved back holds the end of a longer one. None: both are left out.
         least_samples: an end with fewer new samples than these is left out.
         move_back: whether the end of a longer recording is in such a window.
     """

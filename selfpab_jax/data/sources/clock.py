@@ -17,23 +17,23 @@ CHUNK_ROWS = 2**18
 MEASURED_ROWS = 2**11
 MEASURED_TICKS = 8
 MEASURED_CHUNKS = 16
-"""The samples' own rate is a median over so many chunks of the first rows, with at least so many timestamps."""
+"""The samples' own rate is a median over this many chunks of the first rows, with at least this many timestamps."""
 STILL_SECONDS = 150.0
 """A clock in minutes is read; one that shows the same time for longer stands still."""
 LARGEST_UNMEASURED = 10**6
-"""So many rows with fewer times than that stand still, too."""
+"""This many rows with fewer times than that stand still, too."""
 LONGEST_GAP_DAYS = 31
 """A longer one is a clock that was reset."""
 TOLERANCE = 1e-3
 """Fraction of a sample by which a row may lie outside of the samples: float64 holds seconds since 1970 to 2e-7 s."""
 TICK = 0.5
-"""A timestamp less than this fraction of a sample after the one before is no new tick of the clock."""
+"""A timestamp less than this fraction of a sample after the one before is not a new tick of the clock."""
 COARSE = 1.5
-"""A step of up to this many ticks is no gap: a clock in whole seconds cannot show one."""
+"""A step of up to this many ticks is not a gap: a clock in whole seconds cannot show one."""
 ALIASED = 1.05
 """From this ratio of the rates on, the signal is low-pass filtered first; below, hardly anything can alias."""
 SPLINE_MARGIN = 24
-"""A sample's influence on a cubic spline falls by 0.27 with every sample: to 1e-14 over so many."""
+"""A sample's influence on a cubic spline falls by 0.27 with every sample: to 1e-14 over this many."""
 FILTER_HALF = 10
 """Half length of the low-pass filter, in samples of the lower rate (that of scipy's polyphase resampling)."""
 

@@ -26,7 +26,7 @@ TIME_TOLERANCE = 0.1
 REORDERED_SECONDS = 1.0
 """A step back in time of up to this is sorted, or cut where the clock was set back; a longer one ends a recording."""
 COARSE_TICKS = 1.5
-"""A clock that ticks less often than once in so many samples is coarse: several samples share a time."""
+"""A clock that ticks less often than once in this many samples is coarse: several samples share a time."""
 MISSING_TIMES = "rows have no timestamp: they lie evenly between their neighbors"
 COARSEST_SECONDS = 90.0
 """Timestamps that stand still for longer say nothing about rate and gaps (Unix seconds in float32 do, for 128 s)."""

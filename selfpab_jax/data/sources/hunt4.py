@@ -109,7 +109,7 @@ def first_rows(path: Path, rows: int) -> Shaped[np.ndarray, "N C"]:
 
 
 def read_blocks(path: Path, rows: int) -> Iterator[Shaped[np.ndarray, "n C"]]:
-    """The array in blocks of so many rows (all at once if it is stored column by column).
+    """The array in blocks of this many rows (all at once if it is stored column by column).
 
     Raises:
         UnusableError: the file is not as it should be.

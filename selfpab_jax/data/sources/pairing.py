@@ -42,7 +42,7 @@ class SensorFiles:
 
 
 def shown_path(text: str) -> str:
-    """A file's path, or the text of `SensorFiles.as_text`, as people read it."""
+    """A file's path, or the text of `SensorFiles.as_text`, as a user reads it."""
     return str(SensorFiles.from_text(text)) if text.startswith('["') else text
 
 

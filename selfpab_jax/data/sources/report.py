@@ -8,7 +8,7 @@ from selfpab_jax.data.sources.base import UnusableError
 MOST_SPANS = 2000
 """Spans that a report keeps for its picture."""
 READ_AS = "read as: "
-"""Begins the note about how a table is written, which is no loss."""
+"""Begins the note about how a table is written, which is not a loss."""
 
 
 @dataclass

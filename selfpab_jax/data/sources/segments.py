@@ -17,10 +17,10 @@ RATE_TOLERANCE = 0.05
 SHORT_TOLERANCE = 0.25
 RATE_CHUNKS = 20
 ROWS_PER_CHUNK = 50
-"""The rate is measured as a median over so many chunks, each of at least so many rows."""
+"""The rate is measured as a median over this many chunks, each of at least this many rows."""
 
 OVERLAPPING_ROWS = 3
-"""Where there are so many rows more than there is time for, a clock was set back; fewer are a matter of rounding."""
+"""Where there are this many rows more than there is time for, a clock was set back; fewer are a matter of rounding."""
 BRIDGED_SECONDS = 0.2
 """Longest gap that a straight line fills: a lost radio packet or two, a fifth of a published frame."""
 LARGEST_G = 1e6

@@ -21,7 +21,7 @@ from selfpab_jax.data.tables.timestamps import TimeFormat, TimeReader, Timestamp
 pc = cast(Any, pyarrow.compute)  # its functions are generated, and unknown to type checkers
 
 MOST_WRONG = 0.5
-"""More values of a block that are no numbers, and the column is not one of numbers."""
+"""More values of a block that are not numbers, and the column is not one of numbers."""
 COMPRESSION = 4
 """By how much gzip makes a table of numbers smaller, for estimates."""
 
@@ -44,7 +44,7 @@ def read_blocks(
     Args:
         path: text table or Parquet file.
         columns: names of the columns, or their numbers where a text table has no header; one may be named twice.
-        rows: at most so many rows per block (text: so many rows of `BYTES_PER_ROW`).
+        rows: at most this many rows per block (text: this many rows of `BYTES_PER_ROW`).
         text_columns: columns that are read as text from a text table, whatever they hold.
         number_columns: columns in which anything but a number counts as missing.
         report: gets what is unusual about a text table, and what of it could not be read.
@@ -158,9 +158,9 @@ def _csv_blocks(
                 "the compressed file is cut off or damaged: part is missing or wrong, by an amount that cannot be known"
             )
         if malformed.headers:
-            report.notes.append(f"the header stands again in {malformed.headers} rows")
+            report.notes.append(f"the header is repeated in {malformed.headers} rows")
         if malformed.values:
-            report.notes.append(f"{malformed.values} values are no numbers (the first is {malformed.first_value!r})")
+            report.notes.append(f"{malformed.values} values are not numbers (the first is {malformed.first_value!r})")
         return
 
 
@@ -255,7 +255,7 @@ def _with_numbers(
                 others = {other for other in layout.names if other != name}
                 if moved := others & {text.strip() for text in values.filter(pa.array(wrong_N)).to_pylist()}:
                     raise UnusableError(
-                        f"the header stands again with {', '.join(sorted(moved))} in the place of {name}: split the "
+                        f"the header is repeated with {', '.join(sorted(moved))} in the place of {name}: split the "
                         "file there, or write all of it with one order of columns"
                     )
                 malformed.values += int(wrong_N.sum())
@@ -270,7 +270,7 @@ def _parquet_blocks(path: Path, columns: list[str], rows: int) -> Iterator[pa.Ta
         if missing := [column for column in columns if column not in names]:
             raise UnusableError(f"unknown column: {', '.join(missing)}; the table has {', '.join(names)}")
         if twice := [column for column in columns if names.count(column) > 1]:
-            raise UnusableError(f"column {', '.join(twice)} stands twice in the table; rename one of them")
+            raise UnusableError(f"column {', '.join(twice)} appears twice in the table; rename one of them")
         # A few row groups at a time: a reader of the whole file would keep everything that it has decoded.
         for groups in _row_groups(file.metadata, rows):
             for batch in file.iter_batches(rows, row_groups=groups, columns=columns, use_threads=False):
@@ -278,7 +278,7 @@ def _parquet_blocks(path: Path, columns: list[str], rows: int) -> Iterator[pa.Ta
 
 
 def _row_groups(metadata: pyarrow.parquet.FileMetaData, rows: int) -> Iterator[list[int]]:
-    """Row groups in order, at least one and as many together as have no more than so many rows."""
+    """Row groups in order, at least one and as many together as have no more than this many rows."""
     together, count = [], 0
     for group in range(metadata.num_row_groups):
         size = metadata.row_group(group).num_rows

@@ -132,7 +132,7 @@ class TableFormat:
                 raise ConfigError(f"{option} is {value}; it must be above 0")
         if self.timestamp_unit not in get_args(TimestampUnit):
             raise ConfigError(f"timestamp_unit is {self.timestamp_unit!r}; give {', '.join(get_args(TimestampUnit))}")
-        _ = self.time_format  # raises where `first_date` is no date
+        _ = self.time_format  # raises where `first_date` is not a date
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -162,7 +162,7 @@ class TableFormat:
         """How timestamps are read.
 
         Raises:
-            ConfigError: `first_date` is no date.
+            ConfigError: `first_date` is not a date.
         """
         try:
             first = None if self.first_date is None else date.fromisoformat(self.first_date)
@@ -183,7 +183,7 @@ class TableFormat:
 
         Args:
             path: of the file.
-            rows: at most so many per block.
+            rows: at most this many per block.
             report: gets what could not be read.
 
         Raises:

@@ -23,7 +23,7 @@ SNIFFED_BYTES = 2**16
 DELIMITERS = {"\t": "tabs", ";": "semicolons", "|": "bars", "^": "carets", "~": "tildes", ",": "commas", " ": "spaces"}
 """In the order in which they are tried: a comma may be a decimal mark, and a space part of a timestamp."""
 HEADER_LINES = 200
-"""The header is looked for in so many lines."""
+"""The header is looked for in this many lines."""
 BYTES_PER_ROW = 70
 MALFORMED_FRACTION = 0.01
 """More rows than this with another number of columns, and the file is not used."""
@@ -79,7 +79,7 @@ class Layout:
 
 @dataclass
 class Malformed:
-    """Rows that have another number of columns than the others, and values that are no numbers.
+    """Rows that have another number of columns than the others, and values that are not numbers.
 
     Attributes:
         rows: dropped so far.
@@ -156,7 +156,7 @@ def find_layout(path: Path, columns: list[str]) -> Layout:
         columns: names that the header should have; where it has none, numbers from 1.
 
     Raises:
-        UnusableError: it cannot be read, is no table, or has a column twice.
+        UnusableError: it cannot be read, is not a table, or has a column twice.
     """
     try:
         with open_bytes(path) as file:
@@ -178,7 +178,7 @@ def find_layout(path: Path, columns: list[str]) -> Layout:
         return _without_header(rows, columns, encoding, delimiter)
     names = [_name(name) for name in rows[place]]
     if twice := sorted({name for name in columns if names.count(name) > 1}):
-        raise UnusableError(f"column {', '.join(twice)} stands twice in the header; rename one of them")
+        raise UnusableError(f"column {', '.join(twice)} appears twice in the header; rename one of them")
     body = rows[place + 1 : place + 50]
     preamble = tuple(line for line in lines[:place] if line.strip() and not (separator and line is lines[0]))
     names = tuple(_names_of_all_columns(names, body))
@@ -303,7 +303,7 @@ def read_delimited(
         path: the file.
         layout: how it is written.
         types: the columns to read, and their types; None where the first block decides.
-        rows: about so many per block.
+        rows: about this many per block.
         malformed: counts rows with another number of columns; they are dropped.
 
     Raises:

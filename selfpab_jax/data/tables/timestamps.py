@@ -1,4 +1,4 @@
-"""Timestamps as people and programs write them, as seconds on the recorder's own clock.
+"""Timestamps as users and programs write them, as seconds on the recorder's own clock.
 
 The clock is that of the wall where the recorder was: `10:00+02:00` is ten o'clock. Offsets and names of zones are not
 applied but dropped, and named in the report. Where the offset changes within a file, as in summer, the first one holds
@@ -81,7 +81,7 @@ class TimeReader:
     _other_offset: bool = False
 
     def seconds(self, values: pa.ChunkedArray) -> Float64[np.ndarray, " N"]:
-        """Seconds since 1970 on the recorder's clock, exact to the microsecond; NaN where a value is no time.
+        """Seconds since 1970 on the recorder's clock, exact to the microsecond; NaN where a value is not a time.
 
         Raises:
             UnusableError: no value is a time, day and month are ambiguous, zones are mixed, or numbers are not
@@ -99,7 +99,7 @@ class TimeReader:
         elif pa.types.is_dictionary(kind):
             values = values.cast(kind.value_type)
         if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
-            raise UnusableError(f"timestamps: column {self.column} holds {kind}, which is no date and time")
+            raise UnusableError(f"timestamps: column {self.column} holds {kind}, which is not a date and time")
         return self._of_text(values.cast(pa.string()))
 
     def notes(self) -> list[str]:
@@ -125,8 +125,8 @@ class TimeReader:
         if wrong_N.sum() > MOST_WRONG * len(times_N):
             row = int(wrong_N.argmax())
             raise UnusableError(
-                f"timestamps: row {row} of column {self.column} is no time before the year 3000 ({times_N[row]:.6g} s "
-                f"since 1970 with --timestamp_unit {self.format.unit})"
+                f"timestamps: row {row} of column {self.column} is not a time before the year 3000 ({times_N[row]:.6g} "
+                f"s since 1970 with --timestamp_unit {self.format.unit})"
             )
         return np.where(np.isfinite(times_N) & ~wrong_N, times_N, np.nan)
 
@@ -205,7 +205,9 @@ class TimeReader:
         parts = pc.extract_regex(plain, DATED if is_dated else UNDATED).combine_chunks()
         missing_N = pc.is_null(parts).to_numpy(zero_copy_only=False)
         if missing_N.all():
-            raise UnusableError(f"timestamps: column {self.column} holds text such as {example!r}, no date and time")
+            raise UnusableError(
+                f"timestamps: column {self.column} holds text such as {example!r}, which is not a date and time"
+            )
 
         def numbers(name: str) -> Int64[np.ndarray, " N"]:
             text = pc.struct_field(parts, name)

@@ -201,7 +201,7 @@ class NetworkInputs:
     def windows(
         self, recording_B: Int[np.ndarray, " B"], first_B: Int[np.ndarray, " B"], frames: int
     ) -> Float32[np.ndarray, "B N X"]:
-        """Windows of so many frames; 0 beyond the recording's end.
+        """Windows of this many frames; 0 beyond the recording's end.
 
         Args:
             recording_B: recording of each window.

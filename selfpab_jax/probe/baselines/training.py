@@ -313,7 +313,7 @@ class _FoldTrainer:
     progress: Callable[[str], None] | None
 
     def train(self, rows_R: Bool[np.ndarray, " R"], steps: int) -> Parameters:
-        """Parameters after so many steps."""
+        """Parameters after this many steps."""
         parameters = {}
         for number, state, loss in self._steps(rows_R, steps):
             parameters = state.average

@@ -205,7 +205,7 @@ def require_head_writable(directory: Path, *, overwrite: bool) -> None:
         if not overwrite:
             raise StorageError(f"{directory} exists; choose another folder for the head or add --overwrite")
         if not (directory / DESCRIPTION_FILE).exists():
-            raise StorageError(f"{directory} holds no head, so --overwrite leaves it alone")
+            raise StorageError(f"{directory} holds no head, so it is kept, also with --overwrite")
     require_parent(directory)
 
 
@@ -251,7 +251,9 @@ def load_head(directory: Path | str) -> SavedHead:
         return _from_json(content, arrays)
     except (FileNotFoundError, NotADirectoryError) as error:
         missing = Path(error.filename or path).name
-        raise ModelError(f"{directory} is no head (no {missing}); `selfpab-jax probe --save_head` writes one") from None
+        raise ModelError(
+            f"{directory} is not a head (no {missing}); `selfpab-jax probe --save_head` writes one"
+        ) from None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, safetensors.SafetensorError) as error:
         raise ModelError(f"{directory} is damaged: {type(error).__name__} {error}; write the head again") from None
 

@@ -131,8 +131,8 @@ def time_zone(name: str | None) -> ZoneInfo | None:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise ConfigError(
-            f"zone is {name!r}, which is no time zone known here: give an IANA name such as Europe/Oslo (on a system "
-            "without time zones, pip install tzdata)"
+            f"zone is {name!r}, which is not a time zone known here: give an IANA name such as Europe/Oslo (on a "
+            "system without time zones, pip install tzdata)"
         ) from None
 
 

@@ -131,7 +131,7 @@ def compare(
 
     Args:
         first: macro-F1 of each subject.
-        second: likewise, of the method that is subtracted.
+        second: the same, of the method that is subtracted.
         seed: of the bootstrap.
         draws: number of bootstrap samples.
     """

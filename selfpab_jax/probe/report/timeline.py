@@ -170,7 +170,7 @@ def draw_timeline(timeline: Timeline, classes: tuple[str, ...], path: Path, *, c
         timeline: of one subject.
         classes: names by index.
         path: of the PNG file.
-        columns: at most so many columns of time.
+        columns: at most this many columns of time.
 
     Raises:
         ValueError: there are no samples, or another number of predictions.

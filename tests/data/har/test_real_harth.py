@@ -1,4 +1,4 @@
-"""Real HARTH and HAR70+ recordings as published files, through every door: hours and labels are the files' own."""
+"""Real HARTH and HAR70+ recordings as published files, through every command: hours and labels are the files' own."""
 
 from pathlib import Path
 
@@ -18,20 +18,20 @@ from selfpab_jax.signal.stft import SpectrogramSettings
 
 pytestmark = pytest.mark.slow  # reads hours of text
 
-PEOPLE = {"harth": ("S009", "S023", "S034"), "har70plus": ("501", "510", "518")}
+SUBJECTS = {"harth": ("S009", "S023", "S034"), "har70plus": ("501", "510", "518")}
 RATE = 50
 NAMES = tuple(f"{sensor}_{axis}" for sensor in ("back", "thigh") for axis in "xyz")
 
 
-@pytest.fixture(scope="module", params=PEOPLE)
+@pytest.fixture(scope="module", params=SUBJECTS)
 def published(request: pytest.FixtureRequest, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three people's files in the published layout: CSV, timestamps with milliseconds, a label a row."""
+    """Three subjects' files in the published layout: CSV, timestamps with milliseconds, a label a row."""
     folder = tmp_path_factory.mktemp("published") / request.param
     folder.mkdir()
-    for person in PEOPLE[request.param]:
-        table = pd.read_parquet(shared / "real" / request.param / f"{person}.parquet")
+    for subject in SUBJECTS[request.param]:
+        table = pd.read_parquet(shared / "real" / request.param / f"{subject}.parquet")
         times = pd.to_datetime(table["timestamp"], unit="ms").dt.strftime("%Y-%m-%d %H:%M:%S.%f").str[:-3]
-        table.assign(timestamp=times)[["timestamp", *NAMES, "label"]].to_csv(folder / f"{person}.csv", index=False)
+        table.assign(timestamp=times)[["timestamp", *NAMES, "label"]].to_csv(folder / f"{subject}.csv", index=False)
     return folder
 
 
@@ -102,7 +102,7 @@ def test_the_probe_scores_what_is_labeled(published: Path, model: Path, tmp_path
     ]
     assert main([*call, "--out", str(out), *quick]) == 0
     result = load_result(out)
-    assert set(result.headline.subjects) == set(PEOPLE[published.name])
+    assert set(result.headline.subjects) == set(SUBJECTS[published.name])
     tables = [pd.read_csv(path) for path in sorted(published.glob("*.csv"))]
     labeled = pd.concat(tables)["label"].value_counts()
     scored = np.sum(list(result.headline.confusions[0].values()), axis=0)

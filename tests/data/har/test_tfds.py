@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
 import selfpab_jax.data.har.tfds  # noqa: F401 (registers the builders)
 from selfpab_jax.data.har.card import Download
@@ -115,7 +116,7 @@ def test_a_wrong_checksum_stops(tmp_path, address, monkeypatch, write_trial):
     shutil.make_archive(str(tmp_path / "web" / "USC-HAD"), "zip", tmp_path, "USC-HAD")
     replace_downloads(monkeypatch, UscHad, Download(f"{address}/USC-HAD.zip", "0" * 64, 10))
     builder = tfds.builder("uschad", data_dir=str(tmp_path / "tfds"))
-    with pytest.raises(Exception, match="checksum"):
+    with pytest.raises(NonMatchingChecksumError, match="checksum"):
         builder.download_and_prepare()
     assert open_dataset("uschad", tmp_path / "tfds").card.downloads  # not prepared: read as a published folder
 

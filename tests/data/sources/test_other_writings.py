@@ -49,7 +49,7 @@ def thousands(rows: list[str]) -> list[str]:
 SAME: dict[str, tuple[str | bytes, dict[str, object]]] = {
     "carets": (table(delimiter="^"), {}),
     "tildes": (table(delimiter="~"), {}),
-    "sep= and a mark that is no usual one": ("sep=#\n" + table(delimiter="#"), {}),
+    "sep= and an unusual mark": ("sep=#\n" + table(delimiter="#"), {}),
     "UTF-32": (table().encode("utf-32"), {}),
     "UTF-16, the large end first": (table().encode("utf-16-be"), {}),
     "returns alone": (table().replace("\n", "\r"), {}),
@@ -128,10 +128,10 @@ REFUSED: dict[str, tuple[str, str]] = {
     "counts": (table(signal=np.round(CLEAN * 256)), "gravity"),
     "years of two digits first": (table(style="%y-%m-%d %H:%M:%S.%f"), "YYYY-MM-DD"),
     "years of two digits last": (table(style="%d.%m.%y %H:%M:%S.%f"), "day_first"),
-    "minutes and seconds alone": (table(style="%M:%S.%f"), "no date"),
+    "minutes and seconds alone": (table(style="%M:%S.%f"), "not a date"),
     "columns that change places": (
         table() + "timestamp," + ",".join(NAMES[3:] + NAMES[:3]) + "\n" + table(CLOCK + 200, header=""),
-        "header stands again",
+        "header is repeated",
     ),
 }
 

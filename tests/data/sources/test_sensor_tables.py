@@ -1,4 +1,4 @@
-"""Tables of one sensor each: two of them give what one table with all columns gives, at every door."""
+"""Tables of one sensor each: two of them give what one table with all columns gives, in every command."""
 
 from pathlib import Path
 from typing import Any
@@ -178,7 +178,7 @@ def test_records_build(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert info.splits["train"].subjects == 2
     assert info.splits["train"].hours == pytest.approx(2 * 120 / 3600, rel=0.01)
     assert main([*build, *options, "--label_column", "mark", "--out", str(tmp_path / "none")]) == 1
-    assert "(A (A_back.csv, A_thigh.csv)): unknown column: none of them has mark" in capsys.readouterr().err
+    assert "A (A_back.csv, A_thigh.csv): unknown column: none of them has mark" in capsys.readouterr().err
     assert main([*build, "--columns", "back_x,back_y", "--sensors", "back", "--out", str(tmp_path / "no")]) == 2
     assert "not both" in capsys.readouterr().err
 

@@ -87,7 +87,7 @@ def test_every_fault_has_a_reason(frame, tmp_path):
     )
     assert "NaN" in reason_of(lambda f: f.assign(back_x=np.nan))
     assert "no rows" in reason_of(lambda f: f.iloc[:0])
-    assert "no date and time" in reason_of(lambda f: f.assign(timestamp="noon"), "csv")
+    assert "not a date and time" in reason_of(lambda f: f.assign(timestamp="noon"), "csv")
     assert "show 50 Hz, not 100 Hz" in reason_of(lambda f: f, rate_hz=100.0)
     assert "wrong unit" in reason_of(lambda f: f.assign(back_x=f["back_x"] * 9.80665))
 

@@ -18,7 +18,7 @@ def day_of(text: str) -> int:
 
 
 def totals_of(start: datetime, hours: float, zone: str | None, kind: str = "local") -> tuple[Clock, ActivityTotals]:
-    """Every second of so many hours from a start on the recorder's clock, all of one class."""
+    """Every second of this many hours from a start on the recorder's clock, all of one class."""
     clock = Clock.of_file(start, time_zone(zone), kind)  # pyright: ignore[reportArgumentType]
     count = round(hours * 3600)
     instant_S = clock.instant(start) + np.arange(count) * SECOND

@@ -1,4 +1,4 @@
-"""Faulty and unusual files at every door: what one command makes of them, the others make, too.
+"""Faulty and unusual files in every command: what one makes of them, the others make, too.
 
 A folder holds files that need the same options, each of the same walk. `plain` is the clean one.
 """
@@ -257,7 +257,7 @@ def by_records(folder: Path, options: dict[str, Any], model: Path, head: Path, o
         outputs.setdefault(subject, []).append(source[place]["spectrogram"].astype(np.float32))
     skipped = [json.loads(line) for line in records.skipped_file.read_text().splitlines()]
     reasons = {Path(entry["file"]).name: entry["reason"] for entry in skipped}
-    for file, reason in re.findall(r"passed over: (.*?): (.*)", told.getvalue()):
+    for file, reason in re.findall(r"selfpab-jax: skipped: (.*?): (.*)", told.getvalue()):
         reasons[Path(file).name] = reason
     joined = {subject: np.concatenate(windows) for subject, windows in outputs.items()}
     return outcomes(reasons, records.folder / "quality", joined)

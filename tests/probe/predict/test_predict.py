@@ -165,7 +165,7 @@ def test_mistakes_are_reported_in_one_line(
     call = {"--model": model, "--head": tmp_path / "head", "--out": tmp_path / "out"}
     for changed, keyword in (
         ({"--model": other_model}, "another encoder"),
-        ({"--head": model}, "no head"),
+        ({"--head": model}, "not a head"),
         ({"--zone": "Mars/Base"}, "Mars/Base"),
         ({"--clock": "utc"}, "zone"),
         ({"--out": tmp_path / "other"}, "not empty"),

@@ -52,7 +52,7 @@ class OwnTables(SubjectTables):
         sensor_files: where each sensor has a file of its own, a pattern of their names such as
             `{subject}_{sensor}.csv`, or a CSV table with the columns subject, sensor and file.
         segment_column: a continuous recording ends where its value changes; None: the whole file is one.
-        label_column: whole numbers or text; missing values are no label.
+        label_column: whole numbers or text; missing values are not a label.
         classes: labels in the order of the class indices, as `1=walking,2=running` or `walking,running`; others count
             as none. None: every label that the files have, in order.
         non_wear: keep or cut times in which a sensor lay still for 30 minutes.

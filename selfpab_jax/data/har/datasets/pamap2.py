@@ -99,7 +99,7 @@ BYTES_PER_ROW = 420
 
 @dataclass(frozen=True)
 class Pamap2(ResyncedDataset):
-    """`Protocol/subject101.dat` and so on, `Optional/` likewise: 54 columns, 100 rows per second.
+    """`Protocol/subject101.dat` and so on, `Optional/` in the same way: 54 columns, 100 rows per second.
 
     Axes: the publishers state none, so they are derived. In the first row of the published files (subject 101) the
     chest reads (0.2, 9.8, -1.7) m/s^2 and the ankle (9.7, -1.7, -0.1): upright, y of the chest and x of the ankle

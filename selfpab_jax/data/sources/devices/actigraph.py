@@ -290,7 +290,7 @@ def _start(text: str) -> datetime:
             continue
         hours = int(time[1]) % 12 + 12 * (time[4].lower() == "pm") if time[4] else int(time[1])
         return days[0] + timedelta(hours=hours, minutes=int(time[2]), seconds=int(time[3]))
-    raise UnusableError(f"unreadable: {'/'.join(dates[0])} is no date")
+    raise UnusableError(f"unreadable: {'/'.join(dates[0])} is not a date")
 
 
 def _day(order: str, date: tuple[str, str, str]) -> datetime:

@@ -77,7 +77,7 @@ def test_what_stands_in_the_folder_beside_tables_is_said_and_no_header_is_a_clas
     assert "anna.csv" in other
     (recording,) = source.read(next(source.files()))
     assert recording.labels_N.tolist() == [1] * 30 + [0] * 20
-    assert any("header stands again in 1 rows" in note for note in recording.notes)
+    assert any("header is repeated in 1 rows" in note for note in recording.notes)
 
 
 def test_parquet_with_harths_columns_needs_no_options(tmp_path, write_harth):
