@@ -1,8 +1,9 @@
 """Batches from records: global batch k is a pure function of (seed, k), whoever reads it and however.
 
 Grain shuffles an endless list of row numbers, anew every epoch, by computing each position, so that nothing is held
-in memory and any step can be the first. The rows of a step are divided into one slice per process; threads and workers
-only read ahead. The position in training is therefore the step alone, also when the number of hosts changes.
+in memory and any step can be the first; where windows have shares, each position is drawn by them instead. The rows of
+a step are divided into one slice per process; threads and workers only read ahead. The position in training is
+therefore the step alone, also when the number of hosts changes.
 """
 
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import grain
 import numpy as np
 from absl import flags
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 
 from selfpab_jax.data.records.format import VALID_FRAMES
 from selfpab_jax.errors import ConfigError, DataError
@@ -44,6 +45,7 @@ def batches(
     batch_size: int,
     first_step: int,
     last_step: int,
+    shares: Float64[np.ndarray, " R"] | None = None,
     process_index: int = 0,
     process_count: int = 1,
     workers: int = 0,
@@ -58,6 +60,7 @@ def batches(
         seed: seed of the order, 0 to 2^32 - 1.
         batch_size: B, records of a global batch; process p of P takes records p * B / P to (p + 1) * B / P - 1 of it.
         first_step, last_step: the first step, and one past the last.
+        shares: probability of each row, for drawing with replacement; where not given, every row once per epoch.
         process_index, process_count: which process this is, of how many.
         workers: processes that read (0: threads of this process); they never use JAX's devices.
         threads: reading threads in each of them.
@@ -72,13 +75,20 @@ def batches(
         ConfigError: the batch does not divide among the processes, or the seed is out of range.
     """
     part = _part(batch_size, process_index, process_count)
-    dataset = _shuffled(rows, seed, batch_size)[first_step:last_step].map(ReadRows(source, part))
+    dataset = _endless(rows, seed, batch_size, shares)[first_step:last_step].map(ReadRows(source, part))
     return _read_ahead(dataset, workers, threads, buffer)
 
 
-def rows_of_batch(rows: Int64[np.ndarray, " R"], *, seed: int, batch_size: int, step: int) -> Int64[np.ndarray, " B"]:
-    """The positions in the split that global batch `step` holds, without reading them."""
-    return np.asarray(_shuffled(rows, seed, batch_size)[step])
+def rows_of_batch(
+    rows: Int64[np.ndarray, " R"],
+    *,
+    seed: int,
+    batch_size: int,
+    step: int,
+    shares: Float64[np.ndarray, " R"] | None = None,
+) -> Int64[np.ndarray, " B"]:
+    """The positions in the split that global batch `step` holds, without reading them; arguments as for `batches`."""
+    return np.asarray(_endless(rows, seed, batch_size, shares)[step])
 
 
 def in_order(
@@ -160,11 +170,28 @@ class _Rows:
         return self.rows[index]
 
 
-def _shuffled(rows: Int64[np.ndarray, " R"], seed: int, batch_size: int) -> grain.MapDataset:
+@dataclass(frozen=True)
+class _Draw(grain.transforms.RandomMap):
+    """Draws a row by its share; Grain seeds the generator from the seed and the position alone."""
+
+    rows: Int64[np.ndarray, " R"]
+    cumulative_R: Float64[np.ndarray, " R"]
+
+    def random_map(self, element: object, rng: np.random.Generator) -> np.int64:
+        row = np.searchsorted(self.cumulative_R, rng.random() * self.cumulative_R[-1], side="right")
+        return self.rows[min(int(row), len(self.rows) - 1)]
+
+
+def _endless(
+    rows: Int64[np.ndarray, " R"], seed: int, batch_size: int, shares: Float64[np.ndarray, " R"] | None
+) -> grain.MapDataset:
     _check_rows(rows)
     if not 0 <= seed <= LARGEST_SEED:
         raise ConfigError(f"seed is {seed}: give 0 to {LARGEST_SEED}")
-    return grain.MapDataset.source(_Rows(np.asarray(rows, np.int64))).seed(seed).shuffle().repeat().batch(batch_size)
+    ordered = grain.MapDataset.source(_Rows(np.asarray(rows, np.int64))).seed(seed)
+    if shares is None:
+        return ordered.shuffle().repeat().batch(batch_size)
+    return ordered.repeat().random_map(_Draw(np.asarray(rows, np.int64), np.cumsum(shares))).batch(batch_size)
 
 
 def _check_rows(rows: Int64[np.ndarray, " R"]) -> None:

@@ -269,12 +269,18 @@ class ReconstructionModel(nnx.Module):
         outputs: features of a reconstructed frame (those of the other sensor in the cross-sensor task).
         settings: sizes and numerics.
         rngs: with a `params` stream.
+        second_head: with a head that compares the halves of a window (`TaskSettings.second_head`).
     """
 
-    def __init__(self, features: int, outputs: int, settings: ModelSettings, rngs: nnx.Rngs):
+    def __init__(
+        self, features: int, outputs: int, settings: ModelSettings, rngs: nnx.Rngs, *, second_head: bool = False
+    ):
         self.encoder = Encoder(features, settings, rngs)
         columns = padded_size(outputs, "features", settings.layout)
         self.head = Dense(settings.width, outputs, ("width", None), settings.compute, rngs, columns)
+        if second_head:
+            bound = 1 / math.sqrt(settings.width)
+            self.second_head = parameter(uniform(rngs, (settings.width,), bound), "width")
         self.outputs = outputs
 
     def __call__(
@@ -286,4 +292,24 @@ class ReconstructionModel(nnx.Module):
     ) -> Float[Array, "B T O"]:
         """Reconstructed normalized frames (float32); arguments as for `Encoder.encode_padded`."""
         h_BxTxD = self.encoder.encode_padded(x_BxTxX, timestamps_BxTx5, keys_B, valid_B)
-        return self.head(h_BxTxD)[:, : x_BxTxX.shape[1], : self.outputs].astype(jnp.float32)
+        return self.reconstruct(h_BxTxD, x_BxTxX.shape[1])
+
+    def reconstruct(self, h_BxPxQ: Float[Array, "B P Q"], frames: int) -> Float[Array, "B T O"]:
+        """Frames from the encoder's padded output."""
+        return self.head(h_BxPxQ)[:, :frames, : self.outputs].astype(jnp.float32)
+
+    def compare_halves(
+        self, h_BxPxQ: Float[Array, "B P Q"], frames: int, valid_B: Int[Array, " B"] | None = None
+    ) -> Float[Array, " B"]:
+        """Log odds that the second half of each window was altered, not the first.
+
+        Args:
+            h_BxPxQ: the encoder's padded output.
+            frames: without the layout's padding.
+            valid_B: frames of each sample; all where not given.
+        """
+        score_BxT = self.encoder.without_padding(h_BxPxQ, frames).astype(jnp.float32) @ self.second_head[...]
+        half_B = (jnp.full(len(h_BxPxQ), frames) if valid_B is None else valid_B) // 2
+        place_BxT = jnp.arange(frames) // jnp.maximum(half_B, 1)[:, None]
+        first_BxT, second_BxT = place_BxT == 0, place_BxT == 1
+        return jnp.where(second_BxT, score_BxT, jnp.where(first_BxT, -score_BxT, 0)).sum(1) / jnp.maximum(half_B, 1)

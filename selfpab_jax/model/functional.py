@@ -25,6 +25,7 @@ class FunctionalModel:
         outputs: features of a reconstructed frame.
         abstract: shape and dtype of every parameter.
         axes: logical axes of every parameter, for sharding.
+        second_head: whether it has one.
     """
 
     settings: ModelSettings
@@ -32,12 +33,13 @@ class FunctionalModel:
     outputs: int
     abstract: dict[str, jax.ShapeDtypeStruct]
     axes: dict[str, tuple[str | None, ...]]
+    second_head: bool
     _graph: Any
     _tree: Any
 
     def initialize(self, key: Key[Array, ""]) -> Parameters:
         """New parameters as torch.nn draws them, but each layer its own (the original copies the first)."""
-        state = nnx.state(_model(self.settings, self.features, self.outputs, nnx.Rngs(params=key)), nnx.Param)
+        state = nnx.state(self._model(nnx.Rngs(params=key)), nnx.Param)
         return dict(zip(self.abstract, jax.tree.leaves(state), strict=True))
 
     def build(self, parameters: Parameters) -> ReconstructionModel:
@@ -45,21 +47,31 @@ class FunctionalModel:
         leaves = [parameters[name] for name in self.abstract]
         return nnx.merge(self._graph, jax.tree.unflatten(self._tree, leaves))
 
+    def _model(self, rngs: nnx.Rngs) -> ReconstructionModel:
+        return ReconstructionModel(self.features, self.outputs, self.settings, rngs, second_head=self.second_head)
+
     @property
     def parameter_count(self) -> int:
         """Trainable parameters: 61,107,848 at the published size with 156 features."""
         return sum(shape.size for shape in self.abstract.values())
 
 
-def make_functional(settings: ModelSettings, features: int, outputs: int) -> FunctionalModel:
+def make_functional(
+    settings: ModelSettings, features: int, outputs: int, *, second_head: bool = False
+) -> FunctionalModel:
     """The model as a function of its parameters; allocates nothing.
 
     Args:
         settings: sizes and numerics.
         features: of an input frame.
         outputs: features of a reconstructed frame.
+        second_head: with a head that compares the halves of a window.
     """
-    abstract = nnx.eval_shape(lambda: _model(settings, features, outputs, nnx.Rngs(params=0)))
+
+    def model() -> ReconstructionModel:
+        return ReconstructionModel(features, outputs, settings, nnx.Rngs(params=0), second_head=second_head)
+
+    abstract = nnx.eval_shape(model)
     graph, state = nnx.split(abstract, nnx.Param)
     leaves, tree = jax.tree.flatten(state)
     variables = jax.tree.leaves(state, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
@@ -70,13 +82,10 @@ def make_functional(settings: ModelSettings, features: int, outputs: int) -> Fun
         outputs=outputs,
         abstract={name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in zip(names, leaves, strict=True)},
         axes={name: variable.get_metadata()["axes"] for name, variable in zip(names, variables, strict=True)},
+        second_head=second_head,
         _graph=graph,
         _tree=tree,
     )
-
-
-def _model(settings: ModelSettings, features: int, outputs: int, rngs: nnx.Rngs) -> ReconstructionModel:
-    return ReconstructionModel(features, outputs, settings, rngs)
 
 
 PACKED = {

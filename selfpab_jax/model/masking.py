@@ -1,9 +1,12 @@
 """Masking: what is hidden from the encoder, and the two pretext tasks (the papers call it alteration).
 
 Frames are masked or swapped, and bands of bins masked, for one sample at a time and with static shapes. The model then
-reconstructs what was hidden, from the same sensors (SelfPAB) or from another one (MonoSelfPAB).
+reconstructs what was hidden, from the same sensors (SelfPAB) or another one (MonoSelfPAB). Optionally half of a sample
+is permuted or warped in time before, and a second head finds out which half.
 """
 
+import itertools
+import math
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -21,7 +24,7 @@ class MaskingSettings:
     """How much is hidden; the defaults are SelfPAB's. A share or width of 0 turns that axis off.
 
     Args:
-        time_share: share of frames covered by the drawn segments, overlaps not counted.
+        time_share: of frames covered by the drawn segments, overlaps not counted.
         time_width: frames in a segment.
         mask_probability: probability that a sample's segments are set to 0.
         swap_probability: probability that they are overwritten by other segments of the same sample.
@@ -113,11 +116,7 @@ def draw_disjoint(
     """Positions of segments that do not overlap: blocks of an axis that begins at a random position and wraps around.
 
     Args:
-        key: of the sample.
-        length: of the axis.
-        count: of segments.
-        width: of a segment.
-        part: of the axis to draw in, see `draw_segments`.
+        key, length, count, width, part: see `draw_segments`.
     """
     block_key, offset_key = jax.random.split(key)
     blocks = length // width
@@ -140,8 +139,7 @@ def swap_frames(
 ) -> tuple[Float[Array, "T X"], Bool[Array, " T"]]:
     """Copy frame source[i] of the original sample to target[i]; where targets coincide, the last one wins.
 
-    Returns the new frames and which of them are targets; targets beyond the last frame are left out. `swap_tensor` of
-    the original does the same.
+    Returns the new frames and which of them are targets: those beyond the last frame are left out.
 
     Args:
         frames: of a sample.
@@ -237,17 +235,59 @@ def _part(valid: Array, length: int, settings: MaskingSettings) -> ValidPart:
     return ValidPart(valid, jnp.asarray(np.array(counts, np.int32))[valid])
 
 
+def alter_half(
+    frames_TxX: Float[Array, "T X"],
+    key: Key[Array, ""],
+    kind: Literal["permuted", "warped"],
+    valid: Int[Array, ""] | None = None,
+) -> tuple[Float[Array, "T X"], Int[Array, ""]]:
+    """Permute or warp one half of a sample, drawn at random; returns the frames, and which half: 0 or 1.
+
+    `permuted`: the half's quarters change places. `warped`: it plays at a growing or falling speed (place^p, p from 1.5
+    to 2.5 or its inverse); frames are repeated or left out.
+
+    Args:
+        frames_TxX: of a sample.
+        key: of the sample.
+        kind: of alteration.
+        valid: frames before the padding; all where not given.
+    """
+    half_key, order_key, speed_key, sign_key = jax.random.split(key, 4)
+    length = len(frames_TxX)
+    half = (length if valid is None else valid) // 2
+    second = jax.random.bernoulli(half_key).astype(jnp.int32)
+    position_T = jnp.arange(length) - second * half
+    if kind == "permuted":
+        quarter = jnp.maximum(half // 4, 1)
+        # Every order of the quarters but the one that changes nothing.
+        orders = jnp.asarray(np.array(list(itertools.permutations(range(4)))[1:], np.int32))
+        order = orders[jax.random.randint(order_key, (), 0, len(orders))]
+        source_T = order[jnp.clip(position_T // quarter, 0, 3)] * quarter + position_T % quarter
+        moved_T = (position_T >= 0) & (position_T < 4 * quarter) & (4 * quarter <= half)
+    else:
+        exponent = jax.random.uniform(speed_key, minval=math.log(1.5), maxval=math.log(2.5))
+        power = jnp.exp(jnp.where(jax.random.bernoulli(sign_key), exponent, -exponent))
+        last = jnp.maximum(half - 1, 1)
+        source_T = jnp.round(last * (jnp.clip(position_T, 0, last) / last) ** power).astype(jnp.int32)
+        moved_T = (position_T >= 0) & (position_T < half)
+    index_T = jnp.where(moved_T, source_T, position_T) + second * half
+    return frames_TxX[index_T], second
+
+
 @dataclass(frozen=True)
 class TaskSettings:
     """What is reconstructed, and from what.
 
     Args:
-        kind: `masked`, all sensors in and out (SelfPAB), or `cross_sensor`, one sensor in and the other out
-            (MonoSelfPAB).
+        kind: `masked`, all sensors in and out (SelfPAB), or `cross_sensor`, one in, the other out (MonoSelfPAB).
         input_sensor: the input sensor for `cross_sensor`; the other one is the target.
-        switch_probability: probability, for each sample, that the two are exchanged.
+        switch_probability: probability, for each sample, that they are exchanged.
         loss: `masked_l1` as published, `masked_l2`, or `log_spectral` (`model/losses.py`).
         masking: what is hidden.
+        second_head: what else is asked of the model: `none` as published; or which half of a window was `permuted` or
+            `warped` in time, by a linear head on the difference of the halves' mean features.
+        second_probability: probability that a window is altered for it.
+        second_weight: of its cross-entropy beside the reconstruction's loss.
     """
 
     kind: Literal["masked", "cross_sensor"] = "masked"
@@ -255,10 +295,18 @@ class TaskSettings:
     switch_probability: float = 0.5
     loss: LossName = "masked_l1"
     masking: MaskingSettings = field(default_factory=MaskingSettings)
+    second_head: Literal["none", "permuted", "warped"] = "none"
+    second_probability: float = 0.5
+    second_weight: float = 0.1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.switch_probability <= 1:
-            raise ConfigError(f"task.switch_probability is {self.switch_probability}; it must be in [0, 1]")
+        for name in ("switch_probability", "second_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"task.{name} is {getattr(self, name)}; it must be in [0, 1]")
+        if self.second_weight < 0:
+            raise ConfigError(f"task.second_weight is {self.second_weight}; it must not be negative")
+        if self.kind == "cross_sensor" and self.second_head != "none":
+            raise ConfigError("task.second_head needs task.kind masked; set it to none")
         if self.kind == "cross_sensor" and self.masking.sensor_probability:
             raise ConfigError(
                 "task.masking.sensor_probability needs task.kind masked: of cross_sensor it would hide the whole input"
@@ -273,6 +321,8 @@ class MaskedBatch(NamedTuple):
     input: Float[Array, "B T X"]
     target: Float[Array, "B T O"]
     mask: Bool[Array, "B T O"]
+    altered_half: Int[Array, " B"] | None = None
+    """For a second head: the half that was altered before the masking, 0 or 1, or -1 for neither."""
 
 
 def features_of(task: TaskSettings, features: int, sensors: tuple[str, ...], channels: tuple[str, ...]) -> int:
@@ -285,8 +335,7 @@ def features_of(task: TaskSettings, features: int, sensors: tuple[str, ...], cha
         channels: their names, likewise.
 
     Raises:
-        ConfigError: the cross-sensor task needs exactly two sensors, `input_sensor` among them, with equally many
-            channels, those of the first sensor first.
+        ConfigError: the cross-sensor task needs two sensors, `input_sensor` among them, with as many channels each.
     """
     if task.kind == "masked":
         return features
@@ -325,11 +374,17 @@ def mask_batch(
     """
     if task.kind == "masked":
 
-        def masked_sample(frames: Array, key: Array, valid: Array | None) -> MaskedSample:
-            return mask_sample(frames, key, channels, task.masking, valid, sensors=len(sensors))
+        def masked_sample(frames: Array, key: Array, valid: Array | None) -> MaskedBatch:
+            altered = None
+            if task.second_head != "none":
+                chance_key, alter_key = jax.random.split(jax.random.fold_in(key, 4))
+                altered_frames, half = alter_half(frames, alter_key, task.second_head, valid)
+                is_altered = jax.random.uniform(chance_key) < task.second_probability
+                frames, altered = jnp.where(is_altered, altered_frames, frames), jnp.where(is_altered, half, -1)
+            masked = mask_sample(frames, key, channels, task.masking, valid, sensors=len(sensors))
+            return MaskedBatch(masked.frames, frames, masked.mask, altered)
 
-        masked = jax.vmap(masked_sample)(frames_BxTxX, keys_B, valid_B)
-        return MaskedBatch(masked.frames, frames_BxTxX, masked.mask)
+        return jax.vmap(masked_sample)(frames_BxTxX, keys_B, valid_B)
 
     half = frames_BxTxX.shape[-1] // 2
     input_first = task.input_sensor in ("", sensors[0])

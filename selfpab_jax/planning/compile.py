@@ -146,7 +146,7 @@ def lower(settings: PretrainSettings, windows: WindowShape, devices: Sequence[An
         features = features_of(settings.task, windows.features, windows.sensors, windows.channels)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    functional = make_functional(settings.model, features, features)
+    functional = make_functional(settings.model, features, features, second_head=settings.task.second_head != "none")
     mesh = make_mesh(settings.mesh, devices)
     parameter_shardings(functional, mesh)
     optimizer = settings.optimizer

@@ -29,6 +29,8 @@ class DataSettings:
             the day by their counts; or `plain`: over all frames.
         scale: of the magnitudes that the encoder sees and reconstructs: `linear` as published, `log` or `power`
             (`selfpab_jax/signal/normalization.py`), on which fewer frames make up most of the loss.
+        sampling: of the windows of a step: `uniform`, each once per epoch; or `movement`, with replacement and in
+            proportion to how much they move (at least a tenth of the mean), an epoch being as many draws as windows.
         workers: processes that read ahead; 0 reads in threads of this process.
         threads: reading threads of each process.
         allow_changed: resume on records that are not those the run was trained on so far. It is not stored.
@@ -40,6 +42,7 @@ class DataSettings:
     subset_seed: int = 0
     statistics: Literal["hour_weighted", "plain"] = "hour_weighted"
     scale: Scale = "linear"
+    sampling: Literal["uniform", "movement"] = "uniform"
     workers: int = 0
     threads: int = 4
     allow_changed: bool = False

@@ -56,7 +56,8 @@ def functional_of(metadata: dict[str, Any], compute: str | None = None) -> Funct
     settings = parse_settings(ModelSettings, metadata["settings"]["model"])
     if compute:
         settings = replace(settings, compute=compute)
-    return make_functional(settings, metadata["features"], metadata["outputs"])
+    second_head = metadata["settings"]["task"].get("second_head", "none") != "none"
+    return make_functional(settings, metadata["features"], metadata["outputs"], second_head=second_head)
 
 
 def export_run(
@@ -85,7 +86,8 @@ def export_run(
     """
     objective, parameters, metadata = read_checkpoint(run, which)
     config = config_of(metadata, listed_subjects(_subjects(run), subjects))
-    arrays = {name: np.asarray(array) for name, array in parameters.items()}
+    kept = make_functional(config.model, config.features, config.outputs).abstract  # a second head served training only
+    arrays = {name: np.asarray(parameters[name]) for name in kept}
     write_model(directory, config, arrays, objective.statistics, weights=weights, overwrite=overwrite)
     return config
 

@@ -277,6 +277,7 @@ def _loop(
             batch_size=batch_size,
             first_step=first,
             last_step=setup.steps,
+            shares=setup.shares,
             process_index=index,
             process_count=count,
             workers=settings.data.workers,

@@ -6,10 +6,11 @@ import jax
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 
 from selfpab_jax.data.loader import rows_of_batch
 from selfpab_jax.data.records.dataset import Records, RecordSource
+from selfpab_jax.data.records.movement import movement, movement_shares
 from selfpab_jax.data.records.scaled import scaled_statistics
 from selfpab_jax.data.splits import evenly, hours_of, select
 from selfpab_jax.errors import DataError
@@ -38,6 +39,7 @@ class TrainSetup:
         optimizer: AdamW with its schedule.
         schedule: its learning rate.
         rows: training windows, as positions in the train split.
+        shares: probability of each of them, where they are not drawn equally often.
         hours: of recording in them, overlaps counted once.
         window_hours: of recording in a window, on average: less than its length where some are padded.
         held_out: windows that validation measures on; none where there is no validation split.
@@ -55,6 +57,7 @@ class TrainSetup:
     optimizer: optax.GradientTransformation
     schedule: Schedule
     rows: Int64[np.ndarray, " n"]
+    shares: Float64[np.ndarray, " n"] | None
     hours: float
     window_hours: float
     held_out: Int64[np.ndarray, " m"]
@@ -100,7 +103,7 @@ def make_setup(settings: PretrainSettings, records: Records) -> TrainSetup:
     """
     info = records.info
     features = features_of(settings.task, info.features, info.sensors, info.channels)
-    functional = make_functional(settings.model, features, features)
+    functional = make_functional(settings.model, features, features, second_head=settings.task.second_head != "none")
     mesh = make_mesh(settings.mesh)
     parameter_shardings(functional, mesh)
     check_batch(settings.optimizer.batch_size, settings.optimizer.accumulate, mesh)
@@ -110,7 +113,9 @@ def make_setup(settings: PretrainSettings, records: Records) -> TrainSetup:
     index = records.index("train")
     data = settings.data
     rows = select(index, hours=data.hours, subjects=data.subjects, seed=data.subset_seed)
-    statistics = scaled_statistics(records, data.statistics, data.scale, report=jax.process_index() == 0)
+    is_first = jax.process_index() == 0
+    shares = movement_shares(movement(records, report=is_first)[rows]) if data.sampling == "movement" else None
+    statistics = scaled_statistics(records, data.statistics, data.scale, report=is_first)
     if (statistics.std <= SMALLEST_STD).any():
         raise DataError(
             f"{records.folder}: some features of the {statistics.kind} statistics never vary, so they cannot be "
@@ -130,6 +135,7 @@ def make_setup(settings: PretrainSettings, records: Records) -> TrainSetup:
         optimizer=adamw(settings.optimizer, schedule),
         schedule=schedule,
         rows=rows,
+        shares=shares,
         hours=hours_of(index, rows),
         window_hours=float(index.frames[rows].mean()) / info.frames * info.window_seconds / 3600,
         held_out=evenly(held_out, settings.validation.windows),
@@ -150,7 +156,8 @@ def loss_not_finite(setup: TrainSetup, step: int, loss: float) -> str:
         loss: as it was.
     """
     source = setup.source("train")
-    rows = rows_of_batch(setup.rows, seed=setup.settings.seed, batch_size=setup.batch_size, step=step - 1)
+    seed, batch_size = setup.settings.seed, setup.batch_size
+    rows = rows_of_batch(setup.rows, seed=seed, batch_size=batch_size, step=step - 1, shares=setup.shares)
     index = setup.records.index("train")
     broken = [row for row in rows if not np.isfinite(source[int(row)]["spectrogram"]).all()]
     recordings = dict.fromkeys(f"{index.subject[row]}/{index.recording[row]}" for row in broken or rows)

@@ -11,6 +11,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Float16, Int, Key
 
+from selfpab_jax.model.encoder import ReconstructionModel
 from selfpab_jax.model.functional import FunctionalModel, Parameters
 from selfpab_jax.model.losses import masked_errors
 from selfpab_jax.model.masking import MaskedBatch, TaskSettings, mask_batch
@@ -97,10 +98,8 @@ class Objective:
             info: of the frames.
             training: with dropout.
         """
-        masked = self.mask(spectrogram, fold_each(keys_B, 0), info.valid_B)
-        model = self.functional.build(parameters)
-        dropout_keys_B = fold_each(keys_B, 1) if training else None
-        return masked, model(masked.input, info.timestamps_BxTx5, dropout_keys_B, info.valid_B)
+        masked, model, h_BxPxQ = self._encoded(parameters, spectrogram, keys_B, info, training)
+        return masked, model.reconstruct(h_BxPxQ, spectrogram.shape[1])
 
     def errors(
         self,
@@ -111,9 +110,25 @@ class Objective:
         *,
         training: bool,
     ) -> Float[Array, " B"]:
-        """The loss of each sample; arguments as for `reconstruct`."""
-        masked, output = self.reconstruct(parameters, spectrogram, keys_B, info, training=training)
-        return masked_errors(self.compared(output), self.compared(masked.target), masked.mask, self.task.loss)
+        """The loss of each sample, with that of the second head where there is one; arguments as for `reconstruct`."""
+        masked, model, h_BxPxQ = self._encoded(parameters, spectrogram, keys_B, info, training)
+        frames = spectrogram.shape[1]
+        output = model.reconstruct(h_BxPxQ, frames)
+        errors_B = masked_errors(self.compared(output), self.compared(masked.target), masked.mask, self.task.loss)
+        if masked.altered_half is None:
+            return errors_B
+        odds_B = model.compare_halves(h_BxPxQ, frames, info.valid_B)
+        cross_entropy_B = jax.nn.softplus(jnp.where(masked.altered_half == 1, -odds_B, odds_B))
+        return errors_B + self.task.second_weight * jnp.where(masked.altered_half >= 0, cross_entropy_B, 0)
+
+    def _encoded(
+        self, parameters: Parameters, spectrogram: Array, keys_B: Array, info: FrameInfo, training: bool
+    ) -> tuple[MaskedBatch, ReconstructionModel, Array]:
+        masked = self.mask(spectrogram, fold_each(keys_B, 0), info.valid_B)
+        model = self.functional.build(parameters)
+        dropout_keys_B = fold_each(keys_B, 1) if training else None
+        h_BxPxQ = model.encoder.encode_padded(masked.input, info.timestamps_BxTx5, dropout_keys_B, info.valid_B)
+        return masked, model, h_BxPxQ
 
     def compared(self, frames_BxTxO: Float[Any, "*B T O"]) -> Float[Any, "*B T O"]:
         """What the loss compares: normalized frames as they are, or their log magnitudes for `log_spectral`."""

@@ -106,3 +106,18 @@ def test_real_records_arrive_whole(records):
     for batch in batches(source, rows, first_step=0, last_step=8, workers=2, **ORDER):
         for spectrogram, row in zip(batch["spectrogram"], batch["row"], strict=True):
             np.testing.assert_array_equal(spectrogram, source[row]["spectrogram"])
+
+
+def test_shares_draw_rows_in_proportion_for_any_hosts_and_first_step():
+    shares = np.where(ROWS % 4 == 0, 3.0, 1.0)
+    options = {**ORDER, "shares": shares / shares.sum()}
+    expected = [rows_of_batch(ROWS, step=k, **options) for k in range(30)]
+    for hosts, first in ((1, 0), (3, 0), (2, 11)):
+        found = joined(hosts, first_step=first, last_step=30, shares=options["shares"])
+        np.testing.assert_array_equal(found, expected[first:])
+    rows = np.concatenate([rows_of_batch(ROWS, step=k, **options) for k in range(1500)])
+    share = shares[ROWS % 4 == 0].sum() / shares.sum()
+    assert abs((rows % 4 == 0).mean() - share) < 4 * np.sqrt(share * (1 - share) / len(rows))
+    assert len(set(rows[:100].tolist())) < 100  # with replacement
+    counts = np.array([(rows == row).sum() for row in ROWS])
+    assert counts.min() > 0

@@ -1,5 +1,7 @@
 """The pretext task's options beyond the published ones: distributions of masks, and losses by hand."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,9 +12,9 @@ from hypothesis import strategies as st
 from selfpab_jax.errors import ConfigError
 from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.functional import make_functional
-from selfpab_jax.model.masking import MaskingSettings, TaskSettings, draw_disjoint, mask_sample
+from selfpab_jax.model.masking import MaskingSettings, TaskSettings, alter_half, draw_disjoint, mask_batch, mask_sample
 from selfpab_jax.signal.normalization import LOG_FLOOR, POWER, Statistics, to_scale
-from selfpab_jax.train.step import Objective
+from selfpab_jax.train.step import FrameInfo, Objective
 
 DRAWS = 4000
 T, C, F = 60, 6, 4
@@ -125,3 +127,75 @@ def test_scales_by_hand() -> None:
     assert to_scale(magnitudes, "linear") is magnitudes
     assert np.allclose(to_scale(magnitudes, "log"), [np.log(0.01), np.log(1.01), np.log(25.01)])
     assert np.allclose(to_scale(jnp.asarray(magnitudes), "power"), [0, 1, 25**POWER])
+
+
+@pytest.mark.parametrize("kind", ["permuted", "warped"])
+@pytest.mark.parametrize("valid", [None, 41])
+def test_one_half_is_altered_and_the_other_one_and_the_padding_are_not(kind: str, valid: int | None) -> None:
+    frames = jnp.arange(T, dtype=jnp.float32)[:, None]
+    half = (valid or T) // 2
+    first = 0
+    for seed in range(40):
+        count = None if valid is None else jnp.array(valid)
+        altered, second = alter_half(frames, jax.random.key(seed), kind, count)
+        order = np.asarray(altered)[:, 0].astype(int)
+        begin = int(second) * half
+        own, rest = order[begin : begin + half], np.delete(order, slice(begin, begin + half))
+        np.testing.assert_array_equal(rest, np.delete(np.arange(T), slice(begin, begin + half)))
+        assert (own != np.arange(begin, begin + half)).any()
+        if kind == "permuted":
+            assert sorted(own) == list(range(begin, begin + half))
+        else:
+            assert (own[0], own[-1]) == (begin, begin + half - 1)
+            assert (np.diff(own) >= 0).all()
+        first += begin == 0
+    assert 8 < first < 32
+
+
+def test_altered_samples_have_their_share() -> None:
+    task = TaskSettings(second_head="permuted", second_probability=0.3, masking=MaskingSettings(**NOTHING))
+    frames = jnp.broadcast_to(jnp.arange(16.0)[:, None], (DRAWS, 16, C * F))
+    keys = jax.random.split(jax.random.key(1), DRAWS)
+    batch = mask_batch(frames, keys, task, channels=C, sensors=("back", "thigh"))
+    assert batch.altered_half is not None
+    half = np.asarray(batch.altered_half)
+    is_share(half >= 0, 0.3)
+    is_share(half[half >= 0] == 1, 0.5)
+    changed = (np.asarray(batch.input) != np.asarray(frames)).any((1, 2))
+    np.testing.assert_array_equal(changed, half >= 0)
+    np.testing.assert_array_equal(batch.target, batch.input)  # what is reconstructed is the altered sample
+
+
+@pytest.mark.parametrize("valid", [None, 11])
+def test_the_second_heads_loss_by_hand(valid: int | None) -> None:
+    task = TaskSettings(second_head="warped", second_weight=0.7)
+    statistics = Statistics(np.zeros(C * F, np.float32), np.ones(C * F, np.float32), "plain", "linear")
+    settings = ModelSettings(width=8, heads=2, feedforward=8, layers=1, dropout=0, compute="float32")
+    functional = make_functional(settings, C * F, C * F, second_head=True)
+    objective = Objective(functional, task, statistics, ("back", "thigh"), C)
+    spectrogram = jax.random.uniform(jax.random.key(0), (12, 16, C * F)).astype(jnp.float16)
+    keys, parameters = jax.random.split(jax.random.key(1), 12), functional.initialize(jax.random.key(2))
+    info = FrameInfo(None if valid is None else jnp.full(12, valid))
+    errors = objective.errors(parameters, spectrogram, keys, info, training=False)
+    plain = Objective(functional, replace(task, second_weight=0), statistics, ("back", "thigh"), C)
+    difference = np.asarray(errors - plain.errors(parameters, spectrogram, keys, info, training=False)) / 0.7
+    masked, _ = objective.reconstruct(parameters, spectrogram, keys, info, training=False)
+    features = functional.build(parameters).encoder(masked.input, valid_B=info.valid_B)
+    half = (valid or 16) // 2
+    score = np.asarray(features) @ np.asarray(parameters["second_head"])
+    odds = score[:, half : 2 * half].mean(1) - score[:, :half].mean(1)
+    altered = np.asarray(masked.altered_half)
+    expected = np.log1p(np.exp(np.where(altered == 1, -odds, odds)))
+    np.testing.assert_allclose(difference, np.where(altered >= 0, expected, 0), atol=1e-5)
+    assert set(altered.tolist()) == {-1, 0, 1}
+
+
+def test_without_a_second_head_nothing_changes() -> None:
+    settings = ModelSettings(width=8, heads=2, feedforward=8, layers=1)
+    plain, more = (make_functional(settings, 6, 6, second_head=second) for second in (False, True))
+    assert set(more.abstract) - set(plain.abstract) == {"second_head"}
+    key = jax.random.key(0)
+    before, after = plain.initialize(key), more.initialize(key)
+    assert all((before[name] == after[name]).all() for name in before)
+    with pytest.raises(ConfigError, match="second_head"):
+        TaskSettings(kind="cross_sensor", second_head="warped")
