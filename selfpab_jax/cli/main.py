@@ -29,6 +29,7 @@ COMMANDS = {
     "sweep plan": ("sweep", "plan", "list the runs of a scaling sweep and what each will cost"),
     "sweep run": ("sweep", "run", "do one run of a sweep, or all that remain"),
     "sweep status": ("sweep", "status", "report how far the runs of a sweep are"),
+    "sweep compare": ("sweep", "compare", "rank the runs of a sweep by their probes, paired by subject"),
     "scaling fit": ("sweep", "fit", "fit scaling laws to a sweep, with a report"),
     "demo": ("demo", "demo", "the main steps on a synthetic cohort, in minutes"),
 }

@@ -1,4 +1,4 @@
-"""`selfpab-jax sweep plan|run|status` and `selfpab-jax scaling fit`."""
+"""`selfpab-jax sweep plan|run|status|compare` and `selfpab-jax scaling fit`."""
 
 import json
 import sys
@@ -101,6 +101,37 @@ def run_status(options: Namespace) -> int:
 
     states = status_of(open_sweep(options.sweep))
     print(json.dumps([state.as_json() for state in states], indent=1) if options.json else status_table(states))
+    return ExitCode.OK
+
+
+def compare_parser() -> Parser:
+    """Arguments of `sweep compare`."""
+    parser = Parser("sweep compare", "Rank the runs of a sweep by their probes, paired by subject.")
+    parser.add_argument("sweep", type=Path, help="folder that `sweep plan` made")
+    parser.add_argument(
+        "--reference", type=str | None, default=None, help="runs to compare with, by name without the seed"
+    )
+    parser.add_argument(
+        "--without_classes", type=list[str], default=[], help="classes that do not count, as '[standing, lying]'"
+    )
+    parser.add_argument("--out", type=Path | None, default=None, help="also write comparison.json and .md into here")
+    return parser
+
+
+def run_compare(options: Namespace) -> int:
+    """Run `sweep compare`."""
+    from selfpab_jax.io import write_text
+    from selfpab_jax.probe.report.tables import as_markdown, as_text
+    from selfpab_jax.scaling.sweep.compare import compare_runs
+    from selfpab_jax.scaling.sweep.manifest import open_sweep
+
+    comparison = compare_runs(open_sweep(options.sweep), options.reference, options.without_classes)
+    print(as_text(comparison.table(), header_width=24), end="")
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        write_text(options.out / "comparison.json", comparison.as_json())
+        write_text(options.out / "comparison.md", as_markdown(comparison.table()))
+        print(f"comparison.json and comparison.md are in {options.out}")
     return ExitCode.OK
 
 

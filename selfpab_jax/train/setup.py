@@ -10,8 +10,7 @@ from jaxtyping import Float64, Int64
 
 from selfpab_jax.data.loader import rows_of_batch
 from selfpab_jax.data.records.dataset import Records, RecordSource
-from selfpab_jax.data.records.movement import movement, movement_shares
-from selfpab_jax.data.records.scaled import scaled_statistics
+from selfpab_jax.data.records.second_pass import movement, movement_shares, scaled_statistics
 from selfpab_jax.data.splits import evenly, hours_of, select
 from selfpab_jax.errors import DataError
 from selfpab_jax.model.config import training_flops

@@ -95,7 +95,8 @@ def test_full_windows_among_padded_ones_are_masked_as_ever() -> None:
     keys = sample_keys(jax.random.key(5), jnp.zeros((), jnp.int32), jnp.arange(BATCH))
     padded, plain = what.mask(spectrogram, keys, jnp.asarray(VALID)), what.mask(spectrogram, keys)
     whole = VALID == FRAMES
-    for found, expected in zip(padded, plain, strict=True):
+    assert padded.altered_half is plain.altered_half is None
+    for found, expected in zip(padded[:3], plain[:3], strict=True):
         np.testing.assert_array_equal(np.asarray(found)[whole], np.asarray(expected)[whole])
 
 

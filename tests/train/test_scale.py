@@ -9,7 +9,7 @@ import pytest
 
 from selfpab_jax.cli.main import main
 from selfpab_jax.data.records.dataset import Records, open_records
-from selfpab_jax.data.records.scaled import scaled_statistics
+from selfpab_jax.data.records.second_pass import scaled_statistics
 from selfpab_jax.errors import ModelError
 from selfpab_jax.features.encoder import load_encoder
 from selfpab_jax.signal.normalization import Statistics, to_scale
@@ -43,7 +43,7 @@ def test_the_second_pass_counts_as_the_build_does(
 ) -> None:
     """On the linear scale it gives the build's own statistics, but for the rounding of records to float16."""
     records = open_records(padded_records)
-    monkeypatch.setattr("selfpab_jax.data.records.scaled.to_scale", lambda frames, scale: frames)
+    monkeypatch.setattr("selfpab_jax.data.records.second_pass.to_scale", lambda frames, scale: frames)
     again, built = scaled_statistics(records, kind, "power"), records.statistics(kind)
     (records.folder / f"statistics_{kind}_power.npz").unlink()
     assert np.allclose(again.mean, built.mean, rtol=1e-3, atol=1e-4)

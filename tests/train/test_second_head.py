@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 
 from selfpab_jax.cli.main import main
 from selfpab_jax.data.records.dataset import open_records
-from selfpab_jax.data.records.movement import movement, movement_shares
+from selfpab_jax.data.records.second_pass import movement, movement_shares
 from selfpab_jax.errors import DataError
 from selfpab_jax.features.encoder import load_encoder
 

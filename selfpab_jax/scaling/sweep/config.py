@@ -12,7 +12,13 @@ from selfpab_jax.config import read_yaml, update_names
 from selfpab_jax.errors import ConfigError
 
 AXES: dict[str, type] = {"hours": float, "subjects": int, "model": str, "seed": int, "learning_rate": float}
-"""What a grid can vary, and the type of its values."""
+"""What a grid can vary, and the type of its values; beside them any field of a run by its dotted name."""
+FIELDS_OF_AXES = {
+    "data.hours": "hours",
+    "data.subjects": "subjects",
+    "data.subset_seed": "seed",
+    "optimizer.learning_rate": "learning_rate",
+}
 RENAMED = {"devices": {"utilisation": "utilization"}}
 """Fields of groups of a sweep file by their name in version 0.1, which is still read."""
 
@@ -192,15 +198,22 @@ def parse_sweep(content: Mapping[str, Any], where: str, name: str) -> SweepSetti
 
 def _grid(content: Any, where: str) -> Grid:
     grid = _mapping(content, where)
-    _known(grid, AXES, where, "axis")
+    _known({axis: values for axis, values in grid.items() if not is_field(axis)}, AXES, where, "axis")
     if not grid:
-        raise ConfigError(f"{where} has no axes; give one of {', '.join(AXES)}")
+        raise ConfigError(f"{where} has no axes; give one of {', '.join(AXES)}, or a field such as data.scale")
+    if taken := [axis for axis in grid if axis in FIELDS_OF_AXES]:
+        raise ConfigError(f"{where}: {taken[0]} is the axis {FIELDS_OF_AXES[taken[0]]}")
+    if taken := [axis for axis in grid if axis in ("optimizer.steps", "optimizer.epochs", "data.path")]:
+        raise ConfigError(f"{where}: {taken[0]} follows from the sweep's length and records, and is not an axis")
     found: Grid = {}
     for axis, values in grid.items():
         listed = values if isinstance(values, list) else [values]
-        found[axis] = tuple(_number(AXES[axis], value, f"{where}, {axis}") for value in listed)
-        if not found[axis]:
+        if not listed:
             raise ConfigError(f"{where}: {axis} has no values")
+        if is_field(axis):
+            found[axis] = tuple(_plain(value, f"{where}, {axis}") for value in listed)
+        else:
+            found[axis] = tuple(_number(AXES[axis], value, f"{where}, {axis}") for value in listed)
         if len(set(found[axis])) < len(found[axis]):
             raise ConfigError(f"{where}: {axis} has a value twice")
         if axis in ("hours", "subjects", "learning_rate") and min(found[axis]) <= 0:
@@ -208,6 +221,18 @@ def _grid(content: Any, where: str) -> Grid:
         if axis == "seed" and not 0 <= min(found[axis]) <= max(found[axis]) < 2**31:
             raise ConfigError(f"{where}: seeds are whole numbers from 0 to {2**31 - 1}")
     return found
+
+
+def is_field(axis: str) -> bool:
+    """Whether an axis is a field of a run by its dotted name, such as `task.masking.time_share`."""
+    return "." in axis
+
+
+def _plain(value: Any, where: str) -> Any:
+    """A value of a field: text, a number, true or false; the run's settings check it."""
+    if not isinstance(value, str | int | float):
+        raise ConfigError(f"{where} is {value!r}; give text, a number, true or false")
+    return value
 
 
 def _group(kind: type, content: Any, where: str, renamed: Mapping[str, str]) -> Any:

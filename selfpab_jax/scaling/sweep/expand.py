@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.model.config import training_flops
 from selfpab_jax.model.masking import features_of
 from selfpab_jax.scaling.ladder import ladder_file, parameter_count
-from selfpab_jax.scaling.sweep.config import AXES, Length, SweepSettings
+from selfpab_jax.scaling.sweep.config import AXES, Length, SweepSettings, is_field
 from selfpab_jax.scaling.sweep.cost import ModelShape, device_seconds, memory_bytes, mesh_sizes, run_flops
 from selfpab_jax.scaling.sweep.manifest import PlannedRun, hash_of
 from selfpab_jax.train.config import PretrainSettings, as_json
@@ -207,9 +208,10 @@ def with_length(settings: PretrainSettings, length: Length, shape: ModelShape, w
 
 
 def _grid_points(sweep: SweepSettings) -> Iterator[dict[str, Any]]:
-    """The values of the axes of every run, in the order of AXES whatever that of the file; seeds vary fastest."""
+    """The values of the axes of every run, in the order of AXES, then fields; seeds vary fastest."""
     for grid in sweep.grids:
-        axes = [axis for axis in (*(a for a in AXES if a != "seed"), "seed") if axis in grid]
+        named = [axis for axis in AXES if axis in grid and axis != "seed"]
+        axes = [*named, *sorted(filter(is_field, grid)), *(["seed"] if "seed" in grid else [])]
         for values in itertools.product(*(grid[axis] for axis in axes)):
             yield dict(zip(axes, values, strict=True))
 
@@ -222,10 +224,11 @@ def _name(axes: dict[str, Any]) -> str:
         "learning_rate": "lr",
         "seed": "s",
     }
-    return "-".join(
-        f"{short[axis]}{value:g}" if isinstance(value, float) else f"{short[axis]}{value}"
-        for axis, value in axes.items()
-    )
+    parts = []
+    for axis, value in axes.items():
+        text = f"{value:g}" if isinstance(value, float) else re.sub(r"[^\w.+]+", "_", str(value))
+        parts.append(f"{axis.split('.', 1)[1]}_{text}" if is_field(axis) else f"{short[axis]}{text}")
+    return "-".join(parts)
 
 
 def settings_for(sweep: SweepSettings, axes: Mapping[str, Any], data: Path | None) -> PretrainSettings:
@@ -247,6 +250,12 @@ def settings_for(sweep: SweepSettings, axes: Mapping[str, Any], data: Path | Non
         of_axes["seed"] = of_axes["data"]["subset_seed"] = axes["seed"]
     if "learning_rate" in axes:
         of_axes["optimizer"] = {"learning_rate": axes["learning_rate"]}
+    for axis in filter(is_field, axes):
+        *groups, name = axis.split(".")
+        inner = of_axes
+        for group in groups:
+            inner = inner.setdefault(group, {})
+        inner[name] = axes[axis]
     if data is not None:
         of_axes["data"]["path"] = str(data)
     merged = read_yaml(_preset(sweep.base, "base"))

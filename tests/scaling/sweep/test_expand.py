@@ -72,6 +72,37 @@ def test_a_plan_is_the_product_of_its_axes(plan: Planner, tiny_records: Path) ->
     assert json.loads(json.dumps(line.settings)) == line.settings
 
 
+def test_a_field_of_a_run_is_an_axis(plan: Planner) -> None:
+    shares = {"task.masking.time_share": [0.15, 0.5], "data.scale": ["linear", "log"], "seed": [0, 1]}
+    lines = plan(models={}, grids=[shares])
+    names = ["scale_linear-masking.time_share_0.15-s0", "scale_linear-masking.time_share_0.15-s1"]
+    assert [line.name for line in lines[:2]] == names
+    assert len({line.hash for line in lines}) == len(lines) == 8
+    assert lines[-1].settings["task"]["masking"]["time_share"] == 0.5
+    assert lines[-1].settings["data"]["scale"] == "log"
+    assert lines[-1].axes["task.masking.time_share"] == 0.5
+    only = plan(models={}, grids=[{"task.masking.disjoint": [True, False]}])
+    assert [line.settings["task"]["masking"]["disjoint"] for line in only] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("axis", "values", "message"),
+    [
+        ("task.masking.time_sher", [0.5], "time_share"),
+        ("task.masking.time_share", [2.0], "time_share is 2.0"),
+        ("task.masking", [{"time_share": 0.5}], "give text, a number"),
+        ("task.masking.time_share", [], "has no values"),
+        ("task.masking.time_share", [0.5, 0.5], "a value twice"),
+        ("data.hours", [1.0], "is the axis hours"),
+        ("optimizer.steps", [1], "is not an axis"),
+        ("nothing.here", [1], "nothing"),
+    ],
+)
+def test_an_axis_that_is_no_field_or_value_is_refused(plan: Planner, axis: str, values: list, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        plan(models={}, grids=[{axis: values}])
+
+
 def test_data_are_nested_for_one_seed(plan: Planner, tiny_records: Path) -> None:
     index = open_records(tiny_records).index("train")
     lines = plan(grids=[{"hours": [0.1, 0.2, 0.6], "seed": 7}])
