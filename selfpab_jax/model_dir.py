@@ -219,9 +219,15 @@ def hash_subject(name: str) -> str:
     return HASH_PREFIX + hashlib.sha256(name.encode()).hexdigest()[:HASH_DIGITS]
 
 
-def find_subjects(provenance: Mapping[str, Any], names: Iterable[str]) -> tuple[str, ...]:
-    """Those of the named subjects that a model card lists, by name or hashed; sorted."""
-    listed = {str(subject) for subject in provenance.get("subjects") or ()}
+def find_subjects(provenance: Mapping[str, Any], names: Iterable[str], field: str = "subjects") -> tuple[str, ...]:
+    """Those of the named subjects that a model card lists, by name or hashed; sorted.
+
+    Args:
+        provenance: of the model card.
+        names: of subjects.
+        field: `subjects`, which it was trained on, or `choosing_subjects`, whose labels chose its checkpoint.
+    """
+    listed = {str(subject) for subject in provenance.get(field) or ()}
     return tuple(sorted(name for name in set(names) if name in listed or hash_subject(name) in listed))
 
 

@@ -7,6 +7,7 @@ import pytest
 from selfpab_jax.cli.main import main
 from selfpab_jax.config import find_preset, load_settings, preset_names, read_yaml
 from selfpab_jax.errors import ConfigError
+from selfpab_jax.probe.config import ProbeSettings
 from selfpab_jax.train.config import PretrainSettings
 
 TWICE = {
@@ -34,6 +35,8 @@ def test_every_preset_is_found_outside_of_a_checkout(tmp_path: Path, monkeypatch
     assert {"demo", "ladder/1b", "probe/harth", "sweeps/data_scaling"} <= set(preset_names())
     for name in preset_names():
         assert read_yaml(find_preset(name))
+        if name.startswith("probe/"):
+            assert load_settings(ProbeSettings, name).heads
     assert load_settings(PretrainSettings, "ladder/1m").model.width
 
 

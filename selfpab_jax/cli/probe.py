@@ -19,7 +19,7 @@ def probe_parser() -> Parser:
     parser = Parser("probe", "Score heads on a frozen encoder by cross-validation over subjects.")
     parser.add_argument("--config", action="config", help="YAML preset, e.g. configs/probe/harth.yaml")
     parser.add_class_arguments(ProbeSettings)
-    parser.hide("linear.kind", "mlp.kind")
+    parser.hide("linear.kind", "mlp.kind", "temporal.kind")
     parser.add_argument("--model", type=Path, help="model directory (selfpab-jax export, convert from-torch)")
     parser.add_argument("--data", type=Path, help="the data set, as published or as its TFDS builder prepared it")
     parser.add_argument("--out", type=Path, help="folder for scores, figures and report.html")
@@ -29,7 +29,7 @@ def probe_parser() -> Parser:
         help="folder for a head trained on all subjects, for selfpab-jax predict",
     )  # fmt: skip
     parser.add_argument(
-        "--save_head_kind", type=Literal["best", "linear", "mlp"], default="best",
+        "--save_head_kind", type=Literal["best", "linear", "mlp", "temporal"], default="best",
         help="which head to save; best is by macro-F1 on held-out subjects",
     )  # fmt: skip
     parser.add_argument(

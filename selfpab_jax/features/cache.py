@@ -22,11 +22,9 @@ from selfpab_jax.errors import DataError, ModelError, StorageError
 from selfpab_jax.features.extract import (
     ExtractionSettings,
     configure_encoders,
-    context_frames,
     encode_windows,
     feature_shape,
     window_order,
-    with_temporal_context,
 )
 from selfpab_jax.features.sensors import SensorEncoder
 from selfpab_jax.features.windows import WindowedRecordings
@@ -302,7 +300,6 @@ def _compute(
         _allocate(folder / FEATURES_FILE, shape, dtype)
         done = 0
     out_RxLxD = np.lib.format.open_memmap(folder / FEATURES_FILE, mode="r+")
-    lengths = tuple(context_frames(seconds, corpus.spectrogram) for seconds in extraction.context_seconds)
     order_W, rows_W = window_order(corpus), corpus.rows_of_windows
     first_row_W = np.cumsum(rows_W) - rows_W
     frame_hours = corpus.spectrogram.fft_hop / corpus.spectrogram.rate_hz / 3600
@@ -315,9 +312,7 @@ def _compute(
         for windows_b, features_bxTxLxD in encode_windows(corpus, encoders, extraction, start=done):
             for window, features_TxLxD in zip(windows_b, features_bxTxLxD, strict=True):
                 rows = rows_W[window]
-                out_RxLxD[first_row_W[window] : first_row_W[window] + rows] = (
-                    with_temporal_context(features_TxLxD[:rows], lengths) if lengths else features_TxLxD[:rows]
-                )
+                out_RxLxD[first_row_W[window] : first_row_W[window] + rows] = features_TxLxD[:rows]
             done += len(windows_b)
             if time.monotonic() - saved > SAVE_SECONDS:
                 _save(folder, out_RxLxD, done)

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal, Protocol, get_args, runtime_checkable
+from functools import lru_cache, partial
+from typing import Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int, Shaped
+from jaxtyping import Array, Bool, Float, Float32, Int, Shaped
 
 from selfpab_jax.errors import ConfigError, ModelError
 from selfpab_jax.features.encoder import Layers
@@ -54,8 +54,7 @@ class ExtractionSettings:
         merge: how the features of a cross-sensor encoder, which encodes each sensor by itself, are merged: `mean`,
             `max` or `concatenate` (over the width). An encoder of several sensors takes them `together`.
         context_seconds: temporal context: beside the features of each frame, their mean and standard deviation over
-            the frames within so many seconds around it, for each length given. It is computed on the host, where a
-            window of the published size takes about 20 ms: a GPU has to wait for that.
+            the frames within so many seconds around it, for each length given.
         random_seed: seed of random weights to use instead of the trained ones; None for the trained ones.
         compute: dtype of matrix products.
         batch_size: windows per batch; None for as many as keep the device busy.
@@ -175,7 +174,7 @@ def encode_windows(
     *,
     start: int = 0,
 ) -> Iterator[tuple[Int[np.ndarray, " b"], Shaped[np.ndarray, "b T L D"]]]:
-    """The features of a corpus' windows, without temporal context.
+    """The features of a corpus' windows, with their temporal context.
 
     Frames are computed in one thread, the encoder runs from another, and the caller handles results meanwhile. Memory:
     a few batches, and the frames of two recordings. Frames beyond the end of a recording are zeros after
@@ -200,8 +199,18 @@ def encode_windows(
         raise ModelError(f"the data was prepared with {corpus.spectrogram}; this encoder needs {wanted}")
     forward = make_forward(encoders, extraction)
     parameters = [each.encoder.parameters for each in encoders]
+    lengths = tuple(context_frames(seconds, corpus.spectrogram) for seconds in extraction.context_seconds)
+
+    def encode(windows_b: np.ndarray, x_BxTxX: np.ndarray, valid_B: np.ndarray | None) -> Array:
+        features_BxTxLxD = forward(parameters, x_BxTxX, valid_B)
+        if not lengths:
+            return features_BxTxLxD
+        frames_B = np.zeros(len(x_BxTxX), np.int64)
+        frames_B[: len(windows_b)] = corpus.rows_of_windows[windows_b]
+        return with_temporal_context(features_BxTxLxD, lengths, frames_B).astype(extraction.dtype)
+
     batches = Prefetcher(_batches(corpus, encoders, extraction, start))
-    results = run_ahead((windows_b, forward(parameters, x_BxTxX, valid_B)) for windows_b, x_BxTxX, valid_B in batches)
+    results = run_ahead((windows_b, encode(windows_b, x_BxTxX, valid_B)) for windows_b, x_BxTxX, valid_B in batches)
     for windows_b, features_BxTxLxD in Prefetcher(results, ahead=1):
         yield windows_b, features_BxTxLxD[: len(windows_b)]
 
@@ -248,33 +257,71 @@ def context_frames(seconds: float, spectrogram: SpectrogramSettings) -> int:
     return frames
 
 
+@partial(jax.jit, static_argnames="lengths")
 def with_temporal_context(
-    features_TxLxD: Float[np.ndarray, "T L D"], lengths: tuple[int, ...]
-) -> Float32[np.ndarray, "T L K"]:
+    features_BxTxLxD: Float[Array, "B T L D"] | Float[np.ndarray, "B T L D"],
+    lengths: tuple[int, ...],
+    frames_B: Int[Array, " B"] | Int[np.ndarray, " B"] | None = None,
+) -> Float32[Array, "B T L K"]:
     """The features of each frame, then for each length their mean and standard deviation over the frames around it.
 
+    It is computed on the device, in float32.
+
     Args:
-        features_TxLxD: of the frames of a window, in order.
-        lengths: numbers of frames to look at, with the frame itself in the middle; at the ends of the window there are
+        features_BxTxLxD: of the frames of windows, in order.
+        lengths: numbers of frames to look at, with the frame itself in the middle; at the ends of a window there are
             fewer, and no padding.
+        frames_B: frames of each window that are counted, where its end is padding; all if not given.
 
     Returns:
         K is D * (1 + 2 * len(lengths)).
     """
-    own_TxLxD = features_TxLxD.astype(np.float32)
-    # Cumulative sums cover the whole window: subtract its mean first, so that squares lose no digits.
-    centered_TxLxD = own_TxLxD.astype(np.float64) - own_TxLxD.mean(axis=0, dtype=np.float64)
-    zero = np.zeros((1, *own_TxLxD.shape[1:]))
-    sums = np.concatenate([zero, np.cumsum(centered_TxLxD, axis=0)])
-    squares = np.concatenate([zero, np.cumsum(centered_TxLxD**2, axis=0)])
-    frame_T = np.arange(len(own_TxLxD))
-    columns = [own_TxLxD]
+    own_BxTxLxD = jnp.asarray(features_BxTxLxD).astype(jnp.float32)
+    batch, frames = own_BxTxLxD.shape[:2]
+    counted_BxT = jnp.ones((batch, frames), bool)
+    if frames_B is not None:
+        counted_BxT = jnp.arange(frames) < jnp.asarray(frames_B)[:, None]
+    columns = [own_BxTxLxD]
     for length in lengths:
-        first_T = np.clip(frame_T - length // 2, 0, None)
-        end_T = np.clip(frame_T - length // 2 + length, None, len(own_TxLxD))
-        count_T = (end_T - first_T)[:, None, None]
-        mean_TxLxD = (sums[end_T] - sums[first_T]) / count_T
-        variance_TxLxD = (squares[end_T] - squares[first_T]) / count_T - mean_TxLxD**2
-        columns.append((mean_TxLxD + own_TxLxD.mean(axis=0, dtype=np.float64)).astype(np.float32))
-        columns.append(np.sqrt(np.maximum(variance_TxLxD, 0)).astype(np.float32))
-    return np.concatenate(columns, axis=-1)
+        mean_BxTxLxD, variance_BxTxLxD = _moments_around(own_BxTxLxD, counted_BxT, length)
+        columns += [mean_BxTxLxD, jnp.sqrt(variance_BxTxLxD)]
+    return jnp.concatenate(columns, axis=-1)
+
+
+class _FrameMoments(NamedTuple):
+    """Of some frames from each frame on: how many are counted, their mean, and the sum of squares around it."""
+
+    count: Float[Array, "B P 1 1"]
+    mean: Float[Array, "B P L D"]
+    squares: Float[Array, "B P L D"]
+
+    def later(self, frames: int) -> "_FrameMoments":
+        """From so many frames later on; beyond the end nothing is counted."""
+        return _FrameMoments(*(jnp.pad(a[:, frames:], ((0, 0), (0, frames), (0, 0), (0, 0))) for a in self))
+
+    def merge(self, other: "_FrameMoments") -> "_FrameMoments":
+        """Of both sets of frames together, without the cancellation of sums of squares."""
+        count = self.count + other.count
+        share = other.count / jnp.maximum(count, 1)
+        step = other.mean - self.mean
+        squares = self.squares + other.squares + step**2 * (self.count * share)
+        return _FrameMoments(count, self.mean + step * share, squares)
+
+
+def _moments_around(
+    x_BxTxLxD: Float[Array, "B T L D"], counted_BxT: Bool[Array, "B T"], length: int
+) -> tuple[Float[Array, "B T L D"], Float[Array, "B T L D"]]:
+    """Mean and variance over the counted ones of `length` frames around each: 2, 4, 8, ... frames are merged."""
+    before, frames = length // 2, x_BxTxLxD.shape[1]
+    padding = ((0, 0), (before, length), (0, 0), (0, 0))
+    count_BxTx1x1 = counted_BxT[:, :, None, None].astype(jnp.float32)
+    x_BxPxLxD = jnp.pad(jnp.where(count_BxTx1x1 > 0, x_BxTxLxD, 0), padding)
+    doubled = _FrameMoments(jnp.pad(count_BxTx1x1, padding), x_BxPxLxD, jnp.zeros_like(x_BxPxLxD))
+    found, done = _FrameMoments(*map(jnp.zeros_like, doubled)), 0
+    for bit in range(length.bit_length()):
+        if length >> bit & 1:
+            found, done = found.merge(doubled.later(done)), done + (1 << bit)
+        if length >> bit > 1:
+            doubled = doubled.merge(doubled.later(1 << bit))
+    variance = found.squares / jnp.maximum(found.count, 1)
+    return found.mean[:, :frames], variance[:, :frames]

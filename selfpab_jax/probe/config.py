@@ -1,6 +1,6 @@
 """Settings of a probe: data set, protocol, features, heads, baselines, label budgets."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from selfpab_jax.data.har.registry import check_dataset_name
@@ -14,7 +14,7 @@ from selfpab_jax.probe.heads.model import HeadSettings
 from selfpab_jax.probe.heads.selection import SelectionSettings
 from selfpab_jax.probe.prepare import FrameLabels, Resampling
 
-HEADS = ("linear", "mlp")
+HEADS = ("linear", "mlp", "temporal")
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,8 @@ class FeatureSettings:
     """What is kept of the encoder's outputs.
 
     Args:
-        layers: `last`, `all` (the head learns how to weight them), or depths: 0 the embedding, -1 the last layer.
+        layers: `auto`, the one that is best on inner folds, for each fold and head; `last`; `all` (the head learns how
+            to weight them); or depths: 0 the embedding, -1 the last layer.
         merge: of a cross-sensor encoder's features, one set per sensor: `mean`, `max` or `concatenate`.
         context_seconds: temporal context: beside each frame's features, their mean and standard deviation over the
             frames within this many seconds around it, for each length given.
@@ -101,7 +102,7 @@ class FeatureSettings:
         batch_size: windows per batch; as many as fill the device if not set.
     """
 
-    layers: Literal["last", "all"] | tuple[int, ...] = "last"
+    layers: Literal["auto", "last", "all"] | tuple[int, ...] = "auto"
     merge: Merge = "together"
     context_seconds: tuple[float, ...] = ()
     compute: Compute = "float32"
@@ -111,7 +112,7 @@ class FeatureSettings:
     def extraction(self, random_seed: int | None) -> ExtractionSettings:
         """For the trained encoder (None), or for one with random weights."""
         return ExtractionSettings(
-            layers=self.layers,
+            layers="all" if self.layers == "auto" else self.layers,
             merge=self.merge,
             context_seconds=self.context_seconds,
             random_seed=random_seed,
@@ -170,11 +171,13 @@ class ProbeSettings:
         dataset: recordings and labels.
         protocol: windows, folds, selection.
         features: of the encoder.
-        heads: `linear`, `mlp` or both.
+        heads: some of `linear`, `mlp` and `temporal`.
         linear: settings of the linear head.
         mlp: settings of the MLP head.
+        temporal: settings of the temporal head, which sees the frames around.
         selection: candidate hyper-parameters of the linear head.
         mlp_selection: candidate hyper-parameters of the MLP head.
+        temporal_selection: candidate hyper-parameters of the temporal head.
         seeds: of heads, random weights, baselines and label budgets.
         random_encoder: also probe the same encoder with random weights.
         finetuned: also train encoder and head together, as the original's released configurations do.
@@ -191,12 +194,16 @@ class ProbeSettings:
     dataset: DatasetSettings = field(default_factory=DatasetSettings)
     protocol: ProtocolSettings = field(default_factory=ProtocolSettings)
     features: FeatureSettings = field(default_factory=FeatureSettings)
-    heads: tuple[str, ...] = HEADS
+    heads: tuple[str, ...] = ("linear", "mlp")
     linear: HeadSettings = field(default_factory=HeadSettings)
     mlp: HeadSettings = field(default_factory=lambda: HeadSettings(kind="mlp"))
+    temporal: HeadSettings = field(default_factory=lambda: HeadSettings(kind="temporal", hidden=64))
     selection: SelectionSettings = field(default_factory=SelectionSettings)
     mlp_selection: SelectionSettings = field(
         default_factory=lambda: SelectionSettings(learning_rates=(1e-3,), weight_decays=(0.0,))
+    )
+    temporal_selection: SelectionSettings = field(
+        default_factory=lambda: SelectionSettings(learning_rates=(1e-3,), weight_decays=(1e-2,))
     )
     seeds: tuple[int, ...] = (0,)
     random_encoder: bool = False
@@ -216,7 +223,7 @@ class ProbeSettings:
         given = self.seeds
         if not given or len(set(given)) < len(given) or min(given) < 0 or max(given) >= 2**31:
             raise ConfigError(f"seeds are {list(self.seeds)}; give one or more from 0 to 2147483647, each once")
-        for name in ("selection", "mlp_selection"):
+        for name in ("selection", "mlp_selection", "temporal_selection"):
             if getattr(self, name).choose not in ("inner", self.protocol.choose):  # inner is the default there
                 raise ConfigError(f"{name}.choose: set protocol.choose, which holds for all heads")
         if not (self.heads or self.finetuned or self.baselines):
@@ -236,5 +243,16 @@ class ProbeSettings:
             raise ConfigError(
                 f"protocol.folds is {self.protocol.folds}; give 2 or more, or 0 for leave-one-subject-out"
             )
-        if self.linear.kind != "linear" or self.mlp.kind != "mlp":
-            raise ConfigError("linear.kind must be linear, and mlp.kind must be mlp")
+        for name in HEADS:
+            if (kind := getattr(self, name).kind) != name:
+                raise ConfigError(f"{name}.kind is {kind}; it must be {name}")
+        if self.features.layers == "auto" and self.heads and self.protocol.choose != "inner":
+            raise ConfigError(
+                f"features.layers auto selects a layer on inner folds, and protocol.choose is {self.protocol.choose}: "
+                "name layers, such as last or [2]"
+            )
+
+    def of_head(self, name: str) -> tuple[HeadSettings, SelectionSettings]:
+        """Settings and candidate hyper-parameters of a head by its name, selected as the protocol says."""
+        selection = {"linear": self.selection, "mlp": self.mlp_selection, "temporal": self.temporal_selection}[name]
+        return getattr(self, name), replace(selection, choose=self.protocol.choose)

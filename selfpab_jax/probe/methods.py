@@ -39,6 +39,7 @@ from selfpab_jax.progress import Progress
 TITLES = {
     "linear": "linear head",
     "mlp": "MLP head",
+    "temporal": "temporal head",
     "forest": "hand-made features, random forest",
     "transformer": "transformer from scratch",
     "deepconvlstm": "DeepConvLSTM from scratch",
@@ -131,10 +132,7 @@ def _run_heads(
     settings = setup.settings
     seeds_of = {id(table): [seed for seed in features if features[seed] is table] for table in features.values()}
     for name in settings.heads:
-        head, selection = (
-            (settings.linear, settings.selection) if name == "linear" else (settings.mlp, settings.mlp_selection)
-        )
-        selection = replace(selection, choose=settings.protocol.choose)
+        head, selection = settings.of_head(name)
         probabilities: dict[int, Float32[np.ndarray, "R Y"]] = {}
         chosen: dict[int, dict[str, Any]] = {}
         notes: tuple[str, ...] = ()
@@ -149,6 +147,7 @@ def _run_heads(
                         {name: head},
                         seeds,
                         selection=selection,
+                        select_layer=settings.features.layers == "auto",
                         row_masks=budget.masks,
                         progress=Reports(progress),
                     )[name]

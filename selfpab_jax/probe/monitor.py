@@ -42,7 +42,7 @@ def open_probe(settings: PretrainSettings, metadata: dict[str, Any]) -> Probe:
         metadata: of a checkpoint of the run, which says what its encoder is.
 
     Returns:
-        A function from parameters to macro-F1: the mean over subjects, each predicted by a probe of other subjects.
+        Its macro-F1 is the mean over subjects, each predicted by a probe of other subjects.
 
     Raises:
         ConfigError: the preset is wrong, or its sensors do not fit the encoder.
@@ -95,7 +95,7 @@ def open_probe(settings: PretrainSettings, metadata: dict[str, Any]) -> Probe:
             features_wxTxD[labeled], label_wxT[labeled], subject_R, fold_s[subject_R], len(corpus.classes)
         )
 
-    return score
+    return Probe(score, source.name, tuple(corpus.subjects))
 
 
 def cross_validated(

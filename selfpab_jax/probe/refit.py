@@ -9,24 +9,25 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from selfpab_jax.data.har.card import DatasetCard, card_to_json
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.probe.config import ProbeSettings
-from selfpab_jax.probe.heads.batch import LabeledFeatures, make_head_batch
+from selfpab_jax.probe.heads.batch import LabeledFeatures, make_head_batch, rows_around
 from selfpab_jax.probe.heads.saved import SavedHead, encoder_digests, package_version
 from selfpab_jax.probe.heads.training import train_heads
 from selfpab_jax.probe.methods import ProbeSetup
 from selfpab_jax.probe.report.results import MethodResult
 
-WhichHead = Literal["best", "linear", "mlp"]
+WhichHead = Literal["best", "linear", "mlp", "temporal"]
 RULE = (
-    "the most frequent pair of learning rate and weight decay over folds and seeds (of equals, the larger weight "
-    "decay, then the smaller learning rate), and the median stopping point of the folds that chose it"
+    "the most frequent layer over folds and seeds, where layers were selected (of equals, the lower one); among those "
+    "the most frequent pair of learning rate and weight decay (of equals, the larger weight decay, then the smaller "
+    "learning rate), and the median stopping point of the folds that chose it"
 )
 
 
@@ -38,8 +39,9 @@ class RefitChoice:
         learning_rate: at the first step.
         weight_decay: see `HeadSettings.optimizer`.
         point: stopping point, counted from 1.
-        agreeing: how many folds (times seeds) chose this learning rate and weight decay.
+        agreeing: how many folds (times seeds) chose this layer, learning rate and weight decay.
         folds: how many chose.
+        layer: depth of the features, where layers were selected.
     """
 
     learning_rate: float
@@ -47,6 +49,7 @@ class RefitChoice:
     point: int
     agreeing: int
     folds: int
+    layer: int | None = None
 
 
 def agreed_choice(choices: Sequence[Mapping[str, Any]]) -> RefitChoice:
@@ -63,10 +66,13 @@ def agreed_choice(choices: Sequence[Mapping[str, Any]]) -> RefitChoice:
     chosen = [choice for choice in choices if choice.get("macro_f1") is not None] or list(choices)
     if not chosen:
         raise DataError("no fold was trained, so there are no settings for a head of all subjects")
+    layers = Counter(choice.get("layer") for choice in chosen)
+    layer = max(layers, key=lambda each: (layers[each], -(each or 0)))
+    folds, chosen = len(chosen), [choice for choice in chosen if choice.get("layer") == layer]
     counts = Counter((choice["learning_rate"], choice["weight_decay"]) for choice in chosen)
     rate, decay = max(counts, key=lambda pair: (counts[pair], pair[1], -pair[0]))
     points = sorted(c["point"] for c in chosen if (c["learning_rate"], c["weight_decay"]) == (rate, decay))
-    return RefitChoice(rate, decay, points[(len(points) - 1) // 2], counts[rate, decay], len(chosen))
+    return RefitChoice(rate, decay, points[(len(points) - 1) // 2], counts[rate, decay], folds, layer)
 
 
 def check_refit(settings: ProbeSettings, which: WhichHead) -> None:
@@ -75,8 +81,8 @@ def check_refit(settings: ProbeSettings, which: WhichHead) -> None:
     Raises:
         ConfigError: it will not.
     """
-    if which not in ("best", "linear", "mlp"):
-        raise ConfigError(f"save_head_kind is {which!r}; it must be best, linear or mlp")
+    if which not in get_args(WhichHead):
+        raise ConfigError(f"save_head_kind is {which!r}; it must be one of {', '.join(get_args(WhichHead))}")
     if not settings.heads or (which != "best" and which not in settings.heads):
         raise ConfigError(f"save_head: heads are {', '.join(settings.heads) or 'none'}; name the head to save in heads")
     if not settings.budgets.all_labels:
@@ -117,7 +123,15 @@ def refit_head(
         each for of_seed in method.chosen for each in of_seed.values() if "learning_rate" in each
     ])  # fmt: skip
     label_R = np.where(corpus.whole_R, corpus.label_R, -1)
-    data = LabeledFeatures(table.features_RxLxD, label_R, corpus.subject_R, corpus.density_RxY)
+    head_settings, _ = settings.of_head(method.name)
+    offsets = head_settings.offsets(corpus.spectrogram.rate_hz / corpus.spectrogram.fft_hop)
+    around_RxW = rows_around(corpus.rows_of_windows, offsets) if offsets else None
+    layers = slice(None) if choice.layer is None else slice(choice.layer, choice.layer + 1)
+    features_RxLxD = table.features_RxLxD[:, layers]
+    data = LabeledFeatures(features_RxLxD, label_R, corpus.subject_R, corpus.density_RxY, around_RxW)
+    extraction = settings.features.extraction(None)
+    if choice.layer is not None:
+        extraction = replace(extraction, layers=(choice.layer,))
     heads = make_head_batch(
         np.ones((1, len(corpus.subjects)), bool),
         data,
@@ -126,11 +140,10 @@ def refit_head(
         weight_decay_J=choice.weight_decay,
         stop_J=choice.point,
     )
-    head_settings = settings.linear if method.name == "linear" else settings.mlp
     trained = train_heads(data, heads, head_settings, len(corpus.classes), progress=progress)
     kept_Y = corpus.trained_classes(label_R >= 0)
     parameters = {name: array[0] for name, array in trained.head.items()}
-    for name in ("out_HxY", "out_bias_Y") if method.name == "mlp" else ("weight_DxH", "bias_H"):
+    for name in ("weight_DxH", "bias_H") if method.name == "linear" else ("out_HxY", "out_bias_Y"):
         parameters[name] = np.ascontiguousarray(parameters[name][..., kept_Y])
     labels = [label for label, _ in card.classes]
     last = int(trained.steps_P[choice.point - 1])
@@ -141,7 +154,8 @@ def refit_head(
         std_E=np.ascontiguousarray(trained.std_JxE[0]),
         classes=tuple(name for name, kept in zip(corpus.classes, kept_Y, strict=True) if kept),
         labels=tuple(label for label, kept in zip(labels, kept_Y, strict=True) if kept),
-        extraction=settings.features.extraction(None),
+        extraction=extraction,
+        offsets=offsets,
         window_frames=int(corpus.windows.length_W.max()),
         spectrogram=corpus.spectrogram,
         encoder_digests=encoder_digests(setup.encoders),

@@ -58,7 +58,8 @@ def probe_encoder(
         cache: folder for features and finished folds, from which a killed probe continues; OUT/cache by default.
         save_head: folder for a head that is trained on all labeled subjects, with the settings that the folds chose
             (`selfpab_jax.predict` applies it).
-        save_head_kind: `linear`, `mlp`, or the `best` of those that were probed, by macro-F1 on held-out subjects.
+        save_head_kind: `linear`, `mlp`, `temporal`, or the `best` of those that were probed, by macro-F1 on held-out
+            subjects.
         strict: stop at the first file that cannot be used.
         overwrite: replace earlier results in `out`, and an earlier head.
         verbose: show progress and notes on stderr.
@@ -184,10 +185,13 @@ def open_corpus(
         if not config.provenance.get("subjects") and (
             unknown := leakage_warnings(config.provenance, source.name, subjects)
         ):
-            raise ConfigError(f"dataset.unseen_only: {unknown[0]}; name subjects to leave out by dataset.without")
+            raise ConfigError(f"dataset.unseen_only: {unknown[-1]}; name subjects to leave out by dataset.without")
         seen = seen_subjects(config.provenance, source.name, subjects)
-        without = tuple(sorted({*without, *seen}))
+        chose = choosing_subjects(config.provenance, source.name, subjects)
+        without = tuple(sorted({*without, *seen, *chose}))
         console.log(f"{len(seen)} of {len(subjects)} subjects were seen in pre-training and are left out")
+        if chose:
+            console.log(f"{len(chose)} of {len(subjects)} subjects chose the checkpoint and are left out")
     frames, shift = _window(protocol, config)
     return prepare_corpus(
         select_subjects(source, dataset.only, without),
@@ -225,6 +229,19 @@ def seen_subjects(provenance: Mapping[str, Any], dataset: str, subjects: Iterabl
     return find_subjects(provenance, subjects)
 
 
+def choosing_subjects(provenance: Mapping[str, Any], dataset: str, subjects: Iterable[str]) -> tuple[str, ...]:
+    """The subjects whose labels chose the encoder's checkpoint (`probe.keep_best` of pre-training); sorted.
+
+    Args:
+        provenance: of the model card.
+        dataset: name of the data set.
+        subjects: names in the data set.
+    """
+    if dataset != "tables" and provenance.get("choosing_source") not in (dataset, "tables"):
+        return ()
+    return find_subjects(provenance, subjects, "choosing_subjects")
+
+
 def leakage_warnings(provenance: Mapping[str, Any], dataset: str, subjects: Iterable[str]) -> tuple[str, ...]:
     """A warning if the encoder was, or may have been, pre-trained on subjects that are probed; otherwise none.
 
@@ -233,17 +250,24 @@ def leakage_warnings(provenance: Mapping[str, Any], dataset: str, subjects: Iter
         dataset: name of the data set.
         subjects: names in the data set.
     """
-    subjects = tuple(subjects)
+    subjects, warnings = tuple(subjects), []
+    if chose := choosing_subjects(provenance, dataset, subjects):
+        warnings.append(
+            f"leakage: the encoder's checkpoint was chosen by the labels of {len(chose)} of these {len(subjects)} "
+            f"subjects ({_few(chose)}); score it on others"
+        )
     if not provenance.get("subjects") and _may_overlap(provenance, dataset):
-        return ("leakage cannot be checked: the model card does not list the subjects of pre-training",)
-    seen = seen_subjects(provenance, dataset, subjects)
-    if not seen:
-        return ()
-    names = ", ".join(seen[:6]) + (f" and {len(seen) - 6} more" if len(seen) > 6 else "")
-    return (
-        f"leakage: the encoder was pre-trained on recordings of {len(seen)} of these {len(subjects)} subjects "
-        f"({names}); their scores do not show how well it works on new subjects",
-    )
+        warnings.append("leakage cannot be checked: the model card does not list the subjects of pre-training")
+    elif seen := seen_subjects(provenance, dataset, subjects):
+        warnings.append(
+            f"leakage: the encoder was pre-trained on recordings of {len(seen)} of these {len(subjects)} subjects "
+            f"({_few(seen)}); their scores do not show how well it works on new subjects"
+        )
+    return tuple(warnings)
+
+
+def _few(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
 def _may_overlap(provenance: Mapping[str, Any], dataset: str) -> bool:

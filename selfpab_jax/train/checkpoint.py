@@ -8,7 +8,6 @@ and `facts`, and each layer's query, key and value kernels are packed into one a
 import errno
 import json
 import logging
-import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -33,7 +32,7 @@ from selfpab_jax.train.checkpoint_files import (
     listed,
     require_writable_path,
 )
-from selfpab_jax.train.state import TrainState
+from selfpab_jax.train.state import TrainState, Validation
 
 LATEST, BEST = "latest", "best"
 DAMAGED = "damaged"
@@ -311,9 +310,7 @@ def checkpoint_metadata(
     outputs: int,
     hours: float | None,
     steps: int | None,
-    best: float = math.inf,
-    best_step: int = 0,
-    since: int = 0,
+    validation: Validation | None = None,
 ) -> dict[str, Any]:
     """What belongs to a checkpoint beside its arrays, as JSON holds it.
 
@@ -325,9 +322,7 @@ def checkpoint_metadata(
         outputs: features of a reconstructed frame.
         hours: of signal in the training split, where known.
         steps: of the whole run, where known.
-        best: lowest held-out loss, infinite where there is none.
-        best_step: its step.
-        since: validations since then.
+        validation: what it has found so far.
     """
     return {
         "settings": dict(settings),
@@ -337,7 +332,7 @@ def checkpoint_metadata(
         "outputs": outputs,
         "hours": hours,
         "steps": steps,
-        "validation": {"best": best if math.isfinite(best) else None, "best_step": best_step, "since": since},
+        "validation": (validation or Validation()).as_json(),
     }
 
 

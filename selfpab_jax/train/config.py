@@ -99,6 +99,8 @@ class ProbingSettings:
         every_steps: steps between two probes.
         windows: labeled windows that are encoded each time, evenly spaced over all subjects.
         folds: of whole subjects; each is predicted by a probe of the others.
+        keep_best: the best checkpoint is the one with the highest macro-F1 of the probe instead of the lowest held-out
+            loss. The model card then names the subjects that were probed: they must not score this encoder.
     """
 
     config: str | None = None
@@ -106,6 +108,7 @@ class ProbingSettings:
     every_steps: int = 500
     windows: int = 256
     folds: int = 4
+    keep_best: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("every_steps", 1), ("windows", 8), ("folds", 2)):
@@ -113,6 +116,8 @@ class ProbingSettings:
                 raise ConfigError(f"probe.{name} is {getattr(self, name)}; it must be at least {least}")
         if (self.config is None) != (self.data is None):
             raise ConfigError("probe.config (a preset of probe) and probe.data (its recordings) belong together")
+        if self.keep_best and self.config is None:
+            raise ConfigError("probe.keep_best needs a probe: set probe.config and probe.data")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from selfpab_jax.model.masking import TaskSettings
 from selfpab_jax.model_dir import ModelConfig, SubjectListing, WeightsDtype, listed_subjects, write_model
 from selfpab_jax.signal.stft import SpectrogramSettings
 from selfpab_jax.train.checkpoint import read_parameters, statistics_of
-from selfpab_jax.train.run_dir import SUBJECTS_FILE
+from selfpab_jax.train.run_dir import PROBE_FILE, SUBJECTS_FILE
 from selfpab_jax.train.step import Objective
 
 
@@ -85,15 +85,22 @@ def export_run(
         StorageError: the directory exists or cannot be written.
     """
     objective, parameters, metadata = read_checkpoint(run, which)
-    config = config_of(metadata, listed_subjects(_subjects(run), subjects))
+    chosen_by = _chosen_by(run, metadata, subjects)
+    config = config_of(metadata, listed_subjects(_subjects(run), subjects), chosen_by=chosen_by)
     kept = make_functional(config.model, config.features, config.outputs).abstract  # a second head served training only
     arrays = {name: np.asarray(parameters[name]) for name in kept}
     write_model(directory, config, arrays, objective.statistics, weights=weights, overwrite=overwrite)
     return config
 
 
-def config_of(metadata: dict[str, Any], subjects: list[str]) -> ModelConfig:
-    """The model directory's configuration from a checkpoint's metadata."""
+def config_of(metadata: dict[str, Any], subjects: list[str], *, chosen_by: dict[str, Any] | None = None) -> ModelConfig:
+    """The model directory's configuration from a checkpoint's metadata.
+
+    Args:
+        metadata: of the checkpoint.
+        subjects: that it was trained on, as they are to be listed.
+        chosen_by: what the checkpoint was chosen by, if it was a probe.
+    """
     settings, records = metadata["settings"], metadata["records"]
     family = "monoselfpab" if settings["task"]["kind"] == "cross_sensor" else "selfpab"
     return ModelConfig(
@@ -117,6 +124,7 @@ def config_of(metadata: dict[str, Any], subjects: list[str]) -> ModelConfig:
             "source": records["source"],
             "seed": settings["seed"],
             "subjects": subjects,
+            **(chosen_by or {}),
         },
     )
 
@@ -124,3 +132,16 @@ def config_of(metadata: dict[str, Any], subjects: list[str]) -> ModelConfig:
 def _subjects(run: Path) -> list[str]:
     path = run / SUBJECTS_FILE
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
+def _chosen_by(run: Path, metadata: dict[str, Any], listing: SubjectListing) -> dict[str, Any]:
+    """Where a probe chose the checkpoint: its macro-F1, data set and subjects, which must not score the encoder."""
+    validation, path = metadata["validation"], run / PROBE_FILE
+    if not validation.get("probe_step") or not path.exists():
+        return {}
+    probe = json.loads(path.read_text(encoding="utf-8"))
+    return {
+        "choosing_macro_f1": validation["probe"],
+        "choosing_source": probe["source"],
+        "choosing_subjects": listed_subjects(probe["subjects"], listing),
+    }

@@ -5,9 +5,9 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -27,10 +27,11 @@ from selfpab_jax.train.checkpoint import Checkpoints, checkpoint_metadata, stati
 from selfpab_jax.train.checkpoint_files import require_writable_path
 from selfpab_jax.train.config import PretrainSettings, as_json
 from selfpab_jax.train.logging import Log, Meter, open_log, rewind_log
-from selfpab_jax.train.run_dir import SUBJECTS_FILE, check_records, open_run, records_metadata
+from selfpab_jax.train.run_dir import PROBE_FILE, SUBJECTS_FILE, check_records, open_run, records_metadata
 from selfpab_jax.train.setup import ADVICE, TrainSetup, loss_not_finite, make_setup
 from selfpab_jax.train.state import (
     TrainState,
+    Validation,
     abstract_state,
     batch_shard,
     create_state,
@@ -61,21 +62,20 @@ class StopRequest:
         return self.signal_number is not None
 
 
-@dataclass(frozen=True)
-class Validation:
-    """The best held-out loss so far, its step, and the validations since then."""
+class Probe(NamedTuple):
+    """A probe of the encoder while it trains.
 
-    best: float = math.inf
-    best_step: int = 0
-    since: int = 0
+    Attributes:
+        macro_f1: with these parameters.
+        source: name of the data set.
+        subjects: that are probed.
+    """
 
-    def with_measurement(self, loss: float, step: int) -> "Validation":
-        """After one more measurement."""
-        return Validation(loss, step) if loss < self.best else replace(self, since=self.since + 1)
+    macro_f1: Callable[[Parameters], float]
+    source: str
+    subjects: tuple[str, ...]
 
 
-Probe = Callable[[Parameters], float]
-"""Macro-F1 of a probe of the encoder with these parameters."""
 OpenProbe = Callable[[PretrainSettings, dict[str, Any]], Probe]
 """Makes a probe from settings of a run and metadata of its checkpoints; one process of the run does."""
 
@@ -202,6 +202,7 @@ def _train(setup: TrainSetup, run: Path, stop: StopRequest, open_probe: OpenProb
         probe = None
         if settings.probe.config is not None and open_probe is not None and is_main:
             probe = open_probe(settings, {**_metadata(setup, validation), "step": first})
+            write_json(run / PROBE_FILE, {"source": probe.source, "subjects": list(probe.subjects)})
         ending = _loop(setup, checkpoints, state, validation, log, progress, stop, probe)
         checkpoints.finish()
         log.write({"event": "end", "ending": ending})
@@ -226,11 +227,9 @@ def _start(setup: TrainSetup, checkpoints: Checkpoints) -> tuple[TrainState, Val
         return create_state(functional, setup.optimizer, setup.mesh, key), Validation(), setup
     state, metadata = checkpoints.restore(abstract_state(functional, setup.optimizer, setup.mesh))
     setup.records.info.check_fits(metadata["records"], setup.records.folder)
-    stored = metadata["validation"]
-    best = math.inf if stored["best"] is None else stored["best"]
     # The encoder keeps the statistics it began with: a converted run continues with the published ones.
     objective = replace(setup.objective, statistics=statistics_of(metadata))
-    return state, Validation(best, stored["best_step"], stored["since"]), replace(setup, objective=objective)
+    return state, Validation.from_json(metadata["validation"]), replace(setup, objective=objective)
 
 
 def _loop(
@@ -327,18 +326,23 @@ def _loop(
             if not math.isfinite(loss):
                 raise RunError(f"the held-out loss is {loss} at step {step}, though training is finite: {ADVICE}")
             validation = validation.with_measurement(loss, step)
-            improved = validation.best_step == step
+            improved = validation.best_step == step and not settings.probe.keep_best
             ended = setup.patience is not None and validation.since >= setup.patience
             meter.add_validation(step, loss, validation.best)
         if probes:
             whole = jax.jit(lambda each: each, out_shardings=replicated(mesh))(state.parameters)
+            score = math.nan
             if probe is not None:
-                here = jax.device_put(jax.device_get(whole), jax.local_devices()[0])
-                meter.add_probe(step, probe(here))
+                score = probe.macro_f1(jax.device_put(jax.device_get(whole), jax.local_devices()[0]))
+                meter.add_probe(step, score)
+            if settings.probe.keep_best:
+                score = float(multihost_utils.broadcast_one_to_all(np.float32(score)))
+                validation = validation.with_probe(score, step)
+                improved = validation.probe_step == step
         if not validates and not all_finite(state.parameters):  # the next loss would tell, if there were one
             raise RunError(f"some parameters are not finite after step {step}, which is not saved: {ADVICE}")
         metadata = _metadata(setup, validation)
-        if improved or (held_out is None and (saves or interrupted)):
+        if improved or (held_out is None and not settings.probe.keep_best and (saves or interrupted)):
             checkpoints.save_best(state.parameters, metadata, step)
         if saves or ended or interrupted:
             checkpoints.save(state, metadata, step)
@@ -359,9 +363,7 @@ def _metadata(setup: TrainSetup, validation: Validation) -> dict[str, Any]:
         outputs=setup.objective.functional.outputs,
         hours=setup.hours,
         steps=setup.steps,
-        best=validation.best,
-        best_step=validation.best_step,
-        since=validation.since,
+        validation=validation,
     )
 
 

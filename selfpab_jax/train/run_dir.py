@@ -21,6 +21,8 @@ from selfpab_jax.train.logging import LOG_FILE
 
 SETTINGS_FILE = "settings.json"
 SUBJECTS_FILE = "subjects.json"
+PROBE_FILE = "probe_subjects.json"
+"""Data set and subjects of the probe while training."""
 
 MAY_CHANGE = ("mesh", "probe", "checkpoint", "log")
 """Groups of settings that may differ when a run is resumed."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -182,6 +182,46 @@ class TrainState(NamedTuple):
     step: Int[Array, ""]
     parameters: Parameters
     optimizer: optax.OptState
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What validation has found so far.
+
+    Attributes:
+        best: the lowest held-out loss, infinite before the first.
+        best_step: its step.
+        since: validations since then.
+        probe: the highest macro-F1 of the probe, where it chooses the best checkpoint.
+        probe_step: its step; 0 where it chooses none.
+    """
+
+    best: float = math.inf
+    best_step: int = 0
+    since: int = 0
+    probe: float = -math.inf
+    probe_step: int = 0
+
+    def with_measurement(self, loss: float, step: int) -> "Validation":
+        """After one more held-out loss."""
+        if loss < self.best:
+            return replace(self, best=loss, best_step=step, since=0)
+        return replace(self, since=self.since + 1)
+
+    def with_probe(self, macro_f1: float, step: int) -> "Validation":
+        """After one more probe."""
+        return replace(self, probe=macro_f1, probe_step=step) if macro_f1 > self.probe else self
+
+    def as_json(self) -> dict[str, Any]:
+        """For the metadata of a checkpoint."""
+        best = self.best if math.isfinite(self.best) else None
+        of_probe = {"probe": self.probe, "probe_step": self.probe_step} if self.probe_step else {}
+        return {"best": best, "best_step": self.best_step, "since": self.since, **of_probe}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "Validation":
+        """As `as_json` wrote it."""
+        return cls(**{name: value for name, value in stored.items() if value is not None})
 
 
 def _fresh(functional: FunctionalModel, optimizer: optax.GradientTransformation, key: Key[Array, ""]) -> TrainState:

@@ -17,10 +17,17 @@ from selfpab_jax.signal.stft import SpectrogramSettings
 
 
 @settings(deadline=None, max_examples=50)
-@given(frames=st.integers(1, 30), lengths=st.lists(st.integers(2, 12), max_size=3), seed=st.integers(0, 99))
-def test_as_numpy_has_them(frames: int, lengths: list[int], seed: int) -> None:
+@given(
+    frames=st.integers(1, 30),
+    padded=st.integers(0, 9),
+    lengths=st.lists(st.integers(2, 12), max_size=3),
+    seed=st.integers(0, 99),
+)
+def test_as_numpy_has_them(frames: int, padded: int, lengths: list[int], seed: int) -> None:
     features = np.random.default_rng(seed).normal(50, 3, (frames, 2, 3)).astype(np.float16)
-    found = with_temporal_context(features, tuple(lengths))
+    padding = np.full((padded, 2, 3), np.nan, np.float16)
+    windows = np.stack([np.concatenate([features, padding]), np.concatenate([features + 1, padding])])
+    found = np.asarray(with_temporal_context(windows, tuple(lengths), np.array([frames, frames])))[0, :frames]
     assert found.shape == (frames, 2, 3 * (1 + 2 * len(lengths)))
     for place in range(frames):
         expected = [features[place].astype(np.float64)]
@@ -46,5 +53,6 @@ def test_the_cache_holds_them_window_by_window(overlapping: Corpus, encoder: Pre
     assert around.width == 3 * plain.width
     for window in np.unique(overlapping.window_R)[:3]:
         rows = overlapping.window_R == window
-        expected = with_temporal_context(plain.features_RxLxD[rows], (context_frames(5, overlapping.spectrogram),))
+        lengths = (context_frames(5, overlapping.spectrogram),)
+        expected = with_temporal_context(np.asarray(plain.features_RxLxD[rows])[None], lengths)[0]
         np.testing.assert_allclose(around.features_RxLxD[rows], expected, rtol=1e-5, atol=1e-5)

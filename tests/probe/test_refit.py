@@ -13,7 +13,7 @@ from selfpab_jax.features.sensors import SensorEncoder
 from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.probe.budgets import label_budgets
 from selfpab_jax.probe.config import ProbeSettings
-from selfpab_jax.probe.heads.batch import LabeledFeatures, make_head_batch
+from selfpab_jax.probe.heads.batch import LabeledFeatures, make_head_batch, rows_around
 from selfpab_jax.probe.heads.model import HeadSettings, predict_rows
 from selfpab_jax.probe.heads.saved import load_head, write_head
 from selfpab_jax.probe.heads.selection import SelectionSettings
@@ -38,6 +38,9 @@ def choice(rate: float, decay: float, point: int, score: float | None = 0.5) -> 
         ([choice(1e-3, 0, 2), choice(1e-3, 0, 7)], (1e-3, 0, 2)),  # the lower of two middle points
         ([choice(1e-2, 0, 15, None), choice(1e-2, 0, 15, None), choice(1e-3, 0, 3)], (1e-3, 0, 3)),
         ([choice(1e-2, 0, 15, None)], (1e-2, 0, 15)),
+        # The layer comes first, the lower one of equals.
+        ([*[choice(1e-3, 0, 2) | {"layer": 2}] * 2, choice(1e-2, 0, 9) | {"layer": 1}], (1e-3, 0, 2)),
+        ([choice(1e-3, 0, 2) | {"layer": 2}, choice(1e-2, 0, 9) | {"layer": 1}], (1e-2, 0, 9)),
     ],
 )
 def test_where_folds_disagree(choices: list[dict], expected: tuple) -> None:
@@ -46,7 +49,7 @@ def test_where_folds_disagree(choices: list[dict], expected: tuple) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["linear", "mlp"])
+@pytest.mark.parametrize("kind", ["linear", "mlp", "temporal"])
 def test_a_saved_head_predicts_as_the_trained_one(kind: str, corpus, synthetic, tmp_path: Path, monkeypatch) -> None:
     """Its class without a row ("lying" is unlabeled here) is left out; the others keep their order and odds."""
     monkeypatch.setattr("selfpab_jax.probe.refit.encoder_digests", lambda _: ("digest",))
@@ -56,11 +59,13 @@ def test_a_saved_head_predicts_as_the_trained_one(kind: str, corpus, synthetic, 
     centers = rng.standard_normal((5, 2, 12))
     features = (centers[corpus.label_R] + rng.standard_normal((len(corpus.label_R), 2, 12))).astype(np.float16)
     settings = ProbeSettings(
-        heads=("linear", "mlp"),
+        heads=("linear", "mlp", "temporal"),
         linear=QUICK,
         mlp=replace(QUICK, kind="mlp"),
+        temporal=replace(QUICK, kind="temporal", taps=3, reach_seconds=1),
         selection=SelectionSettings(learning_rates=(1e-2, 1e-3), weight_decays=(0.0,)),
         mlp_selection=SelectionSettings(learning_rates=(1e-2,), weight_decays=(0.0,)),
+        temporal_selection=SelectionSettings(learning_rates=(1e-2,), weight_decays=(0.0,)),
     )
     folds = check_folds(leave_one_subject_out(corpus.subjects), corpus)
     budgets, _ = label_budgets(corpus, folds, (None,), (0,))
@@ -81,8 +86,12 @@ def test_a_saved_head_predicts_as_the_trained_one(kind: str, corpus, synthetic, 
     assert head.scores["macro_f1"] == pytest.approx(method.summary.macro_f1.mean, abs=1e-6)
 
     label_R = np.where(corpus.whole_R, corpus.label_R, -1)
-    data = LabeledFeatures(features, label_R, corpus.subject_R)
     agreed = agreed_choice(list(method.chosen[0].values()))
+    assert agreed.layer is not None
+    assert head.extraction.layers == (agreed.layer,)
+    features = features[:, agreed.layer : agreed.layer + 1]
+    around = rows_around(corpus.rows_of_windows, (-2, 0, 2)) if kind == "temporal" else None
+    data = LabeledFeatures(features, label_R, corpus.subject_R, around_RxW=around)
     batch = make_head_batch(
         np.ones((1, 4), bool), data, learning_rate_J=agreed.learning_rate, weight_decay_J=agreed.weight_decay,
         stop_J=agreed.point,
@@ -91,7 +100,9 @@ def test_a_saved_head_predicts_as_the_trained_one(kind: str, corpus, synthetic, 
     rows = np.arange(len(features))
     expected = predict_rows(data, trained, np.array([0]), rows)[0][:, :3]
     write_head(tmp_path / "head", head)
-    found = load_head(tmp_path / "head").probabilities(features.reshape(len(features), -1))
+    loaded, ends = load_head(tmp_path / "head"), np.cumsum(corpus.rows_of_windows)[:-1]
+    windows = [window[None] for window in np.split(features, ends)]
+    found = np.concatenate([loaded.window_probabilities(window)[0] for window in windows])
     np.testing.assert_allclose(found, expected / expected.sum(axis=1, keepdims=True), atol=1e-5)
     assert (found.argmax(axis=1) == label_R)[label_R >= 0].mean() > 0.8
 

@@ -1,6 +1,7 @@
 """A probe while an encoder trains: it is logged, sees the parameters of its step, and changes nothing else."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ from selfpab_jax.cli.main import main
 from selfpab_jax.config import load_settings
 from selfpab_jax.errors import ConfigError
 from selfpab_jax.probe.monitor import cross_validated, open_probe
+from selfpab_jax.probe.run import leakage_warnings
 from selfpab_jax.train.config import PretrainSettings
-from selfpab_jax.train.export import read_checkpoint
-from selfpab_jax.train.loop import pretrain
+from selfpab_jax.train.export import export_run, read_checkpoint
+from selfpab_jax.train.loop import Probe, pretrain
 
 TINY_MODEL = [
     "--model.width", "16", "--model.heads", "4", "--model.feedforward", "16", "--model.layers", "1",
@@ -65,9 +67,40 @@ def test_a_run_is_probed_at_intervals(
         np.testing.assert_array_equal(probed[name], array, err_msg=name)
     settings = load_settings(PretrainSettings, tmp_path / "probed" / "settings.json")
     again = open_probe(settings, metadata)
-    assert again(probed) == pytest.approx(scores[-1]["macro_f1"], abs=1e-6)
+    assert again.macro_f1(probed) == pytest.approx(scores[-1]["macro_f1"], abs=1e-6)
     assert main(["status", str(tmp_path / "probed")]) == 0
     assert "probe macro-F1" in capsys.readouterr().out
+
+
+def test_a_probe_chooses_the_checkpoint_and_its_subjects_are_named(tiny_records: Path, tmp_path: Path) -> None:
+    run, given = tmp_path / "run", iter([0.3, 0.6, 0.5, 0.4, 0.4])
+
+    def fake(settings: PretrainSettings, metadata: dict) -> Probe:
+        return Probe(lambda parameters: next(given), "harth", ("S006", "S008"))
+
+    probe = {"config": "probe/harth", "data": "harth", "every_steps": 2, "keep_best": True}
+    model = {"width": 16, "heads": 4, "feedforward": 16, "layers": 1, "compute": "float32"}
+    optimizer = {"batch_size": 8, "steps": 8}
+    saved = {"every_steps": 6}
+    content = {"data": {"path": str(tiny_records)}, "model": model, "optimizer": optimizer, "probe": probe}
+    settings = load_settings(PretrainSettings, content | {"checkpoint": saved})
+    assert pretrain(settings, run, open_probe=fake) == "finished"
+    _, _, metadata = read_checkpoint(run, "best")
+    assert metadata["step"] == 4
+    assert metadata["validation"]["probe"] == pytest.approx(0.6)
+    # Resumed from step 6, the later probe does not become the best although it is the first of this process.
+    shutil.rmtree(run / "checkpoints" / "latest" / "8")
+    assert pretrain(settings, run, resume=True, open_probe=fake) == "finished"
+    assert read_checkpoint(run, "best")[2]["step"] == 4
+
+    config = export_run(run, tmp_path / "model")
+    assert config.provenance["choosing_macro_f1"] == pytest.approx(0.6)
+    (warning,) = leakage_warnings(config.provenance, "harth", ["S006", "S009"])
+    assert "chosen by the labels of 1 of these 2 subjects (S006)" in warning
+    assert leakage_warnings(config.provenance, "har70plus", ["S006"]) == ()
+    assert "choosing subjects: 2, hashed" in (tmp_path / "model" / "README.md").read_text()
+    with pytest.raises(ConfigError, match=r"keep_best needs a probe"):
+        load_settings(PretrainSettings, {"probe": {"keep_best": True}})
 
 
 def test_wrong_settings_are_refused(tiny_records: Path, tmp_path: Path) -> None:

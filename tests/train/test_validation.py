@@ -10,8 +10,8 @@ import pytest
 
 from selfpab_jax.cli.main import main
 from selfpab_jax.train.config import ValidationSettings
-from selfpab_jax.train.loop import Validation
 from selfpab_jax.train.optimizer import OptimizerSettings, adamw
+from selfpab_jax.train.state import Validation
 
 SMALL = [
     "--model.width", "16", "--model.heads", "2", "--model.feedforward", "16", "--model.layers", "1",

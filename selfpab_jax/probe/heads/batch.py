@@ -3,7 +3,7 @@
 J counts heads, S subjects, R rows, G label budgets, Y classes; E = L * D are the features of a row.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import jax
@@ -29,17 +29,54 @@ class LabeledFeatures:
         subject_R: index of the row's subject.
         density_RxY: share of each class, which rows are trained on; None to train on their labels. Validation counts
             labels in any case.
+        around_RxW: rows around each row in time, which a temporal head sees with it; None for the row alone.
     """
 
     features_RxLxD: Float[np.ndarray, "R L D"]
     label_R: Int[np.ndarray, " R"]
     subject_R: Int[np.ndarray, " R"]
     density_RxY: Float32[np.ndarray, "R Y"] | None = None
+    around_RxW: Int[np.ndarray, "R W"] | None = None
 
     @property
-    def features_RxE(self) -> Float[np.ndarray, "R E"]:
-        """Layers side by side."""
-        return self.features_RxLxD.reshape(len(self.features_RxLxD), -1)
+    def features_RxE(self) -> "Float[np.ndarray, 'R E'] | RowsAround":
+        """Layers side by side; of all the rows around it where they are given."""
+        features_RxE = self.features_RxLxD.reshape(len(self.features_RxLxD), -1)
+        return features_RxE if self.around_RxW is None else RowsAround(features_RxE, self.around_RxW)
+
+
+@dataclass(frozen=True)
+class RowsAround:
+    """Features of the rows around each row, side by side; gathered when they are read, as they may exceed memory.
+
+    Attributes:
+        features_RxE: of each row.
+        around_RxW: rows around each.
+    """
+
+    features_RxE: Float[np.ndarray, "R E"]
+    around_RxW: Int[np.ndarray, "R W"]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows, and features of each with those around it."""
+        return len(self.around_RxW), self.around_RxW.shape[1] * self.features_RxE.shape[1]
+
+    def __getitem__(self, rows_N: Int[np.ndarray, " N"]) -> Float[np.ndarray, "N F"]:
+        return self.features_RxE[self.around_RxW[rows_N]].reshape(len(rows_N), -1)
+
+
+def rows_around(rows_W: Int[np.ndarray, " W"], offsets: Sequence[int]) -> Int64[np.ndarray, "R O"]:
+    """The rows at some distances from each row, within its window: beyond an end, the row at the end.
+
+    Args:
+        rows_W: rows of each window, which follow one another.
+        offsets: distances in frames.
+    """
+    first_R = np.repeat(np.cumsum(rows_W) - rows_W, rows_W)[:, None]
+    last_R = first_R + np.repeat(rows_W, rows_W)[:, None] - 1
+    row_R = np.arange(len(first_R))[:, None]
+    return np.clip(row_R + np.asarray(offsets, np.int64), first_R, last_R)
 
 
 @dataclass(frozen=True)

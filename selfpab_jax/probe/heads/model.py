@@ -1,7 +1,7 @@
-"""Linear and MLP heads on frozen features: pure functions of one head, and heads as they are after training.
+"""Linear, MLP and temporal heads on frozen features: pure functions of one head, and heads as they are after training.
 
-J counts heads that were trained together, L the encoder's layers, D their width, E = L * D the features of a row, H the
-width of a head's first product, Y the classes.
+J counts heads that were trained together, L the encoder's layers, D their width, E = L * D the features of a row (W * L
+* D with the W rows around it that a temporal head sees), H the width of a head's first product, Y the classes.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,8 @@ from selfpab_jax.prefetch import Prefetcher
 from selfpab_jax.probe.heads.batch import CHUNK_ROWS, LabeledFeatures
 
 Head = dict[str, Float[Array, "..."]]
-"""`mix_L`: logits of the layers' weights; `weight_DxH`, `bias_H`; an MLP also has `out_HxY` and `out_bias_Y`."""
+"""`mix_L`: logits of the layers' weights; `weight_DxH`, `bias_H`; an MLP also has `out_HxY` and `out_bias_Y`, and a
+temporal head besides these `tap_WxH`."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,12 @@ class HeadSettings:
     """What a head is, and how it is trained. Learning rate and weight decay are selected for each head.
 
     Args:
-        kind: `linear`, D -> Y, or `mlp`, D -> hidden -> Y with a ReLU, as the original's downstream head.
-        hidden: width of the MLP's hidden layer.
+        kind: `linear`, D -> Y; `mlp`, D -> hidden -> Y with a ReLU, as the original's downstream head; or `temporal`,
+            an MLP whose hidden layer is a separable convolution over the frames around, which each hidden unit weighs
+            in its own way.
+        hidden: width of the hidden layer.
+        taps: frames that a temporal head sees, an odd number, evenly spaced with the frame itself in the middle.
+        reach_seconds: from the frame to the first and to the last of them; they stay within the encoder's window.
         standardize: standardize features with mean and standard deviation of the head's training rows. The original
             does not.
         class_weights: weight every class the same, by the head's training rows; otherwise every row counts the same.
@@ -46,8 +51,10 @@ class HeadSettings:
         ConfigError: a value is out of range.
     """
 
-    kind: Literal["linear", "mlp"] = "linear"
+    kind: Literal["linear", "mlp", "temporal"] = "linear"
     hidden: int = 1028
+    taps: int = 9
+    reach_seconds: float = 5.0
     standardize: bool = True
     class_weights: bool = False
     optimizer: Literal["adam", "adamw"] = "adam"
@@ -62,7 +69,7 @@ class HeadSettings:
     memory_gib: float = 4.0
 
     def __post_init__(self) -> None:
-        for name, allowed in (("kind", ("linear", "mlp")), ("optimizer", ("adam", "adamw"))):
+        for name, allowed in (("kind", ("linear", "mlp", "temporal")), ("optimizer", ("adam", "adamw"))):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"head.{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
         for name in ("hidden", "batch_size", "epochs", "min_steps", "decay_steps"):
@@ -75,6 +82,27 @@ class HeadSettings:
             raise ConfigError(f"head.decay is {self.decay}; it must be in (0, 1]")
         if self.memory_gib <= 0:
             raise ConfigError(f"head.memory_gib is {self.memory_gib}; it must be greater than 0")
+        if self.taps < 3 or self.taps % 2 == 0:
+            raise ConfigError(f"head.taps is {self.taps}; it must be an odd number, 3 or more")
+
+    def offsets(self, frames_per_second: float) -> tuple[int, ...]:
+        """Where the frames that the head sees are, relative to its own; none but for a temporal head.
+
+        Args:
+            frames_per_second: of the features.
+
+        Raises:
+            ConfigError: `reach_seconds` is too short for so many taps.
+        """
+        if self.kind != "temporal":
+            return ()
+        reach, side = round(self.reach_seconds * frames_per_second), self.taps // 2
+        if reach < side:
+            least = side / frames_per_second
+            raise ConfigError(
+                f"head.reach_seconds is {self.reach_seconds:g}; {self.taps} taps need {least:g} s or more"
+            )
+        return tuple(round(reach * tap / side) for tap in range(-side, side + 1))
 
     def parameter_count(self, layers: int, width: int, classes: int) -> int:
         """Parameters of one head.
@@ -86,7 +114,8 @@ class HeadSettings:
         """
         if self.kind == "linear":
             return layers + (width + 1) * classes
-        return layers + (width + 1) * self.hidden + (self.hidden + 1) * classes
+        taps = self.taps * self.hidden if self.kind == "temporal" else 0
+        return layers + (width + 1) * self.hidden + (self.hidden + 1) * classes + taps
 
     def training_bytes(self, layers: int, width: int, classes: int) -> int:
         """Memory that training one head takes.
@@ -99,12 +128,14 @@ class HeadSettings:
             classes: Y.
         """
         outputs = classes if self.kind == "linear" else self.hidden
-        folded = 2 * layers * width * outputs
+        folded = 2 * layers * width * outputs * (self.taps if self.kind == "temporal" else 1)
         return 4 * (4 * self.parameter_count(layers, width, classes) + folded + 3 * self.batch_size * outputs)
 
 
 def init_head(key: Key[Array, ""], settings: HeadSettings, layers: int, width: int, classes: int) -> Head:
     """New parameters, as torch.nn.Linear draws them: uniform within 1 / sqrt(inputs). Layers start with equal weights.
+
+    Taps are uniform within 0 and 2 / W: each hidden unit starts with a weighted mean over the frames.
 
     Args:
         key: of the random draw.
@@ -124,16 +155,19 @@ def init_head(key: Key[Array, ""], settings: HeadSettings, layers: int, width: i
         "weight_DxH": uniform(keys[0], (width, outputs), width),
         "bias_H": uniform(keys[1], (outputs,), width),
     }
-    if settings.kind == "mlp":
+    if settings.kind != "linear":
         head["out_HxY"] = uniform(keys[2], (outputs, classes), outputs)
         head["out_bias_Y"] = uniform(keys[3], (classes,), outputs)
+    if settings.kind == "temporal":
+        taps = (settings.taps, outputs)
+        head["tap_WxH"] = jax.random.uniform(jax.random.fold_in(key, 4), taps, jnp.float32, 0, 2 / settings.taps)
     return head
 
 
 def head_logits(
     head: Head, mean_E: Float[Array, " E"], std_E: Float[Array, " E"], x_BxE: Float[Array, "B E"]
 ) -> Float[Array, "B Y"]:
-    """Logits of rows whose L layers of width D are side by side.
+    """Logits of rows whose L layers of width D, and the W rows around, are side by side.
 
     Layer weights and standardization are folded into the first matrix: mapped over heads, the product with the rows is
     one of (B, E) with (E, J * H), and no head needs standardized rows of its own.
@@ -146,7 +180,10 @@ def head_logits(
     """
     weight_DxH = head["weight_DxH"]
     mix_L = jax.nn.softmax(head["mix_L"])
-    weight_ExH = (mix_L[:, None, None] * weight_DxH).reshape(-1, weight_DxH.shape[1]) / std_E[:, None]
+    weight_ExH = (mix_L[:, None, None] * weight_DxH).reshape(-1, weight_DxH.shape[1])
+    if "tap_WxH" in head:
+        weight_ExH = (head["tap_WxH"][:, None] * weight_ExH).reshape(-1, weight_DxH.shape[1])
+    weight_ExH /= std_E[:, None]
     exact = jax.lax.Precision.HIGHEST  # float32 where accelerators would round their inputs
     bias_H = head["bias_H"] - jnp.matmul(mean_E, weight_ExH, precision=exact)
     z_BxH = jnp.matmul(x_BxE, weight_ExH, precision=exact) + bias_H

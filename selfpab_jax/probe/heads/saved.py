@@ -25,14 +25,15 @@ from selfpab_jax.features.extract import ExtractionSettings, configure_encoders,
 from selfpab_jax.features.sensors import SensorEncoder
 from selfpab_jax.io import atomic_path, require_parent
 from selfpab_jax.model_dir import write_tensors
+from selfpab_jax.probe.heads.batch import rows_around
 from selfpab_jax.probe.heads.model import Head, head_logits
 from selfpab_jax.signal.stft import SpectrogramSettings
 
 FORMAT = 1
 HEAD_FILE, DESCRIPTION_FILE = "head.safetensors", "head.json"
 STANDARDIZATION = ("center_E", "mean_E", "std_E")
-LINEAR_ARRAYS, MLP_ARRAYS = ("mix_L", "weight_DxH", "bias_H"), ("out_HxY", "out_bias_Y")
-"""Arrays of a linear head, and those that an MLP has besides."""
+LINEAR_ARRAYS, MLP_ARRAYS, TEMPORAL_ARRAYS = ("mix_L", "weight_DxH", "bias_H"), ("out_HxY", "out_bias_Y"), ("tap_WxH",)
+"""Arrays of a linear head, those that an MLP has besides, and that a temporal head has besides these."""
 LARGEST_BATCH = 2048
 """Rows that are classified at a time."""
 
@@ -41,7 +42,8 @@ LARGEST_BATCH = 2048
 class SavedHead:
     """A trained head, and what it may be applied to.
 
-    L layers of width D (with temporal context) make E = L * D features of a frame; Y classes.
+    L layers of width D (with temporal context) make E = L * D features of a frame, or W * L * D with the W frames
+    around it that a temporal head sees; Y classes.
 
     Attributes:
         parameters: see `heads.model.Head`.
@@ -56,6 +58,7 @@ class SavedHead:
         encoder_digests: of the encoder, or of the encoder of each sensor; see `encoder_digests`.
         sensors: of the data set, for each encoder.
         roles: which of the model's sensors each sensor of the data set was used as, where their names differ.
+        offsets: frames that a temporal head sees, relative to its own.
         trained: how: hyper-parameters, the rule that chose them, subjects, rows.
         scores: of the cross-validation of this kind of head on subjects that were held out.
         dataset: name, title, version and card digest of the data set.
@@ -74,6 +77,7 @@ class SavedHead:
     encoder_digests: tuple[str, ...]
     sensors: tuple[tuple[str, ...], ...]
     roles: dict[str, str] = field(default_factory=dict)
+    offsets: tuple[int, ...] = ()
     trained: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
     dataset: dict[str, Any] = field(default_factory=dict)
@@ -81,11 +85,15 @@ class SavedHead:
 
     def __post_init__(self) -> None:
         shapes, features = {name: array.shape for name, array in self.parameters.items()}, len(self.center_E)
-        if set(shapes) not in ({*LINEAR_ARRAYS}, {*LINEAR_ARRAYS, *MLP_ARRAYS}):
+        known = [{*LINEAR_ARRAYS}, {*LINEAR_ARRAYS, *MLP_ARRAYS}, {*LINEAR_ARRAYS, *MLP_ARRAYS, *TEMPORAL_ARRAYS}]
+        if set(shapes) not in known:
             raise ModelError(f"a head has no such arrays: {', '.join(shapes)}")
         layers, width, hidden = *shapes["mix_L"], *shapes["weight_DxH"]
         outputs = shapes.get("out_HxY", (hidden, hidden))
-        fits = layers * width == features == len(self.mean_E) == len(self.std_E) and shapes["bias_H"] == (hidden,)
+        fits = max(1, len(self.offsets)) * layers * width == features == len(self.mean_E) == len(self.std_E)
+        fits = (
+            fits and shapes["bias_H"] == (hidden,) and shapes.get("tap_WxH", (0, hidden)) == (len(self.offsets), hidden)
+        )
         if not fits or outputs != (hidden, len(self.classes)) or len(self.labels) != len(self.classes):
             raise ModelError(
                 f"the head's arrays {shapes} do not fit {features} features and {len(self.classes)} classes"
@@ -93,7 +101,9 @@ class SavedHead:
 
     @property
     def kind(self) -> str:
-        """`linear` or `mlp`."""
+        """`linear`, `mlp` or `temporal`."""
+        if "tap_WxH" in self.parameters:
+            return "temporal"
         return "mlp" if "out_HxY" in self.parameters else "linear"
 
     @cached_property
@@ -111,22 +121,27 @@ class SavedHead:
         return tuple(context_frames(seconds, self.spectrogram) for seconds in self.extraction.context_seconds)
 
     def window_probabilities(self, features_BxTxLxD: Float[np.ndarray, "B T L D"]) -> Float32[np.ndarray, "B T Y"]:
-        """Probabilities of the frames of windows; temporal context is computed within each window, as in the probe.
+        """Probabilities of the frames of windows; nothing beyond a window counts for its frames, as in the probe.
 
         Args:
             features_BxTxLxD: of the encoder, without temporal context.
         """
         if lengths := self.context_lengths:
-            with_context = [with_temporal_context(features, lengths) for features in features_BxTxLxD]
-            features_BxTxLxD = np.stack(with_context).astype(self.extraction.dtype)
+            features_BxTxLxD = np.asarray(with_temporal_context(features_BxTxLxD, lengths)).astype(
+                self.extraction.dtype
+            )
         windows, frames = features_BxTxLxD.shape[:2]
-        return self.probabilities(features_BxTxLxD.reshape(windows * frames, -1)).reshape(windows, frames, -1)
+        features_RxE = features_BxTxLxD.reshape(windows * frames, -1)
+        if self.offsets:
+            around_RxW = rows_around(np.full(windows, frames), self.offsets)
+            features_RxE = features_RxE[around_RxW].reshape(windows * frames, -1)
+        return self.probabilities(features_RxE).reshape(windows, frames, -1)
 
     def probabilities(self, features_RxE: Float[np.ndarray, "R E"]) -> Float32[np.ndarray, "R Y"]:
         """Probabilities of rows, with temporal context where the head has it.
 
         Args:
-            features_RxE: layers side by side.
+            features_RxE: layers side by side, and the frames at `offsets` side by side where there are any.
 
         Raises:
             ModelError: another number of features.
@@ -276,7 +291,8 @@ def _from_json(content: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> Sav
         "spectrogram": SpectrogramSettings(**content["spectrogram"]),
         "sensors": tuple(map(tuple, content["sensors"])),
         **{name: tuple(content[name]) for name in ("classes", "labels", "encoder_digests")},
+        "offsets": tuple(content.get("offsets", ())),
     }
-    parameters = {name: arrays[name] for name in (*LINEAR_ARRAYS, *MLP_ARRAYS) if name in arrays}
+    parameters = {name: arrays[name] for name in (*LINEAR_ARRAYS, *MLP_ARRAYS, *TEMPORAL_ARRAYS) if name in arrays}
     center_E, mean_E, std_E = (arrays[name] for name in STANDARDIZATION)
     return SavedHead(parameters, center_E, mean_E, std_E, **content)

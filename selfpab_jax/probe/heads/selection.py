@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int
@@ -13,14 +13,12 @@ from jaxtyping import Bool, Float32, Int
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.features.cache import FeatureTable
 from selfpab_jax.probe.dataset import Corpus
-from selfpab_jax.probe.heads.batch import HeadBatch, LabeledFeatures, make_head_batch
+from selfpab_jax.probe.heads.batch import LabeledFeatures, rows_around
 from selfpab_jax.probe.heads.model import HeadSettings, predict_rows
+from selfpab_jax.probe.heads.pairs import Choice, FoldSeeds, RowMasks, pair_folds_and_seeds
 from selfpab_jax.probe.heads.training import train_heads
 from selfpab_jax.probe.metrics import macro_f1
-from selfpab_jax.probe.splits import Fold, Folds, group_folds, inner_split
-
-RowMasks = Mapping[tuple[str, int], Bool[np.ndarray, " R"]]
-"""The label budget of each fold (by name) and seed."""
+from selfpab_jax.probe.splits import Folds, group_folds, inner_split
 
 
 @dataclass(frozen=True)
@@ -69,31 +67,6 @@ class SelectionSettings:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What was selected for one fold and seed, and on what.
-
-    Attributes:
-        fold: name.
-        seed: of split, initial parameters and label budget.
-        learning_rate: selected.
-        weight_decay: selected.
-        point: stopping point, counted from 1 to the epochs of the settings.
-        chosen_on: `inner`, `test` or `fixed`.
-        macro_f1: reached where it was selected; None if nothing was selected.
-        note: why nothing was selected although it was asked for; or empty.
-    """
-
-    fold: str
-    seed: int
-    learning_rate: float
-    weight_decay: float
-    point: int
-    chosen_on: Literal["inner", "test", "fixed"]
-    macro_f1: float | None = None
-    note: str = ""
-
-
-@dataclass(frozen=True)
 class HeadPredictions:
     """What a head predicts for every row that a fold tests.
 
@@ -118,6 +91,7 @@ def probe_heads(
     seeds: Sequence[int],
     *,
     selection: SelectionSettings | None = None,
+    select_layer: bool = False,
     row_masks: RowMasks | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, HeadPredictions]:
@@ -133,11 +107,13 @@ def probe_heads(
         heads: settings by name.
         seeds: of splits and initial parameters.
         selection: of hyper-parameters.
+        select_layer: also select one of the layers, which the head then sees alone; the middle one where nothing can be
+            selected.
         row_masks: label budgets; all labels if not given.
         progress: called with a line now and then.
 
     Raises:
-        ConfigError: no seed, or the same one twice.
+        ConfigError: no seed, or the same one twice; or a layer is to be selected where `selection` selects nothing.
         DataError: features of other rows than the corpus', or no fold with a row to train on.
     """
     if not seeds or len(set(seeds)) < len(seeds):
@@ -147,119 +123,52 @@ def probe_heads(
             f"there are features of {len(table.features_RxLxD)} rows, but the corpus has {len(corpus.label_R)}; "
             "compute the features of this corpus"
         )
+    selection = selection or SelectionSettings()
+    if select_layer and selection.choose != "inner":
+        raise ConfigError(f"a layer is selected on inner folds, and selection.choose is {selection.choose}")
     label_R = np.where(corpus.whole_R, corpus.label_R, -1)
     data = LabeledFeatures(table.features_RxLxD, label_R, corpus.subject_R, corpus.density_RxY)
     pairs, notes = pair_folds_and_seeds(folds.folds, seeds, corpus.subjects, data, row_masks)
-    selection = selection or SelectionSettings()
     if selection.choose == "test":
         notes += ("hyper-parameters and stopping were selected on the test subjects themselves: too optimistic",)
     classes, results = len(corpus.classes), {}
+    frames_per_second = corpus.spectrogram.rate_hz / corpus.spectrogram.fft_hop
     for name, settings in heads.items():
-        choices = select_hyperparameters(data, pairs, corpus.subjects, settings, selection, classes, progress)
-        trained = train_heads(data, pairs.selected_heads(data, choices), settings, classes, progress=progress)
+        offsets = settings.offsets(frames_per_second)
+        around_RxW = rows_around(corpus.rows_of_windows, offsets) if offsets else None
+        layers = range(table.layers) if select_layer else (None,)
+        seen = {layer: _of_layer(data, layer, around_RxW) for layer in layers}
+        choices_of_layers = [
+            select_hyperparameters(seen[layer], pairs, corpus.subjects, settings, selection, classes, layer, progress)
+            for layer in layers
+        ]
+        choices = [_best_layer(of_pair) for of_pair in zip(*choices_of_layers, strict=True)]
         probabilities_NxRxY = np.full((len(seeds), len(label_R), classes), np.nan, np.float32)
-        for fold in dict.fromkeys(pairs.folds):
-            heads_K = np.array([head for head, of_head in enumerate(pairs.folds) if of_head == fold])
-            rows_n = np.flatnonzero(np.isin(corpus.subjects, fold.test)[corpus.subject_R])
-            seed_K = [list(seeds).index(pairs.seeds[head]) for head in heads_K]
-            probabilities_NxRxY[np.array(seed_K)[:, None], rows_n] = predict_rows(data, trained, heads_K, rows_n)
+        for layer in dict.fromkeys(choice.layer for choice in choices):
+            pair_K = np.array([pair for pair, choice in enumerate(choices) if choice.layer == layer])
+            batch = pairs.selected_heads(seen[layer], [choices[pair] for pair in pair_K], pair_K)
+            trained = train_heads(seen[layer], batch, settings, classes, progress=progress)
+            of_folds = [pairs.folds[pair] for pair in pair_K]
+            for fold in dict.fromkeys(of_folds):
+                heads_K = np.array([head for head, of_head in enumerate(of_folds) if of_head == fold])
+                rows_n = np.flatnonzero(np.isin(corpus.subjects, fold.test)[corpus.subject_R])
+                seed_K = np.array([list(seeds).index(pairs.seeds[pair]) for pair in pair_K[heads_K]])
+                found = predict_rows(seen[layer], trained, heads_K, rows_n)
+                probabilities_NxRxY[seed_K[:, None], rows_n] = found
         results[name] = HeadPredictions(tuple(seeds), probabilities_NxRxY, tuple(choices), notes)
     return results
 
 
-@dataclass(frozen=True)
-class FoldSeeds:
-    """Pairs of a fold and a seed, each of which gets one head.
-
-    Attributes:
-        folds: of each pair.
-        seeds: of each pair.
-        train_JxS: training subjects of each pair.
-        budget_J: label budget of each pair, as an index into `budget_rows_GxR`.
-        budget_rows_GxR: rows within each label budget; a single one of all rows if there is none.
-    """
-
-    folds: tuple[Fold, ...]
-    seeds: tuple[int, ...]
-    train_JxS: Bool[np.ndarray, "J S"]
-    budget_J: Int[np.ndarray, " J"]
-    budget_rows_GxR: Bool[np.ndarray, "G R"]
-
-    def head_batch(
-        self,
-        data: LabeledFeatures,
-        pair_K: Int[np.ndarray, " K"],
-        train_KxS: Bool[np.ndarray, "K S"] | None = None,
-        **options: Any,
-    ) -> HeadBatch:
-        """Heads with the seeds and label budgets of these pairs.
-
-        Args:
-            data: the rows.
-            pair_K: pair of each head.
-            train_KxS: training subjects of each head; those of its pair if not given.
-            options: further arguments of `make_head_batch`.
-        """
-        return make_head_batch(
-            self.train_JxS[pair_K] if train_KxS is None else train_KxS,
-            data,
-            seed_J=np.array(self.seeds)[pair_K],
-            budget_J=self.budget_J[pair_K],
-            budget_rows_GxR=self.budget_rows_GxR,
-            **options,
-        )
-
-    def selected_heads(self, data: LabeledFeatures, choices: Sequence[Choice]) -> HeadBatch:
-        """A head for each pair, on all of its training subjects, with the selected hyper-parameters."""
-        return self.head_batch(
-            data,
-            np.arange(len(choices)),
-            learning_rate_J=np.array([choice.learning_rate for choice in choices], np.float32),
-            weight_decay_J=np.array([choice.weight_decay for choice in choices], np.float32),
-            stop_J=np.array([choice.point for choice in choices]),
-        )
+def _of_layer(data: LabeledFeatures, layer: int | None, around_RxW: Int[np.ndarray, "R W"] | None) -> LabeledFeatures:
+    """The features of one layer, or of all, with the rows around each that the head sees."""
+    features = data.features_RxLxD if layer is None else data.features_RxLxD[:, layer : layer + 1]
+    return replace(data, features_RxLxD=features, around_RxW=around_RxW)
 
 
-def pair_folds_and_seeds(
-    folds: Sequence[Fold],
-    seeds: Sequence[int],
-    subjects: Sequence[str],
-    data: LabeledFeatures,
-    row_masks: RowMasks | None,
-) -> tuple[FoldSeeds, tuple[str, ...]]:
-    """Every fold with every seed whose training rows have two classes or more, and a line about each other.
-
-    Args:
-        folds: test and training subjects.
-        seeds: of the heads.
-        subjects: names by index.
-        data: labels and subjects of the rows.
-        row_masks: label budgets; all labels if not given.
-
-    Raises:
-        DataError: no pair is left, or a fold and seed has no label budget.
-    """
-    masks: list[np.ndarray] = [] if row_masks else [np.ones(len(data.label_R), bool)]
-    kept: list[tuple[Fold, int, np.ndarray, int]] = []
-    notes = []
-    for fold in folds:
-        for seed in seeds:
-            train_S = np.isin(subjects, fold.train)
-            if row_masks:
-                if (fold.name, seed) not in row_masks:
-                    raise DataError(f"no label budget was drawn for {fold.name}, seed {seed}")
-                # Only training subjects are trained on in any case; the test rows serve `choose="test"`.
-                masks.append(row_masks[fold.name, seed] | np.isin(subjects, fold.test)[data.subject_R])
-            labels_r = data.label_R[masks[-1] & train_S[data.subject_R] & (data.label_R >= 0)]
-            if not len(labels_r) or labels_r.min() == labels_r.max():
-                lack = "one class only" if len(labels_r) else "no labeled row"
-                notes.append(f"{fold.name}, seed {seed}: skipped, {lack} to train on")
-                continue
-            kept.append((fold, seed, train_S, len(masks) - 1))
-    if not kept:
-        raise DataError("no fold has labeled rows of two classes to train on; check labels, folds and label budget")
-    kept_folds, kept_seeds, trains, budgets = zip(*kept, strict=True)
-    return FoldSeeds(kept_folds, kept_seeds, np.stack(trains), np.array(budgets), np.stack(masks)), tuple(notes)
+def _best_layer(choices: Sequence[Choice]) -> Choice:
+    """The choice with the highest score; of equals the first, and the middle one where there are no scores."""
+    scored = [choice for choice in choices if choice.macro_f1 is not None]
+    return max(scored, key=lambda choice: choice.macro_f1 or 0.0) if scored else choices[len(choices) // 2]
 
 
 def select_hyperparameters(
@@ -269,6 +178,7 @@ def select_hyperparameters(
     head: HeadSettings,
     selection: SelectionSettings,
     classes: int,
+    layer: int | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> list[Choice]:
     """One choice for each pair of fold and seed; all candidates of all pairs train side by side, in one program.
@@ -283,11 +193,12 @@ def select_hyperparameters(
         head: what is trained.
         selection: candidates, and where they are compared.
         classes: Y.
+        layer: depth of the features, where one of several is to be selected.
         progress: called with a line now and then.
     """
     rate, decay = selection.candidates[0]
     preferred = [
-        Choice(fold.name, seed, rate, decay, head.epochs, "fixed")
+        Choice(fold.name, seed, rate, decay, head.epochs, "fixed", layer=layer)
         for fold, seed in zip(pairs.folds, pairs.seeds, strict=True)
     ]
     if selection.choose == "fixed":
@@ -326,7 +237,7 @@ def select_hyperparameters(
         rate, decay = selection.candidates[candidate]
         point = head.epochs - int(from_last)
         score = float(score_CxP[candidate, point - 1])
-        choices.append(Choice(choice.fold, choice.seed, rate, decay, point, selection.choose, score))
+        choices.append(Choice(choice.fold, choice.seed, rate, decay, point, selection.choose, score, layer=layer))
     return choices
 
 

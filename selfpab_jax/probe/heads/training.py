@@ -281,7 +281,7 @@ class _GroupTraining:
         heads, (layers, width) = self.heads, self.data.features_RxLxD.shape[1:]
         last_P = np.where(heads.stop_J > 0, heads.stop_J, len(self.steps_P))
         arrays, (mean_JxE, std_JxE) = self._head_arrays(counts_JxY, self.steps_P[last_P - 1])
-        shape = HeadSettings(kind=self.settings.kind, hidden=self.settings.hidden)
+        shape = HeadSettings(kind=self.settings.kind, hidden=self.settings.hidden, taps=self.settings.taps)
         head: Any = _init_heads(jnp.asarray(heads.seed_J), shape, layers, width, self.classes)
         if not self.mapped:
             arrays, head = jax.tree.map(lambda a: a[0], (arrays, head))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from selfpab_jax.config import find_preset, parse_settings, read_yaml
 from selfpab_jax.errors import DataError, ExitCode, LockedError, RunError, SelfPABError
@@ -24,6 +24,9 @@ from selfpab_jax.scaling.sweep.result import (
     write_failure,
     write_result,
 )
+
+if TYPE_CHECKING:
+    from selfpab_jax.probe.config import ProbeSettings
 
 Outcome = Literal["done", "done before", "interrupted"]
 Work = Callable[[Path, PlannedRun, Path], RunResult | None]
@@ -107,6 +110,8 @@ def train_and_measure(run: Path, line: PlannedRun, data: Path) -> RunResult | No
             raise DataError(
                 f"{data} does not hold the records that the sweep was planned on; give those, or plan a new sweep"
             )
+        if line.probe is not None:
+            _probe_settings(line.probe)  # a mistake there should not cost a training first
         settings = line.pretrain_settings()
         settings = replace(settings, data=replace(settings.data, path=data))
         ending = pretrain(settings, run, resume=True, open_probe=open_probe)
@@ -134,16 +139,25 @@ def probe_run(run: Path, probe: Mapping[str, Any]) -> float:
         DataError: the recordings cannot be probed.
         ModelError: the model does not fit the recordings.
     """
-    from selfpab_jax.probe.config import ProbeSettings
     from selfpab_jax.probe.run import probe_encoder
     from selfpab_jax.train.export import export_run
 
     model, out = run / "model", run / "probe"
-    settings = parse_settings(ProbeSettings, read_yaml(find_preset(str(probe["config"]))))
+    settings = _probe_settings(probe)
     export_run(run, model, overwrite=model.exists())
     result = probe_encoder(settings, model, str(probe["data"]), out, overwrite=True)
     shutil.rmtree(out / "cache", ignore_errors=True)  # features of all recordings, which every run would keep
     return result.headline.summary.macro_f1.mean
+
+
+def _probe_settings(probe: Mapping[str, Any]) -> "ProbeSettings":
+    """The settings of a sweep's probe, whose recordings are there."""
+    from selfpab_jax.probe.config import ProbeSettings
+    from selfpab_jax.probe.run import open_source
+
+    settings = parse_settings(ProbeSettings, read_yaml(find_preset(str(probe["config"]))))
+    list(open_source(settings.dataset, Path(str(probe["data"]))).files())
+    return settings
 
 
 def run_all(sweep: Sweep, start: Callable[[PlannedRun], int], *, retry: bool = False) -> tuple[int, list[str]]:

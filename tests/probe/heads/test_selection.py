@@ -8,14 +8,11 @@ from sklearn.preprocessing import StandardScaler
 
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.features.cache import FeatureTable
+from selfpab_jax.probe.config import ProbeSettings, ProtocolSettings
 from selfpab_jax.probe.heads.batch import LabeledFeatures
 from selfpab_jax.probe.heads.model import HeadSettings, predict_rows
-from selfpab_jax.probe.heads.selection import (
-    SelectionSettings,
-    pair_folds_and_seeds,
-    probe_heads,
-    select_hyperparameters,
-)
+from selfpab_jax.probe.heads.pairs import pair_folds_and_seeds
+from selfpab_jax.probe.heads.selection import SelectionSettings, probe_heads, select_hyperparameters
 from selfpab_jax.probe.heads.training import train_heads
 from selfpab_jax.probe.metrics import confusion, macro_f1
 from selfpab_jax.probe.splits import Fold, leave_one_subject_out
@@ -130,6 +127,35 @@ def test_with_too_few_labels_the_preferred_candidate_is_taken_and_noted():
         pair_folds_and_seeds(FOLDS[:1], [0], NAMES, rows, masks)
     with pytest.raises(DataError, match="no label budget"):
         pair_folds_and_seeds(FOLDS, [1], NAMES, rows, masks)
+
+
+def test_the_layer_is_selected_on_inner_folds(corpus):
+    folds = leave_one_subject_out(corpus.subjects)
+    features = np.random.default_rng(2).standard_normal((len(corpus.label_R), 3, 12)).astype(np.float16)
+    features[:, 1] = table_of(corpus).features_RxLxD[:, 0]
+    table = FeatureTable(features, "key", {})
+    found = probe_heads(table, corpus, folds, {"linear": HEAD}, [0], selection=QUICK, select_layer=True)["linear"]
+    assert {choice.layer for choice in found.choices} == {1}
+    alone = FeatureTable(features[:, 1:2], "key", {})
+    expected = probe_heads(alone, corpus, folds, {"linear": HEAD}, [0], selection=QUICK)["linear"]
+    np.testing.assert_array_equal(found.probabilities_NxRxY, expected.probabilities_NxRxY)
+    assert [choice.layer for choice in expected.choices] == [None] * len(folds.folds)
+
+
+def test_where_no_layer_can_be_selected_it_is_the_middle_one_or_an_error(corpus):
+    folds, table = leave_one_subject_out(corpus.subjects), table_of(corpus)
+    three = FeatureTable(np.repeat(table.features_RxLxD[:, :1], 3, axis=1), "key", {})
+    one_subject = np.array(corpus.subjects)[corpus.subject_R] == corpus.subjects[0]
+    masks = {(fold.name, 0): one_subject for fold in folds.folds}
+    heads = {"linear": HEAD}
+    found = probe_heads(three, corpus, folds, heads, [0], selection=QUICK, select_layer=True, row_masks=masks)
+    assert {(choice.layer, choice.note[:14]) for choice in found["linear"].choices} == {(1, "too few labels")}
+    for choose in ("fixed", "test"):
+        selection = replace(QUICK, choose=choose)
+        with pytest.raises(ConfigError, match=f"inner folds, and selection.choose is {choose}"):
+            probe_heads(table, corpus, folds, heads, [0], selection=selection, select_layer=True)
+        with pytest.raises(ConfigError, match=r"name layers, such as last or \[2\]"):
+            ProbeSettings(protocol=ProtocolSettings(choose=choose))
 
 
 @pytest.mark.slow

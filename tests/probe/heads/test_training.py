@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from selfpab_jax.errors import DataError
-from selfpab_jax.probe.heads.batch import LabeledFeatures, make_head_batch
+from selfpab_jax.probe.heads.batch import LabeledFeatures, make_head_batch, rows_around
 from selfpab_jax.probe.heads.model import HeadSettings, predict_rows
 from selfpab_jax.probe.heads.training import train_heads, validation_rows
 
@@ -21,17 +21,21 @@ def differences(one, other):
         yield float((np.linalg.norm(a - b, axis=1) / np.maximum(np.linalg.norm(b, axis=1), 1e-3)).max())
 
 
-@pytest.mark.parametrize(("kind", "class_weights", "standardize"), [("linear", True, True), ("mlp", False, False)])
+@pytest.mark.parametrize(
+    ("kind", "class_weights", "standardize"), [("linear", True, True), ("mlp", False, False), ("temporal", False, True)]
+)
 @pytest.mark.slow
 def test_heads_side_by_side_are_heads_one_after_another(kind, class_weights, standardize):
     rows = cluster_rows(layers=2, unlabeled=0.1)
+    if kind == "temporal":
+        rows = replace(rows, around_RxW=rows_around(np.full(12, 100), (-1, 0, 1)))
     folds, seeds = (a.ravel() for a in np.indices((SUBJECTS, 3)))
     train = leave_one_out(SUBJECTS)[folds]
     rates = np.where(seeds == 1, 1e-4, 1e-3)
     heads = make_head_batch(
         train, rows, seed_J=seeds, learning_rate_J=rates, weight_decay_J=1e-3, validation_JxS=~train
     )
-    settings = replace(SETTINGS, kind=kind, class_weights=class_weights, standardize=standardize)
+    settings = replace(SETTINGS, kind=kind, taps=3, class_weights=class_weights, standardize=standardize)
     together, apart = (train_heads(rows, heads, settings, CLASSES, sequential=way) for way in (False, True))
     assert max(differences(together, apart)) < 1e-5
     every = np.arange(len(rows.label_R))
@@ -40,6 +44,24 @@ def test_heads_side_by_side_are_heads_one_after_another(kind, class_weights, sta
     np.testing.assert_allclose(together.validation_JxPxYxY, apart.validation_JxPxYxY, atol=2)
     # HeadBatch differ, or all of the above would say little.
     assert np.abs(p[0] - p[3]).max() > 1e-2
+
+
+def test_a_temporal_head_sees_what_a_frame_alone_does_not_show():
+    draw = np.random.default_rng(0)
+    frames = draw.standard_normal((2000, 1, 4)).astype(np.float16)
+    around = rows_around(np.full(20, 100), (-2, 0, 2))
+    label_R = (frames[around[:, 0], 0, 1] > frames[around[:, 2], 0, 1]).astype(np.int16)
+    rows = LabeledFeatures(frames, label_R, np.repeat([0, 1], 1000).astype(np.int32), around_RxW=around)
+    heads = make_head_batch(np.array([[True, False]]), rows, learning_rate_J=1e-2)
+    scores = {}
+    for kind in ("mlp", "temporal"):
+        seen = rows if kind == "temporal" else replace(rows, around_RxW=None)
+        settings = replace(SETTINGS, kind=kind, taps=3, min_steps=200, hidden=16)
+        trained = train_heads(seen, heads, settings, 2)
+        found = predict_rows(seen, trained, np.array([0]), np.arange(1000, 2000))[0].argmax(-1)
+        scores[kind] = (found == label_R[1000:]).mean()
+    assert scores["temporal"] > 0.9
+    assert scores["mlp"] < 0.6
 
 
 @pytest.mark.slow

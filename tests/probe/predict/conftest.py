@@ -44,7 +44,7 @@ def head_for(model: Path) -> SavedHead:
     encoder = load_encoder(model)
     encoders = sensor_encoders(encoder, CONFIG.channels)
     signal = np.array([-1, 0, 0] * 2) + rng.normal(0, 1, (1000, 6)) * np.repeat(rng.uniform(0, 0.8, 10), 100)[:, None]
-    features = with_temporal_context(encoder.encode_signal(signal, 50)[0][:, None], (5,))[:, 0]
+    features = np.asarray(with_temporal_context(encoder.encode_signal(signal, 50)[:1, :, None], (5,)))[0, :, 0]
     return SavedHead(
         parameters={
             "mix_L": np.zeros(1, np.float32),

@@ -59,7 +59,7 @@ def expected_seconds(
         window = signal[moved * 25 : (moved + length - 1) * 25 + 50]
         features = encoder.with_frames(length).encode_signal(window, 50)[0]
         if lengths := head.context_lengths:
-            features = with_temporal_context(features[:, None], lengths)[:, 0]
+            features = np.asarray(with_temporal_context(features[None, :, None], lengths))[0, :, 0]
         rows.append(head.probabilities(features)[first - moved :])
     frames = np.concatenate(rows)
     assert len(frames) == count

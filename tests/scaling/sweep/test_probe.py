@@ -18,6 +18,12 @@ from selfpab_jax.scaling.sweep.manifest import PlannedRun
 from selfpab_jax.scaling.sweep.result import RunResult, is_complete, macro_f1_of, read_result, write_result
 from selfpab_jax.scaling.sweep.run import probe_run, train_and_measure
 
+
+class Recordings:
+    def files(self) -> list[Path]:
+        return []
+
+
 TRAINED = RunResult("", "finished", 0.3, 0.7, 0.35, 10, 10, 1e5, 1e9)
 
 
@@ -42,11 +48,21 @@ def test_the_score_is_the_headline_of_the_report(tmp_path: Path, monkeypatch: py
         return ProbeResult("d", "D", "1", ("sit", "walk"), ("back_x",), None, {}, "inner", (method,))
 
     monkeypatch.setattr("selfpab_jax.probe.run.probe_encoder", probe_encoder)
+    monkeypatch.setattr("selfpab_jax.probe.run.open_source", lambda settings, data: Recordings())
     monkeypatch.setattr("selfpab_jax.train.export.export_run", lambda run, model, overwrite: None)
     (tmp_path / "c.yaml").write_text("dataset: {name: harth}\n")
     macro_f1 = probe_run(tmp_path, {"config": str(tmp_path / "c.yaml"), "data": "harth"})
     assert macro_f1 == pytest.approx((np.mean([16 / 18, 20 / 22]) + 0.5) / 2)
     assert given == [("harth", tmp_path / "model", "harth", tmp_path / "probe", True)]
+
+
+def test_a_probe_that_cannot_be_done_is_refused_before_training(
+    line: PlannedRun, tiny_records: Path, tmp_path: Path
+) -> None:
+    missing = replace(line, probe={"config": "probe/harth", "data": str(tmp_path / "not here")})
+    with pytest.raises(DataError, match="not here"):
+        train_and_measure(tmp_path / "run", missing, tiny_records)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_trained_run_is_only_probed(line: PlannedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

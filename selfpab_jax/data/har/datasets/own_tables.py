@@ -1,5 +1,6 @@
 """A user's own labeled tables: CSV or Parquet, one file per subject."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -233,13 +234,15 @@ class OwnTables(SubjectTables):
 def given_classes(text: str | None) -> Classes:
     """`1=walking,2=running` or `walking,running` as (label, name) pairs; none for None.
 
+    Within parentheses names may have commas: `130=cycling (sit, inactive),140=...`.
+
     Raises:
         ConfigError: an empty or repeated label.
     """
     if text is None:
         return ()
     pairs = []
-    for item in text.split(","):
+    for item in re.split(r",(?![^(]*\))", text):
         label, _, name = (part.strip() for part in item.partition("="))
         number = label.removeprefix("-").isdecimal()
         pairs.append((int(label) if number else label, name or label))

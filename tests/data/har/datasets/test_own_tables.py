@@ -63,6 +63,12 @@ def test_given_classes_have_their_order_and_others_are_said(write_hip):
     assert " 30 samples" in note
 
 
+def test_names_of_classes_may_have_commas_in_parentheses(write_hip):
+    folder = write_hip("anna", ["walk"] * 30 + ["sit"] * 20)
+    source = open_dataset("tables", folder, classes="walk,sit=sitting (still, upright), stand", **OPTIONS)
+    assert source.card.classes == (("walk", "walk"), ("sit", "sitting (still, upright)"), ("stand", "stand"))
+
+
 def test_what_stands_in_the_folder_beside_tables_is_said_and_no_header_is_a_class(write_hip):
     folder = write_hip("anna", ["walk"] * 30 + ["sit"] * 20)
     lines = (folder / "anna.csv").read_text().splitlines()
