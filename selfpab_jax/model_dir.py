@@ -220,13 +220,8 @@ def hash_subject(name: str) -> str:
 
 
 def find_subjects(provenance: Mapping[str, Any], names: Iterable[str], field: str = "subjects") -> tuple[str, ...]:
-    """Those of the named subjects that a model card lists, by name or hashed; sorted.
-
-    Args:
-        provenance: of the model card.
-        names: of subjects.
-        field: `subjects`, which it was trained on, or `choosing_subjects`, whose labels chose its checkpoint.
-    """
+    """Those of the named subjects that a field of the model card (`subjects`, `choosing_subjects`) lists, by name or
+    hashed; sorted."""
     listed = {str(subject) for subject in provenance.get(field) or ()}
     return tuple(sorted(name for name in set(names) if name in listed or hash_subject(name) in listed))
 

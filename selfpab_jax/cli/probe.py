@@ -33,7 +33,9 @@ def probe_parser() -> Parser:
         help="which head to save; best is by macro-F1 on held-out subjects",
     )  # fmt: skip
     parser.add_argument(
-        "--compare", action="store_true", help="also score random weights and every supervised baseline"
+        "--compare",
+        action="store_true",
+        help="also score random weights, the spectrogram itself and every supervised baseline",
     )
     parser.add_argument("--strict", action="store_true", help="stop at the first file that cannot be used")
     parser.add_argument("--overwrite", action="store_true", help="replace the results in OUT (the cache stays)")
@@ -53,7 +55,7 @@ def run_probe(options: Namespace) -> int:
         if options[name] is None:
             raise ConfigError(f"--{name} is missing: give e.g. --{name} {example}")
     if options.compare:
-        settings = replace(settings, random_encoder=True, baselines=tuple(BASELINES))
+        settings = replace(settings, random_encoder=True, spectrogram=True, baselines=tuple(BASELINES))
     files = {name: options[name] for name in ("model", "data", "out", "cache", "save_head", "save_head_kind")}
     result = probe_encoder(settings, **files, strict=options.strict, overwrite=options.overwrite)
     for table in all_tables(result):

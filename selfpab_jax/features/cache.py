@@ -22,6 +22,7 @@ from selfpab_jax.errors import DataError, ModelError, StorageError
 from selfpab_jax.features.extract import (
     ExtractionSettings,
     configure_encoders,
+    depths_of,
     encode_windows,
     feature_shape,
     window_order,
@@ -227,7 +228,7 @@ def describe_features(
         "version": code_version(ENCODING),
         "encoder": _hash(each.encoder.digest for each in encoders),
         "extraction": {
-            "depths": list(encoders[0].encoder.depths(extraction.layers)),
+            "depths": list(depths_of(encoders[0].encoder, extraction)),
             "merge": extraction.merge if len(encoders) > 1 else "together",
             "columns": [list(each.columns) for each in encoders],
             "context_seconds": list(extraction.context_seconds),

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Shaped
 
 from selfpab_jax.errors import ConfigError, ModelError
-from selfpab_jax.features.encoder import Layers
+from selfpab_jax.features.encoder import Layers, PretrainedEncoder
 from selfpab_jax.features.sensors import SensorEncoder, input_frames
 from selfpab_jax.features.windows import WindowedRecordings, valid_frames
 from selfpab_jax.model.functional import Parameters
@@ -50,7 +50,7 @@ class ExtractionSettings:
 
     Args:
         layers: `last`, `all` (the embedding and every layer), or depths: 0 the embedding, 1 the first layer, -1 the
-            last one.
+            last one; or `input`, the normalized frames themselves, to compare with.
         merge: how the features of a cross-sensor encoder, which encodes each sensor by itself, are merged: `mean`,
             `max` or `concatenate` (over the width). An encoder of several sensors takes them `together`.
         context_seconds: temporal context: beside the features of each frame, their mean and standard deviation over
@@ -61,7 +61,7 @@ class ExtractionSettings:
         dtype: of the features that are kept.
     """
 
-    layers: Layers = "last"
+    layers: Layers | Literal["input"] = "last"
     merge: Merge = "together"
     context_seconds: tuple[float, ...] = ()
     random_seed: int | None = None
@@ -91,7 +91,7 @@ def configure_encoders(
         ConfigError: `merge` or `layers` do not fit the encoder.
     """
     first = encoders[0].encoder
-    first.depths(extraction.layers)
+    depths_of(first, extraction)
     if first.config.family == "monoselfpab":
         if extraction.merge == "together" and len(encoders) > 1:
             sensors = " and ".join(sensor for each in encoders for sensor in each.sensors)
@@ -115,9 +115,20 @@ def configure_encoders(
 def feature_shape(encoders: tuple[SensorEncoder, ...], extraction: ExtractionSettings) -> tuple[int, int]:
     """(L, D) of the features, with their temporal context."""
     encoder = encoders[0].encoder
-    factor = len(encoders) if extraction.merge == "concatenate" else 1
-    factor *= 1 + 2 * len(extraction.context_seconds)
-    return len(encoder.depths(extraction.layers)), factor * encoder.width
+    factor = 1 + 2 * len(extraction.context_seconds)
+    if extraction.layers == "input":
+        return 1, factor * sum(each.encoder.features for each in encoders)
+    factor *= len(encoders) if extraction.merge == "concatenate" else 1
+    return len(depths_of(encoder, extraction)), factor * encoder.width
+
+
+def depths_of(encoder: PretrainedEncoder, extraction: ExtractionSettings) -> tuple[int, ...]:
+    """The layers that are kept, as depths; none where the input is.
+
+    Raises:
+        ConfigError: there is no such layer.
+    """
+    return () if extraction.layers == "input" else encoder.depths(extraction.layers)
 
 
 def make_forward(encoders: tuple[SensorEncoder, ...], extraction: ExtractionSettings, *, pool: bool = False) -> Forward:
@@ -128,7 +139,7 @@ def make_forward(encoders: tuple[SensorEncoder, ...], extraction: ExtractionSett
         extraction: what to keep.
         pool: return the mean over frames, computed on the device.
     """
-    depths = encoders[0].encoder.depths(extraction.layers)
+    depths = depths_of(encoders[0].encoder, extraction)
     edges = np.cumsum([each.encoder.features for each in encoders])[:-1]
 
     def forward(
@@ -137,11 +148,16 @@ def make_forward(encoders: tuple[SensorEncoder, ...], extraction: ExtractionSett
         valid_B: Array | None = None,
         timestamps_BxTx5: Array | None = None,
     ) -> Array:
-        outputs = [
-            each.encoder.hidden(arrays, sensor_BxTxX, timestamps_BxTx5, depths, valid_B)
-            for each, arrays, sensor_BxTxX in zip(encoders, parameters, jnp.split(x_BxTxX, edges, axis=2), strict=True)
-        ]
-        merged = _merge(outputs, extraction.merge)
+        if extraction.layers == "input":
+            merged = x_BxTxX[:, :, None]
+        else:
+            outputs = [
+                each.encoder.hidden(arrays, sensor_BxTxX, timestamps_BxTx5, depths, valid_B)
+                for each, arrays, sensor_BxTxX in zip(
+                    encoders, parameters, jnp.split(x_BxTxX, edges, axis=2), strict=True
+                )
+            ]
+            merged = _merge(outputs, extraction.merge)
         if pool:
             merged = merged.mean(axis=1)
         if extraction.dtype == "float16":

@@ -31,7 +31,7 @@ from selfpab_jax.data.tables.recordings import RecordingPath
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.features.cutting import FrameWindow, cut_windows
 from selfpab_jax.features.encoder import PretrainedEncoder
-from selfpab_jax.features.extract import ExtractionSettings, configure_encoders, feature_shape, make_forward
+from selfpab_jax.features.extract import ExtractionSettings, configure_encoders, depths_of, feature_shape, make_forward
 from selfpab_jax.features.files import FORMATS, FeatureRows, write_features
 from selfpab_jax.features.sensors import SensorEncoder, open_sensor_encoders, sensor_encoders
 from selfpab_jax.io import write_text
@@ -178,7 +178,7 @@ def _check(out: Path, level: str, extraction: ExtractionSettings, overwrite: boo
 
 def feature_names(encoders: tuple[SensorEncoder, ...], extraction: ExtractionSettings) -> tuple[str, ...]:
     """f0000, f0001, ...; with several layers l0_f0000 (the embedding), ..., l4_f1499."""
-    depths = encoders[0].encoder.depths(extraction.layers)
+    depths = depths_of(encoders[0].encoder, extraction) or (0,)
     _, width = feature_shape(encoders, extraction)
     return tuple(f"{f'l{depth}_' if len(depths) > 1 else ''}f{place:04d}" for depth in depths for place in range(width))
 
@@ -202,7 +202,7 @@ def describe_encoders(
         "sensors": [list(each.sensors) for each in encoders],
         "level": level,
         "calendar": config.model.temporal_positions,
-        "depths": list(encoders[0].encoder.depths(extraction.layers)),
+        "depths": list(depths_of(encoders[0].encoder, extraction)),
         "merge": extraction.merge,
         "random_seed": extraction.random_seed,
         "compute": extraction.compute,

@@ -180,6 +180,7 @@ class ProbeSettings:
         temporal_selection: candidate hyper-parameters of the temporal head.
         seeds: of heads, random weights, baselines and label budgets.
         random_encoder: also probe the same encoder with random weights.
+        spectrogram: also probe the encoder's input itself, the normalized spectrogram, with the same temporal context.
         finetuned: also train encoder and head together, as the original's released configurations do.
         finetune: settings of this.
         baselines: names of supervised baselines that are trained from scratch under the same protocol.
@@ -207,6 +208,7 @@ class ProbeSettings:
     )
     seeds: tuple[int, ...] = (0,)
     random_encoder: bool = False
+    spectrogram: bool = False
     finetuned: bool = False
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     baselines: tuple[str, ...] = ()

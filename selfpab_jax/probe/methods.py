@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float32
@@ -49,6 +49,14 @@ TITLES = {
     "finetuned": "pre-trained encoder, fine-tuned with its head",
     "finetuned_random": "random encoder, trained with its head",
 }
+
+FeatureSource = Literal["pre-trained encoder", "random encoder", "spectrogram"]
+FEATURE_SOURCES: dict[FeatureSource, tuple[str, Kind]] = {
+    "pre-trained encoder": ("", "probe"),
+    "random encoder": ("random_", "random"),
+    "spectrogram": ("spectrogram_", "baseline"),
+}
+"""Where the features of heads are from: prefix of the method's name, and its kind."""
 
 FitFold = Callable[[Fold, int, Bool[np.ndarray, " R"] | None, Callable[[str], None]], BaselinePrediction]
 """Trains on a fold with a seed and the rows of a label budget, reports progress, and predicts the test subjects."""
@@ -98,7 +106,7 @@ def run_methods(setup: ProbeSetup) -> Iterator[Outcome]:
     """Train and score every method of the settings; one that cannot be scored does not stop the others."""
     settings = setup.settings
     for budget in setup.budgets:
-        yield from _run_heads(setup, budget, dict.fromkeys(settings.seeds, setup.features), trained=True)
+        yield from _run_heads(setup, budget, dict.fromkeys(settings.seeds, setup.features), "pre-trained encoder")
     if settings.random_encoder:
         task = "features of random weights" if setup.verbose else None
         features = {
@@ -108,7 +116,13 @@ def run_methods(setup: ProbeSetup) -> Iterator[Outcome]:
             for seed in settings.seeds
         }
         for budget in setup.budgets:
-            yield from _run_heads(setup, budget, features, trained=False)
+            yield from _run_heads(setup, budget, features, "random encoder")
+    if settings.spectrogram:
+        task = "features of the spectrogram" if setup.verbose else None
+        extraction = replace(settings.features.extraction(None), layers="input")
+        table = cached_features(setup.corpus, setup.encoders, extraction, setup.cache, task=task)
+        for budget in setup.budgets:
+            yield from _run_heads(setup, budget, dict.fromkeys(settings.seeds, table), "spectrogram")
     digest = labeled_digest(setup.corpus) if settings.finetuned or settings.baselines else ""
     if settings.finetuned:
         yield from _run_finetuned(setup, digest)
@@ -126,7 +140,7 @@ def run_methods(setup: ProbeSetup) -> Iterator[Outcome]:
 
 
 def _run_heads(
-    setup: ProbeSetup, budget: LabelBudget, features: Mapping[int, FeatureTable], *, trained: bool
+    setup: ProbeSetup, budget: LabelBudget, features: Mapping[int, FeatureTable], source: FeatureSource
 ) -> Iterator[Outcome]:
     """One outcome per head; seeds with the same features are trained in one program."""
     settings = setup.settings
@@ -136,7 +150,7 @@ def _run_heads(
         probabilities: dict[int, Float32[np.ndarray, "R Y"]] = {}
         chosen: dict[int, dict[str, Any]] = {}
         notes: tuple[str, ...] = ()
-        title = f"{'pre-trained' if trained else 'random'} encoder, {TITLES[name]}"
+        title = f"{source}, {TITLES[name]}"
         with Progress(title, unit="points", enabled=setup.verbose) as progress:
             for seeds in seeds_of.values():
                 try:
@@ -147,7 +161,7 @@ def _run_heads(
                         {name: head},
                         seeds,
                         selection=selection,
-                        select_layer=settings.features.layers == "auto",
+                        select_layer=settings.features.layers == "auto" and features[seeds[0]].layers > 1,
                         row_masks=budget.masks,
                         progress=Reports(progress),
                     )[name]
@@ -158,7 +172,8 @@ def _run_heads(
                 for number, seed in enumerate(seeds):
                     probabilities[seed] = found.probabilities_NxRxY[number]
                     chosen[seed] = {choice.fold: _as_dict(choice) for choice in found.choices if choice.seed == seed}
-        method, kind = (name, "probe") if trained else (f"random_{name}", "random")
+        prefix, kind = FEATURE_SOURCES[source]
+        method = prefix + name
         yield _score(setup, budget, method, title, kind, probabilities, chosen, notes)
 
 

@@ -8,7 +8,7 @@ from jaxtyping import TypeCheckError
 
 from selfpab_jax.errors import ConfigError, ModelError
 from selfpab_jax.features.encoder import PretrainedEncoder
-from selfpab_jax.features.extract import ExtractionSettings, configure_encoders, encode_windows
+from selfpab_jax.features.extract import ExtractionSettings, configure_encoders, encode_windows, feature_shape
 from selfpab_jax.features.sensors import normalized_frames, open_sensor_encoders, sensor_encoders
 from selfpab_jax.features.windows import make_windows, whole_recordings
 from selfpab_jax.probe.dataset import Corpus
@@ -46,6 +46,19 @@ def test_a_window_is_what_encode_gives(overlapping: Corpus, encoder: PretrainedE
     assert (overlapping.rows_of_windows < overlapping.windows.length_W).any(), "no window reaches beyond its recording"
     found = np.stack([last[window] for window in range(len(x))])
     np.testing.assert_allclose(found[:, :, 0], encoder.encode(x, normalized=True), **CLOSE)
+
+
+def test_the_input_are_the_normalized_frames_with_their_context(
+    overlapping: Corpus, encoder: PretrainedEncoder
+) -> None:
+    encoders = sensor_encoders(encoder, overlapping.channels)
+    extraction = replace(EXACT, layers="input", context_seconds=(5,))
+    found = features_of(overlapping, encoders, extraction)
+    x = windows_by_hand(overlapping, encoder)
+    assert feature_shape(encoders, extraction) == (1, 3 * x.shape[2])
+    np.testing.assert_allclose(found[3][:, 0, : x.shape[2]], x[3], **CLOSE)
+    rows = overlapping.rows_of_windows[3]
+    np.testing.assert_allclose(found[3][2, 0, x.shape[2] : 2 * x.shape[2]], x[3][: min(7, rows)].mean(axis=0), **CLOSE)
 
 
 def test_layers_are_the_embedding_and_every_layer(overlapping: Corpus, encoder: PretrainedEncoder, last: dict) -> None:

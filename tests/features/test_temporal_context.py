@@ -16,7 +16,7 @@ from selfpab_jax.probe.dataset import Corpus
 from selfpab_jax.signal.stft import SpectrogramSettings
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(
     frames=st.integers(1, 30),
     padded=st.integers(0, 9),

@@ -81,6 +81,7 @@ def test_from_own_tables_to_a_report(
 ) -> None:
     out = tmp_path / "probe"
     forest = ["--baselines", '["forest"]', "--baseline.forest.trees", "10", "--budgets.windows", "[1]"]
+    forest += ["--spectrogram", "true"]
     assert (
         run(model, tables, out, "--heads", '["linear"]', "--seeds", "[0,1]", "--random_encoder", "true", *forest) == 0
     )
@@ -91,6 +92,8 @@ def test_from_own_tables_to_a_report(
         ("linear", 1),
         ("random_linear", None),
         ("random_linear", 1),
+        ("spectrogram_linear", None),
+        ("spectrogram_linear", 1),
         ("forest", None),
         ("forest", 1),
     ]
