@@ -23,7 +23,7 @@ class PretrainParser(Parser):
     def parse_args(self, args: Sequence[str] | None = None, **options: Any) -> Namespace:
         """Parse the command line, with the settings of the run under what is given."""
         words = list(sys.argv[1:] if args is None else args)
-        return super().parse_args([*_settings_of_the_run(words), *words], **options)
+        return super().parse_args([*_settings_of_the_run(words), *_settings_of_a_branch(words), *words], **options)
 
 
 def pretrain_parser() -> PretrainParser:
@@ -34,6 +34,9 @@ def pretrain_parser() -> PretrainParser:
     parser.add_argument("--run", type=Path, help="directory of the run: settings, log, checkpoints")
     parser.add_argument("--resume", action="store_true", help="continue RUN, or start it if it is new")
     parser.add_argument("--overwrite", action="store_true", help="remove an existing RUN first")
+    parser.add_argument("--from", type=Path, help="branch off this run (optimizer.schedule wsd), with its settings")
+    parser.add_argument("--at", type=int, help="step whose kept state the branch begins with")
+    parser.add_argument("--cooldown", type=int, help="steps of the branch, over which the learning rate falls to 0")
     return parser
 
 
@@ -44,13 +47,23 @@ def run_pretrain(parsed: Namespace) -> int:
         raise ConfigError("--run is missing: give the directory of the run, e.g. --run runs/first")
     import jax
 
+    from selfpab_jax.train.branch import begin_branch, check_branch, kept_steps
     from selfpab_jax.train.loop import pretrain
 
     open_probe = None
     if settings.probe.config is not None:
         from selfpab_jax.probe.monitor import open_probe
     try:
-        ending = pretrain(settings, parsed.run, resume=parsed.resume, overwrite=parsed.overwrite, open_probe=open_probe)
+        if not kept_steps(parsed.run):
+            check_branch(settings)  # before there is a folder
+        ending = pretrain(
+            settings,
+            parsed.run,
+            resume=parsed.resume,
+            overwrite=parsed.overwrite,
+            open_probe=open_probe,
+            begin=begin_branch,
+        )
     except Exception as error:
         if not jax.distributed.is_initialized():
             raise
@@ -68,10 +81,28 @@ def _settings_of_the_run(words: list[str]) -> list[str]:
     given = [word.split("=", 1)[0] for word in words]
     if "--resume" not in given or "--config" in given or "--run" not in given:
         return []
-    place = given.index("--run")
-    run = words[place].split("=", 1)[1] if "=" in words[place] else "".join(words[place + 1 : place + 2])
-    settings = Path(run) / SETTINGS_FILE
+    settings = Path(_value_of(words, "--run")) / SETTINGS_FILE
     return ["--config", str(settings)] if settings.is_file() else []
+
+
+def _settings_of_a_branch(words: list[str]) -> list[str]:
+    """`--config` with the settings of the run that `--from` names, and the length of the branch."""
+    given = {word.split("=", 1)[0] for word in words}
+    if "--from" not in given or "--help" in given:
+        return []
+    if missing := [name for name in ("--at", "--cooldown") if name not in given]:
+        raise ConfigError(f"--from needs {' and '.join(missing)}: the step to branch off at, the steps to cool down")
+    trunk, step, cooldown = (_value_of(words, name) for name in ("--from", "--at", "--cooldown"))
+    if not (step.isdecimal() and cooldown.isdecimal() and int(cooldown)):
+        raise ConfigError(f"--at {step} --cooldown {cooldown}: give numbers of steps, at least 1 to cool down")
+    read_settings(Path(trunk))
+    steps = ["--optimizer.steps", str(int(step) + int(cooldown)), "--optimizer.cooldown_steps", cooldown]
+    return ["--config", str(Path(trunk) / SETTINGS_FILE), *steps, "--branch.run", trunk, "--branch.step", step]
+
+
+def _value_of(words: list[str], option: str) -> str:
+    place = next(place for place, word in enumerate(words) if word.split("=", 1)[0] == option)
+    return words[place].split("=", 1)[1] if "=" in words[place] else "".join(words[place + 1 : place + 2])
 
 
 def status_parser() -> Parser:

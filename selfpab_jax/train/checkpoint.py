@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, CustomSteps, LatestN
 
 from selfpab_jax.config import update_names
 from selfpab_jax.errors import ConfigError, RunError, SelfPABError, warn
@@ -53,10 +54,12 @@ class CheckpointSettings:
     Args:
         every_steps: steps between two saves of the complete state; a killed run loses at most this many.
         keep: complete states kept; the best parameters are kept beside them.
+        keep_steps: steps whose complete states are saved and kept for good, to branch off.
     """
 
     every_steps: int = 500
     keep: int = 2
+    keep_steps: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("every_steps", "keep"):
@@ -78,7 +81,7 @@ class Checkpoints:
     def __init__(self, run: Path, settings: CheckpointSettings):
         require_writable_path(run)
         self._run = run
-        self._latest = _manager(run / "checkpoints" / LATEST, settings.keep)
+        self._latest = _manager(run / "checkpoints" / LATEST, settings.keep, settings.keep_steps)
         self._best = _manager(run / "checkpoints" / BEST, 1)
         self._unproven = {LATEST, BEST}
         self._drop_best_beyond(self.latest_step or 0)
@@ -341,11 +344,11 @@ def statistics_of(metadata: Mapping[str, Any]) -> Statistics:
     return Statistics.from_json(metadata["statistics"])
 
 
-def _manager(directory: Path, keep: int) -> ocp.CheckpointManager:
+def _manager(directory: Path, keep: int, keep_steps: tuple[int, ...] = ()) -> ocp.CheckpointManager:
     # Orbax logs every file it touches, and failures with a traceback; `_short_errors` reports those.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep,
+        preservation_policy=AnyPreservationPolicy([LatestN(keep), CustomSteps(keep_steps)]),
         create=True,
         cleanup_tmp_directories=True,
         enable_async_checkpointing=True,

@@ -121,6 +121,19 @@ class ProbingSettings:
 
 
 @dataclass(frozen=True)
+class BranchSettings:
+    """The state of another run that a run begins with; `pretrain --from` sets it.
+
+    Args:
+        run: directory of the other run; none where not set.
+        step: whose state it is.
+    """
+
+    run: Path | None = None
+    step: int = 0
+
+
+@dataclass(frozen=True)
 class PretrainSettings:
     """Everything that `pretrain` needs to know; the defaults are the published run (Logacjov et al. 2024).
 
@@ -130,6 +143,7 @@ class PretrainSettings:
         model: sizes and numerics.
         task: what is hidden and reconstructed.
         optimizer: AdamW, its schedule, batch and length of the run.
+        branch: what it begins with, if not from the start.
         validation: held-out loss and early stop.
         mesh: how devices are used.
         probe: labeled recordings that the encoder is probed on while it trains.
@@ -143,6 +157,7 @@ class PretrainSettings:
     model: ModelSettings = field(default_factory=ModelSettings)
     task: TaskSettings = field(default_factory=TaskSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    branch: BranchSettings = field(default_factory=BranchSettings)
     validation: ValidationSettings = field(default_factory=ValidationSettings)
     probe: ProbingSettings = field(default_factory=ProbingSettings)
     mesh: MeshSettings = field(default_factory=MeshSettings)
@@ -157,4 +172,6 @@ def as_json(settings: PretrainSettings) -> dict[str, Any]:
     del groups["data"]["allow_changed"]
     if settings.probe.config is None:
         del groups["probe"]
+    if settings.branch.run is None:
+        del groups["branch"]
     return json.loads(json.dumps(groups, default=str))

@@ -28,7 +28,7 @@ from selfpab_jax.train.checkpoint_files import require_writable_path
 from selfpab_jax.train.config import PretrainSettings, as_json
 from selfpab_jax.train.logging import Log, Meter, open_log, rewind_log
 from selfpab_jax.train.run_dir import PROBE_FILE, SUBJECTS_FILE, check_records, open_run, records_metadata
-from selfpab_jax.train.setup import ADVICE, TrainSetup, loss_not_finite, make_setup
+from selfpab_jax.train.setup import ADVICE, TrainSetup, loss_not_finite, make_setup, start_event, start_line
 from selfpab_jax.train.state import (
     TrainState,
     Validation,
@@ -87,6 +87,7 @@ def pretrain(
     resume: bool = False,
     overwrite: bool = False,
     open_probe: OpenProbe | None = None,
+    begin: Callable[[PretrainSettings, Path], None] | None = None,
 ) -> Ending:
     """Train a model on records, as one of the processes of a run.
 
@@ -96,6 +97,7 @@ def pretrain(
         resume: continue where an earlier process stopped, or start if there is nothing yet.
         overwrite: remove an earlier run first.
         open_probe: makes the probe of `settings.probe`: `selfpab_jax.probe.monitor.open_probe`.
+        begin: puts the state of `settings.branch` into the run: `selfpab_jax.train.branch.begin_branch`.
 
     Returns:
         How it ended; `interrupted` means that SIGTERM or Ctrl-C came and the state is saved.
@@ -112,6 +114,8 @@ def pretrain(
         raise ConfigError("data.path is not set: give --data.path the directory that `selfpab-jax records build` wrote")
     if settings.probe.config is not None and open_probe is None:
         raise ConfigError("probe.config is set: call pretrain with open_probe=selfpab_jax.probe.monitor.open_probe")
+    if settings.branch.run is not None and begin is None:
+        raise ConfigError("branch.run is set: call pretrain with begin=selfpab_jax.train.branch.begin_branch")
     records = open_records(settings.data.path)
     setup = make_setup(settings, records)
     if jax.process_index():
@@ -126,6 +130,8 @@ def pretrain(
         catch_stop_signals() as stop,
         open_run(run, as_json(settings), resume=resume, overwrite=overwrite, check=check),
     ):
+        if begin is not None:
+            begin(settings, run)
         subjects = np.unique(np.asarray(records.index("train").subject)[setup.rows])
         write_json(run / SUBJECTS_FILE, [str(subject) for subject in subjects])
         if jax.process_count() > 1:
@@ -197,8 +203,8 @@ def _train(setup: TrainSetup, run: Path, stop: StopRequest, open_probe: OpenProb
     progress = Progress("pretrain", setup.steps, "steps", enabled=is_main, every_seconds=every, started=first)
     progress.log(sharding_table(functional, parameter_shardings(functional, setup.mesh), setup.mesh))
     try:
-        log.write(_start_event(setup, first))
-        progress.log(_start_line(setup, first))
+        log.write(start_event(setup, first))
+        progress.log(start_line(setup, first))
         probe = None
         if settings.probe.config is not None and open_probe is not None and is_main:
             probe = open_probe(settings, {**_metadata(setup, validation), "step": first})
@@ -227,9 +233,12 @@ def _start(setup: TrainSetup, checkpoints: Checkpoints) -> tuple[TrainState, Val
         return create_state(functional, setup.optimizer, setup.mesh, key), Validation(), setup
     state, metadata = checkpoints.restore(abstract_state(functional, setup.optimizer, setup.mesh))
     setup.records.info.check_fits(metadata["records"], setup.records.folder)
+    validation = Validation.from_json(metadata["validation"])
+    if metadata["settings"].get("branch") != as_json(setup.settings).get("branch"):
+        validation = Validation()  # the best of the trunk is no checkpoint of this run
     # The encoder keeps the statistics it began with: a converted run continues with the published ones.
     objective = replace(setup.objective, statistics=statistics_of(metadata))
-    return state, Validation.from_json(metadata["validation"]), replace(setup, objective=objective)
+    return state, validation, replace(setup, objective=objective)
 
 
 def _loop(
@@ -307,6 +316,7 @@ def _loop(
         is_last = step == setup.steps
         validates = held_out is not None and (step % setup.validation_interval == 0 or is_last)
         saves = step % settings.checkpoint.every_steps == 0 or is_last or interrupted
+        saves = saves or step in settings.checkpoint.keep_steps
         probes = settings.probe.config is not None and (step % settings.probe.every_steps == 0 or is_last)
         if not (validates or saves or probes):
             continue
@@ -364,31 +374,4 @@ def _metadata(setup: TrainSetup, validation: Validation) -> dict[str, Any]:
         hours=setup.hours,
         steps=setup.steps,
         validation=validation,
-    )
-
-
-def _start_event(setup: TrainSetup, step: int) -> dict[str, Any]:
-    return {
-        "event": "start",
-        "step": step,
-        "steps": setup.steps,
-        "parameters": setup.objective.functional.parameter_count,
-        "windows": len(setup.rows),
-        "hours": setup.hours,
-        "processes": jax.process_count(),
-        "devices": setup.mesh.size,
-        "device": setup.mesh.devices.flat[0].device_kind,
-        "mesh": dict(setup.mesh.shape),
-    }
-
-
-def _start_line(setup: TrainSetup, step: int) -> str:
-    begin = f"resuming at step {step}" if step else "starting"
-    held_out = (
-        f"validation on {len(setup.held_out):,} windows every {setup.validation_interval} steps"
-        if len(setup.held_out)
-        else "no held-out windows: the last state counts as the best"
-    )
-    return (
-        f"{begin}: {setup.steps} steps on {setup.hours:,.1f} h of recording in {len(setup.rows):,} windows, {held_out}"
     )

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from selfpab_jax.errors import ConfigError
 
-ScheduleName = Literal["linear_warmup", "inverse_sqrt", "exponential", "constant"]
+ScheduleName = Literal["linear_warmup", "inverse_sqrt", "exponential", "constant", "wsd"]
 Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
 """The learning rate as a function of the step, counted from 0."""
 
@@ -70,6 +70,27 @@ def exponential(peak: float, factor: float = 0.8, steps: int = 200) -> Schedule:
     return lambda step: peak * jnp.power(jnp.float32(factor), step.astype(jnp.float32) / steps)
 
 
+def warmup_stable_decay(peak: float, total_steps: int, warmup_steps: int, cooldown_steps: int) -> Schedule:
+    """Linear up, then constant, then down by 1 - sqrt at the end (Haegele et al. 2024).
+
+    Until it cools down it does not depend on the length of the run, so runs of many lengths can share a trunk.
+
+    Args:
+        peak: constant rate.
+        total_steps: of the run, with the cool-down.
+        warmup_steps: steps until the peak.
+        cooldown_steps: last steps; 0 for none.
+    """
+    first = total_steps - cooldown_steps
+
+    def rate(step: Int[Array, ""]) -> Float[Array, ""]:
+        up = jnp.minimum((step + 1).astype(jnp.float32) / max(warmup_steps, 1), 1.0)
+        cooled = jnp.clip((step + 1 - first).astype(jnp.float32) / max(cooldown_steps, 1), 0.0, 1.0)
+        return peak * up * (1 - jnp.sqrt(cooled))
+
+    return rate
+
+
 def with_full_first_step(schedule: Schedule, peak: float) -> Schedule:
     """The original's quirk: its scheduler acts only after the first step, which therefore runs at the full rate."""
     return lambda step: jnp.where(step == 0, jnp.float32(peak), schedule(step))
@@ -84,8 +105,11 @@ class OptimizerSettings:
         epochs: passes over the training windows; the number of steps follows from it.
         steps: number of steps; replaces `epochs` where it is set.
         learning_rate: peak rate (`inverse_sqrt` has its own).
-        schedule: `linear_warmup` as published; `inverse_sqrt`, `exponential` or `constant`.
+        schedule: `linear_warmup` as published; `inverse_sqrt`, `exponential`, `constant`; or `wsd`: warm-up, constant,
+            cool-down, whose runs can be branched off one trunk (`pretrain --from`).
         warmup_share: share of the steps spent warming up.
+        warmup_steps: steps of `wsd`'s warm-up, which must not depend on the length.
+        cooldown_steps: last steps of `wsd`, over which the rate falls by 1 - sqrt; 0 for a trunk.
         full_first_step: run the first step at the full rate, as the original does by accident.
         beta1: decay of the first moment.
         beta2: decay of the second moment.
@@ -101,6 +125,8 @@ class OptimizerSettings:
     learning_rate: float = 1e-4
     schedule: ScheduleName = "linear_warmup"
     warmup_share: float = 0.07
+    warmup_steps: int | None = None
+    cooldown_steps: int = 0
     full_first_step: bool = False
     beta1: float = 0.9
     beta2: float = 0.98
@@ -117,6 +143,15 @@ class OptimizerSettings:
             raise ConfigError(f"optimizer.steps is {self.steps}; it must be at least 1")
         if not 0 <= self.warmup_share < 1:
             raise ConfigError(f"optimizer.warmup_share is {self.warmup_share}; it must be in [0, 1)")
+        if self.schedule == "wsd":
+            if self.warmup_steps is None or self.warmup_steps < 0:
+                raise ConfigError("optimizer.schedule wsd needs optimizer.warmup_steps, a number of steps from 0")
+        elif self.warmup_steps is not None or self.cooldown_steps:
+            raise ConfigError("optimizer.warmup_steps and optimizer.cooldown_steps are of optimizer.schedule wsd")
+        if self.cooldown_steps < 0 or (self.steps is not None and self.cooldown_steps > self.steps):
+            raise ConfigError(
+                f"optimizer.cooldown_steps is {self.cooldown_steps}; it must be from 0 to the run's steps"
+            )
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"optimizer.{name} is {getattr(self, name)}; it must be in [0, 1)")
@@ -148,6 +183,9 @@ def learning_rate(settings: OptimizerSettings, total_steps: int, width: int) -> 
             schedule = inverse_sqrt(width, total_steps, settings.warmup_share)
         case "exponential":
             schedule = exponential(peak)
+        case "wsd":
+            assert settings.warmup_steps is not None
+            schedule = warmup_stable_decay(peak, total_steps, settings.warmup_steps, settings.cooldown_steps)
         case "constant":
             schedule = lambda step: jnp.float32(peak)  # noqa: E731
     return with_full_first_step(schedule, peak) if settings.full_first_step else schedule

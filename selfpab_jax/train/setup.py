@@ -1,6 +1,7 @@
 """A run before it starts: model, mesh, optimizer, windows and length, computed and checked before any step."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -166,3 +167,32 @@ def loss_not_finite(setup: TrainSetup, step: int, loss: float) -> str:
             f"the loss is {loss} at step {step}: {len(broken)} of its records hold values that are not finite: {names}"
         )
     return f"the loss is {loss} at step {step}, though its records ({names}, ...) are finite: {ADVICE}"
+
+
+def start_event(setup: TrainSetup, step: int) -> dict[str, Any]:
+    """What the log says when training starts at a step."""
+    return {
+        "event": "start",
+        "step": step,
+        "steps": setup.steps,
+        "parameters": setup.objective.functional.parameter_count,
+        "windows": len(setup.rows),
+        "hours": setup.hours,
+        "processes": jax.process_count(),
+        "devices": setup.mesh.size,
+        "device": setup.mesh.devices.flat[0].device_kind,
+        "mesh": dict(setup.mesh.shape),
+    }
+
+
+def start_line(setup: TrainSetup, step: int) -> str:
+    """The same for people."""
+    begin = f"resuming at step {step}" if step else "starting"
+    held_out = (
+        f"validation on {len(setup.held_out):,} windows every {setup.validation_interval} steps"
+        if len(setup.held_out)
+        else "no held-out windows: the last state counts as the best"
+    )
+    return (
+        f"{begin}: {setup.steps} steps on {setup.hours:,.1f} h of recording in {len(setup.rows):,} windows, {held_out}"
+    )
