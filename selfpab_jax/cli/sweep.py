@@ -153,8 +153,11 @@ def plan_table(lines: list["PlannedRun"], devices: int) -> str:
             f"{line.index:>5} {line.name:<{width}} {line.hours:>9,.4g} {line.subjects:>8,} {line.parameters:>14,} "
             f"{line.steps:>9,} {line.tokens:>8.2g} {line.flops:>8.2g} {line.memory_bytes / 2**30:>7.3g} {time:>12}"
         )
-    flops, seconds = sum(line.flops for line in lines), [line.device_seconds for line in lines]
-    total = f"{len(lines)} runs: {sum(line.tokens for line in lines):.3g} frames, {flops:.3g} FLOPs"
+    flops, seconds = sum(line.own_share * line.flops for line in lines), [line.device_seconds for line in lines]
+    tokens = sum(line.own_share * line.tokens for line in lines)
+    total = f"{len(lines)} runs: {tokens:.3g} frames, {flops:.3g} FLOPs"
+    if shared := sum(line.flops for line in lines) - flops:
+        total += f" (what branches share with their trunks is counted once; alone they would take {shared:.3g} more)"
     if None not in seconds:
         hours = sum(each or 0 for each in seconds) / 3600
         total += f", {hours:,.3g} device-hours"

@@ -167,6 +167,8 @@ def comparable(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that identify a run: those that must not change when it is resumed."""
     kept = {group: value for group, value in settings.items() if group not in MAY_CHANGE}
     kept["data"] = {name: value for name, value in kept.get("data", {}).items() if name not in DATA_MAY_CHANGE}
+    if "branch" in kept:  # the state is copied, so the trunk may be elsewhere by now
+        kept["branch"] = {"step": kept["branch"]["step"]}
     return kept
 
 

@@ -39,6 +39,8 @@ def collect(sweep_folder: Path) -> list[Point]:
     sweep = open_sweep(sweep_folder)
     points = []
     for status in status_of(sweep):
+        if status.line.is_trunk:  # it has not cooled down
+            continue
         if status.is_edited:
             print(f"selfpab-jax: {status.line.name} is excluded: {status.note}", file=sys.stderr)
         points.append(_point(sweep.run(status.line), status))

@@ -95,7 +95,7 @@ def compare_runs(sweep: Sweep, reference: str | None = None, without: Sequence[s
         ConfigError: no such runs or classes.
         DataError: no run is probed, or the probes scored different subjects or classes.
     """
-    names = list(dict.fromkeys(_group_name(line) for line in sweep.lines))
+    names = list(dict.fromkeys(_group_name(line) for line in sweep.lines if not line.is_trunk))
     reference = names[0] if reference is None else reference
     if reference not in names:
         raise ConfigError(f"--reference {reference}: no such runs; there are {', '.join(names)}")
@@ -103,6 +103,8 @@ def compare_runs(sweep: Sweep, reference: str | None = None, without: Sequence[s
     classes: tuple[str, ...] | None = None
     unprobed = []
     for line in sweep.lines:
+        if line.is_trunk:
+            continue
         result = read_result(sweep.run(line))
         if result is None or result.hash != line.hash or line.probe is None or macro_f1_of(line, result) is None:
             unprobed.append(line.name)

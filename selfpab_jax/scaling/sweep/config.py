@@ -22,32 +22,53 @@ FIELDS_OF_AXES = {
 RENAMED = {"devices": {"utilisation": "utilization"}}
 """Fields of groups of a sweep file by their name in version 0.1, which is still read."""
 
+LENGTHS = ("epochs", "steps", "tokens", "flops")
 Grid = dict[str, tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
 class Length:
-    """How long each run trains: exactly one of these.
+    """How long each run trains: exactly one of these, one or more of each.
 
     Args:
         epochs: passes over the windows; more data mean more steps.
         steps: optimizer steps; all runs with the same batch size see as many windows.
         tokens: frames seen, repeats counted; the steps follow from the batch size and the frames per window.
         flops: training FLOPs by formula; larger models take fewer steps, so that all runs cost the same.
+        trunk: branch the runs of several lengths off one trunk (optimizer.schedule wsd), which is trained once.
+        cooldown: share of each run's steps that it cools down over.
     """
 
-    epochs: float | None = None
-    steps: int | None = None
-    tokens: float | None = None
-    flops: float | None = None
+    epochs: tuple[float, ...] = ()
+    steps: tuple[int, ...] = ()
+    tokens: tuple[float, ...] = ()
+    flops: tuple[float, ...] = ()
+    trunk: bool = False
+    cooldown: float = 0.2
 
     def __post_init__(self) -> None:
-        given = {each.name: getattr(self, each.name) for each in fields(self) if getattr(self, each.name) is not None}
+        given = [name for name in LENGTHS if getattr(self, name)]
         if len(given) != 1:
-            raise ConfigError(f"give exactly one of epochs, steps, tokens, flops, not {', '.join(given) or 'none'}")
-        for name, value in given.items():
+            raise ConfigError(f"give exactly one of {', '.join(LENGTHS)}, not {', '.join(given) or 'none'}")
+        for value in self.values:
             if value <= 0:
-                raise ConfigError(f"{name} is {value:g}; it must be greater than 0")
+                raise ConfigError(f"{given[0]} is {value:g}; it must be greater than 0")
+        if len(set(self.values)) < len(self.values):
+            raise ConfigError(f"{given[0]} has a value twice")
+        if self.trunk and len(self.values) < 2:
+            raise ConfigError("trunk is for several lengths; give a list of them")
+        if not 0 < self.cooldown < 1:
+            raise ConfigError(f"cooldown is {self.cooldown:g}; it must be a share between 0 and 1")
+
+    @property
+    def kind(self) -> str:
+        """Which of the four is given."""
+        return next(name for name in LENGTHS if getattr(self, name))
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """One or more, as given."""
+        return getattr(self, self.kind)
 
 
 @dataclass(frozen=True)
@@ -241,7 +262,14 @@ def _group(kind: type, content: Any, where: str, renamed: Mapping[str, str]) -> 
     _known(values, types, where, "field")
     for name, value in values.items():
         wanted = str if "str" in types[name] else int if "int" in types[name] else float
-        values[name] = None if value is None else _number(wanted, value, f"{where}.{name}")
+        if types[name].startswith("tuple"):
+            listed = value if isinstance(value, list) else [] if value is None else [value]
+            values[name] = tuple(_number(wanted, each, f"{where}.{name}") for each in listed)
+        elif "bool" in types[name]:
+            if not isinstance(value, bool):
+                raise ConfigError(f"{where}.{name} is {value!r}; give true or false")
+        else:
+            values[name] = None if value is None else _number(wanted, value, f"{where}.{name}")
     try:
         return kind(**values)
     except ConfigError as error:

@@ -16,12 +16,12 @@ from selfpab_jax.config import find_preset, merge, parse_settings, read_yaml
 from selfpab_jax.data.records.dataset import RecordIndex, Records, open_records
 from selfpab_jax.data.splits import hours_of, select
 from selfpab_jax.errors import ConfigError, DataError
-from selfpab_jax.model.config import training_flops
 from selfpab_jax.model.masking import features_of
 from selfpab_jax.scaling.ladder import ladder_file, parameter_count
-from selfpab_jax.scaling.sweep.config import AXES, Length, SweepSettings, is_field
+from selfpab_jax.scaling.sweep.config import AXES, SweepSettings, is_field
 from selfpab_jax.scaling.sweep.cost import ModelShape, device_seconds, memory_bytes, mesh_sizes, run_flops
-from selfpab_jax.scaling.sweep.manifest import PlannedRun, hash_of
+from selfpab_jax.scaling.sweep.lengths import trunk_and_branches, with_length
+from selfpab_jax.scaling.sweep.manifest import TRUNK, PlannedRun, hash_of
 from selfpab_jax.train.config import PretrainSettings, as_json
 from selfpab_jax.train.state import MESH_AXIS_OF, check_batch
 
@@ -60,17 +60,18 @@ def plan_sweep(sweep: SweepSettings, data: Path | None) -> SweepPlan:
     for axes in _grid_points(sweep):
         settings = settings_for(sweep, axes, data)
         try:
-            line = planner.line(len(lines), axes, settings)
+            of_point = planner.lines(axes, settings)
         except DataError as error:
             if sweep.beyond_data == "refuse" or not axes.keys() & {"hours", "subjects"}:
                 raise DataError(f"{_name(axes)}: {error}; remove it from the sweep, or set beyond_data: drop") from None
             dropped[str(error)] = dropped.get(str(error), 0) + 1
             continue
-        if line.hash in hashes:
-            repeated += 1
-            continue
-        hashes[line.hash] = line.name
-        lines.append(line)
+        for line in of_point:
+            if line.hash in hashes:
+                repeated += 1
+                continue
+            hashes[line.hash] = line.name
+            lines.append(replace(line, index=len(lines)))
     if not lines:
         raise ConfigError(f"sweep {sweep.name} has no runs left: {'; '.join(dropped)}")
     remarks = [f"dropped {count} runs: {reason}" for reason, count in dropped.items()]
@@ -100,7 +101,8 @@ class _Planner:
         self._records: dict[Path, tuple[Records, RecordIndex, str]] = {}
         self._subsets: dict[tuple, tuple[float, int, int]] = {}
 
-    def line(self, index: int, axes: dict[str, Any], settings: PretrainSettings) -> PlannedRun:
+    def lines(self, axes: dict[str, Any], settings: PretrainSettings) -> list[PlannedRun]:
+        """A run for each length; before them, the trunk that they are branched off, if they are."""
         sweep, name = self._sweep, _name(axes)
         if settings.data.path is None:
             raise ConfigError(
@@ -108,37 +110,57 @@ class _Planner:
             )
         path = settings.data.path.absolute()
         settings = replace(settings, data=replace(settings.data, path=path))
-        records, train, fingerprint = self._open(path)
-        hours, subjects, windows = self._subset(settings, train)
-        info = records.info
+        records, train, _ = self._open(path)
+        windows, info = self._subset(settings, train)[2], records.info
         try:
             features = features_of(settings.task, info.features, info.sensors, info.channels)
         except ConfigError as error:
             raise ConfigError(f"{name}: {error}") from None
         shape = ModelShape(features, features, info.frames)
-        settings = with_length(settings, sweep.length, shape, windows)
-        steps = settings.optimizer.total_steps(windows)
+        lengths = sweep.length.values
+        of_lengths = [with_length(settings, sweep.length.kind, length, shape, windows) for length in lengths]
+        if len(lengths) == 1:
+            return [self._line(axes, of_lengths[0], shape)]
+        named = [_with_length(axes, length) for length in lengths]
+        if not sweep.length.trunk:
+            return [self._line(each, of_length, shape) for each, of_length in zip(named, of_lengths, strict=True)]
+        try:
+            name_of_trunk = _name(_with_length(axes, TRUNK))
+            trunk, branches = trunk_and_branches(of_lengths, windows, sweep.length.cooldown, name_of_trunk)
+        except ConfigError as error:
+            raise ConfigError(f"{name}: {error}") from None
+        first = replace(self._line(_with_length(axes, TRUNK), trunk, shape), probe=None)
+        return [first, *(self._line(*pair, shape) for pair in zip(named, branches, strict=True))]
+
+    def _line(self, axes: dict[str, Any], settings: PretrainSettings, shape: ModelShape) -> PlannedRun:
+        sweep, name = self._sweep, _name(axes)
+        assert settings.data.path is not None
+        _, train, fingerprint = self._open(settings.data.path)
+        hours, subjects, windows = self._subset(settings, train)
+        steps, branch = settings.optimizer.total_steps(windows), settings.branch
         memory = self._fits(name, settings, shape)
         flops = run_flops(settings, shape, steps)
         plain, final = as_json(settings), asdict(sweep.final)
         return PlannedRun(
-            index=index,
+            index=0,
             name=name,
             axes=axes,
             hours=hours,
             subjects=subjects,
             windows=windows,
-            parameters=parameter_count(settings.model, features, features),
+            parameters=parameter_count(settings.model, shape.features, shape.outputs),
             steps=steps,
-            tokens=float(steps * settings.optimizer.batch_size * info.frames),
+            tokens=float(steps * settings.optimizer.batch_size * shape.frames),
             flops=flops,
             memory_bytes=memory,
-            device_seconds=device_seconds(flops, sweep.devices, sweep.rate),
+            device_seconds=device_seconds(flops * (1 - branch.step / steps), sweep.devices, sweep.rate),
             settings=plain,
             final=final,
             probe=sweep.probe,
             records=fingerprint,
             hash=hash_of(plain, final, fingerprint),
+            trunk="" if branch.run is None else branch.run.name,
+            trunk_steps=branch.step,
         )
 
     def _open(self, path: Path) -> tuple[Records, RecordIndex, str]:
@@ -185,28 +207,6 @@ class _Planner:
         return needed
 
 
-def with_length(settings: PretrainSettings, length: Length, shape: ModelShape, windows: int) -> PretrainSettings:
-    """The settings with the number of epochs or steps by the length of the sweep.
-
-    Args:
-        settings: of a run.
-        length: of the runs of the sweep.
-        shape: of the windows.
-        windows: number of windows in an epoch.
-    """
-    optimizer = settings.optimizer
-    if length.epochs is not None:
-        return replace(settings, optimizer=replace(optimizer, epochs=length.epochs, steps=None))
-    if length.steps is not None:
-        steps = length.steps
-    elif length.tokens is not None:
-        steps = length.tokens / (optimizer.batch_size * shape.frames)
-    else:
-        each = training_flops(settings.model, shape.features, shape.outputs, shape.frames)
-        steps = (length.flops or 0) / (each * optimizer.batch_size)
-    return replace(settings, optimizer=replace(optimizer, steps=max(1, round(steps))))
-
-
 def _grid_points(sweep: SweepSettings) -> Iterator[dict[str, Any]]:
     """The values of the axes of every run, in the order of AXES, then fields; seeds vary fastest."""
     for grid in sweep.grids:
@@ -216,6 +216,12 @@ def _grid_points(sweep: SweepSettings) -> Iterator[dict[str, Any]]:
             yield dict(zip(axes, values, strict=True))
 
 
+def _with_length(axes: dict[str, Any], length: float | str) -> dict[str, Any]:
+    """The axes with the length before the seed, which names end with."""
+    others = {axis: value for axis, value in axes.items() if axis != "seed"}
+    return {**others, "length": length, **({"seed": axes["seed"]} if "seed" in axes else {})}
+
+
 def _name(axes: dict[str, Any]) -> str:
     short = {
         "hours": "h",
@@ -223,9 +229,13 @@ def _name(axes: dict[str, Any]) -> str:
         "model": "",
         "learning_rate": "lr",
         "seed": "s",
+        "length": "n",
     }
     parts = []
     for axis, value in axes.items():
+        if axis == "length" and value == TRUNK:
+            parts.append(TRUNK)
+            continue
         text = f"{value:g}" if isinstance(value, float) else re.sub(r"[^\w.+]+", "_", str(value))
         parts.append(f"{axis.split('.', 1)[1]}_{text}" if is_field(axis) else f"{short[axis]}{text}")
     return "-".join(parts)

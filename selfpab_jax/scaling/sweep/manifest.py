@@ -7,7 +7,7 @@ A folder holds `sweep.yaml` (the sweep file as given), `plan.jsonl`, `sweep.json
 import hashlib
 import json
 import sys
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from selfpab_jax.train.config import PretrainSettings, as_json
 from selfpab_jax.train.run_dir import DATA_MAY_CHANGE, MAY_CHANGE, SETTINGS_FILE, comparable, differences
 
 PLAN_FILE, SWEEP_FILE, INFO_FILE = "plan.jsonl", "sweep.yaml", "sweep.json"
+TRUNK = "trunk"
+"""The length of a run that others are branched off."""
 LISTED = 4
 """Items of a list that a message names."""
 
@@ -40,6 +42,9 @@ class PlannedRun:
         probe: of the downstream measurement, or None.
         records: fingerprint of the records that it was planned on.
         hash: of everything that determines its result, except the probe.
+        trunk: name of the run that it is branched off, or "".
+        trunk_steps: steps that it shares with that run; they are in `steps`, `tokens` and `flops`, but not in
+            `device_seconds`.
     """
 
     index: int
@@ -59,6 +64,18 @@ class PlannedRun:
     probe: dict[str, Any] | None
     records: str
     hash: str
+    trunk: str = ""
+    trunk_steps: int = 0
+
+    @property
+    def is_trunk(self) -> bool:
+        """Whether it only serves others, and is no point of a fit."""
+        return self.axes.get("length") == TRUNK
+
+    @property
+    def own_share(self) -> float:
+        """Share of its steps that no other run does."""
+        return 1 - self.trunk_steps / self.steps
 
     @property
     def seed(self) -> int:
@@ -113,7 +130,8 @@ def _line(text: str, where: str) -> PlannedRun:
     remedy = "give the sweep file to `sweep plan` again; finished runs are kept"
     try:
         stored = json.loads(text)
-        line = PlannedRun(**{each.name: stored[each.name] for each in fields(PlannedRun)})
+        known = [each for each in fields(PlannedRun) if each.name in stored or each.default is MISSING]
+        line = PlannedRun(**{each.name: stored[each.name] for each in known})
         now = hash_of(line.settings, line.final, line.records)
     except (ValueError, TypeError, KeyError, AttributeError):
         raise RunError(f"{where} is damaged; {remedy}") from None

@@ -33,6 +33,10 @@ Work = Callable[[Path, PlannedRun, Path], RunResult | None]
 """Trains and measures a run, given its directory, its line and the records; returns None where it was stopped."""
 
 
+class TrunkNotThereError(RunError):
+    """The run that a run is branched off has not come so far yet."""
+
+
 class Stopped(BaseException):
     """SIGTERM arrived outside of the training loop, which has a handler of its own."""
 
@@ -67,6 +71,8 @@ def run_line(
             records = data or Path(line.settings["data"]["path"])
             try:
                 result = (work or train_and_measure)(run, line, records)
+            except TrunkNotThereError as error:  # nor is this one
+                raise LeaseHeldError(str(error)) from error
             except LockedError as error:  # its lease expired, but the process lives: not a failure of the run
                 raise LeaseHeldError(f"{line.name} is taken: {error}") from error
             except Exception as error:
@@ -102,6 +108,7 @@ def train_and_measure(run: Path, line: PlannedRun, data: Path) -> RunResult | No
     from selfpab_jax.data.records.dataset import open_records
     from selfpab_jax.probe.monitor import open_probe
     from selfpab_jax.scaling.sweep.expand import records_fingerprint
+    from selfpab_jax.train.branch import begin_branch, kept_steps
     from selfpab_jax.train.loop import pretrain
 
     result = read_result(run)
@@ -114,7 +121,12 @@ def train_and_measure(run: Path, line: PlannedRun, data: Path) -> RunResult | No
             _probe_settings(line.probe)  # a mistake there should not cost a training first
         settings = line.pretrain_settings()
         settings = replace(settings, data=replace(settings.data, path=data))
-        ending = pretrain(settings, run, resume=True, open_probe=open_probe)
+        if line.trunk:
+            trunk = run.parent / line.trunk
+            if not kept_steps(run) and line.trunk_steps not in kept_steps(trunk):
+                raise TrunkNotThereError(f"{line.name} waits for step {line.trunk_steps} of {line.trunk}, its trunk")
+            settings = replace(settings, branch=replace(settings.branch, run=trunk))
+        ending = pretrain(settings, run, resume=True, open_probe=open_probe, begin=begin_branch)
         if ending == "interrupted":
             return None
         result = measure(run, line, data, ending)

@@ -1,6 +1,7 @@
 """Plans: every run with its cost, nested data, and refusals of sweeps that cannot run."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -70,6 +71,46 @@ def test_a_plan_is_the_product_of_its_axes(plan: Planner, tiny_records: Path) ->
     assert line.flops == 4 * 8 * training_flops(model, 156, 156, frames)
     assert [line.hours for line in lines[::4]] == pytest.approx([0.1, 0.2, 0.6], abs=20 / 3600)
     assert json.loads(json.dumps(line.settings)) == line.settings
+
+
+WSD = {"optimizer": {"batch_size": 8, "schedule": "wsd", "warmup_steps": 2}}
+
+
+def test_several_lengths_are_branched_off_one_trunk(plan: Planner) -> None:
+    length = {"steps": [10, 20, 40], "trunk": True, "cooldown": 0.2}
+    lines = plan(length=length, overrides=WSD, models={}, grids=[{"hours": 0.6, "seed": [0, 1]}])
+    assert [line.name for line in lines[:4]] == ["h0.6-trunk-s0", "h0.6-n10-s0", "h0.6-n20-s0", "h0.6-n40-s0"]
+    trunk, branch = lines[0], lines[2]
+    assert (trunk.is_trunk, trunk.steps, trunk.probe) == (True, 32, None)
+    assert trunk.settings["checkpoint"]["keep_steps"] == [8, 16, 32]
+    assert (branch.trunk, branch.trunk_steps, branch.steps) == ("h0.6-trunk-s0", 16, 20)
+    assert branch.settings["optimizer"]["cooldown_steps"] == 4
+    assert branch.settings["branch"] == {"run": "h0.6-trunk-s0", "step": 16}
+    assert branch.flops == 20 * trunk.flops / 32, "of the whole path"
+    total = sum(line.own_share * line.flops for line in lines[:4]) * 32 / trunk.flops
+    assert total == pytest.approx(32 + 2 + 4 + 8), "the trunk counts once"
+    apart = plan(length={"steps": [10, 20]}, overrides=WSD, models={}, grids=[{"hours": 0.6, "seed": 0}])
+    assert [(line.name, line.trunk, line.steps) for line in apart] == [("h0.6-n10-s0", "", 10), ("h0.6-n20-s0", "", 20)]
+
+
+@pytest.mark.parametrize(
+    ("length", "overrides", "message"),
+    [
+        ({"steps": [10, 20], "trunk": True}, {}, "needs optimizer.schedule wsd, not linear_warmup"),
+        (
+            {"steps": [2, 20], "trunk": True},
+            WSD,
+            "a run of 2 steps, 1 to cool down, ends before the trunk is warmed up",
+        ),
+        ({"steps": 20, "trunk": True}, WSD, "trunk is for several lengths"),
+        ({"steps": [20, 20]}, WSD, "steps has a value twice"),
+        ({"steps": [20, 30], "trunk": "yes"}, WSD, "give true or false"),
+        ({"steps": [20, 30], "cooldown": 1.5}, WSD, "cooldown is 1.5"),
+    ],
+)
+def test_impossible_trunks_are_refused(plan: Planner, length: dict, overrides: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        plan(length=length, overrides=overrides, models={}, grids=[{"hours": 0.6, "seed": 0}])
 
 
 def test_a_field_of_a_run_is_an_axis(plan: Planner) -> None:
