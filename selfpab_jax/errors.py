@@ -16,6 +16,8 @@ class ExitCode(IntEnum):
     """A mistake in the call or the configuration."""
     STOPPED = 75
     """Stopped by a signal with everything saved (EX_TEMPFAIL): start the same command again."""
+    STUCK = 76
+    """No step was done for too long (`watch.stuck_minutes`): start it again with --resume."""
     INTERRUPTED = 130
     """Ctrl-C, with nothing to resume."""
 

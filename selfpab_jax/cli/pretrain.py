@@ -13,7 +13,7 @@ from selfpab_jax.config import Parser, settings_from
 from selfpab_jax.errors import ConfigError, ExitCode, RunError
 from selfpab_jax.progress import duration
 from selfpab_jax.train.config import PretrainSettings
-from selfpab_jax.train.logging import read_log
+from selfpab_jax.train.logging import PHASES, read_log, time_shares
 from selfpab_jax.train.run_dir import SETTINGS_FILE, read_settings
 
 
@@ -49,6 +49,7 @@ def run_pretrain(parsed: Namespace) -> int:
 
     from selfpab_jax.train.branch import begin_branch, check_branch, kept_steps
     from selfpab_jax.train.loop import pretrain
+    from selfpab_jax.train.watch import watch
 
     open_probe = None
     if settings.probe.config is not None:
@@ -56,14 +57,16 @@ def run_pretrain(parsed: Namespace) -> int:
     try:
         if not kept_steps(parsed.run):
             check_branch(settings)  # before there is a folder
-        ending = pretrain(
-            settings,
-            parsed.run,
-            resume=parsed.resume,
-            overwrite=parsed.overwrite,
-            open_probe=open_probe,
-            begin=begin_branch,
-        )
+        with watch(settings.watch, parsed.run) as on_step:
+            ending = pretrain(
+                settings,
+                parsed.run,
+                resume=parsed.resume,
+                overwrite=parsed.overwrite,
+                open_probe=open_probe,
+                begin=begin_branch,
+                on_step=on_step,
+            )
     except Exception as error:
         if not jax.distributed.is_initialized():
             raise
@@ -153,6 +156,9 @@ def describe(run: Path) -> str:
         )
     if probe:
         parts.append(f"probe macro-F1 {100 * probe['macro_f1']:.1f} at step {probe['step']}")
+    if shares := time_shares(run):
+        ordered = sorted(shares.items(), key=lambda item: -item[1])
+        parts.append("time: " + ", ".join(f"{share:.0%} {PHASES[name]}" for name, share in ordered if share >= 0.005))
     silence = duration(time.time() - latest)
     if end:
         parts.append(f"{end['ending']} {silence} ago")

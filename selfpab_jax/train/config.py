@@ -11,7 +11,7 @@ from selfpab_jax.model.config import ModelSettings
 from selfpab_jax.model.masking import TaskSettings
 from selfpab_jax.signal.normalization import Scale
 from selfpab_jax.train.checkpoint import CheckpointSettings
-from selfpab_jax.train.logging import LogSettings
+from selfpab_jax.train.logging import LogSettings, WatchSettings
 from selfpab_jax.train.optimizer import OptimizerSettings
 from selfpab_jax.train.state import MeshSettings
 
@@ -150,6 +150,7 @@ class PretrainSettings:
         checkpoint: when to save.
         log: what to log.
         distributed: several processes.
+        watch: a watchdog, and profiles.
     """
 
     seed: int = 256
@@ -164,11 +165,12 @@ class PretrainSettings:
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     log: LogSettings = field(default_factory=LogSettings)
     distributed: DistributedSettings = field(default_factory=DistributedSettings)
+    watch: WatchSettings = field(default_factory=WatchSettings)
 
 
 def as_json(settings: PretrainSettings) -> dict[str, Any]:
-    """The settings as plain JSON values, without those that hold for one start only: `distributed`, `allow_changed`."""
-    groups = {group: value for group, value in asdict(settings).items() if group != "distributed"}
+    """The settings as plain JSON values, without those of one start: `distributed`, `watch`, `allow_changed`."""
+    groups = {group: value for group, value in asdict(settings).items() if group not in ("distributed", "watch")}
     del groups["data"]["allow_changed"]
     if settings.probe.config is None:
         del groups["probe"]

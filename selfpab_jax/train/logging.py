@@ -1,6 +1,7 @@
 """What a run logs: JSON lines on disk always, Weights & Biases on request, and a progress line."""
 
 import json
+import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -40,6 +41,39 @@ class LogSettings:
     def __post_init__(self) -> None:
         if self.every_steps < 1:
             raise ConfigError(f"log.every_steps is {self.every_steps}; it must be at least 1")
+
+
+@dataclass(frozen=True)
+class WatchSettings:
+    """Means of an operator, for one start of a run; they are not stored.
+
+    Args:
+        stuck_minutes: end the process where no step is done for so many minutes, after printing where every thread
+            waits, with exit code 76; longer than compilation, validation and checkpoints take. Off where not set.
+        profile_steps: steps to profile, as 100:105, for XProf; off where empty.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    stuck_minutes: float | None = None
+    profile_steps: str = ""
+
+    def __post_init__(self) -> None:
+        if self.stuck_minutes is not None and self.stuck_minutes <= 0:
+            raise ConfigError(f"watch.stuck_minutes is {self.stuck_minutes}; it must be greater than 0")
+        if self.profile_steps:
+            self.profiled()
+
+    def profiled(self) -> tuple[int, int]:
+        """The first and the last step to profile."""
+        match = re.fullmatch(r"(\d+):(\d+)", self.profile_steps)
+        first, last = (int(match[1]), int(match[2])) if match else (0, 0)
+        if not 1 <= first <= last:
+            raise ConfigError(
+                f"watch.profile_steps is {self.profile_steps!r}; give the first and last step, as 100:105"
+            )
+        return first, last
 
 
 @runtime_checkable
@@ -167,8 +201,51 @@ def rewind_log(run: Path, step: int) -> None:
     """Remove what was logged after `step`, because a resumed run logs it again."""
     if not (run / LOG_FILE).exists():
         return
-    kept = [event for event in read_log(run) if event.get("step", 0) <= step and event["event"] != "end"]
+    events = list(read_log(run))
+    kept = [event for event in events if event.get("step", 0) <= step and event["event"] != "end"]
+    undone = [event["time"] for event in events if event.get("step", 0) > step]
+    if undone:  # what it cost stays known
+        before = max((event["time"] for event in kept), default=undone[0])
+        kept.append({"time": undone[-1], "event": "lost", "step": step, "seconds": max(undone[-1] - before, 0.0)})
     write_text(run / LOG_FILE, "".join(json.dumps(event) + "\n" for event in kept))
+
+
+PHASES = {
+    "steps": "in steps",
+    "waiting": "waiting for data",
+    "validation": "in validation",
+    "probe": "in probes",
+    "checkpoint": "writing checkpoints",
+    "compiling": "compiling",
+    "lost": "lost to restarts",
+}
+"""What a run spends its time on, in words."""
+
+
+def time_shares(run: Path) -> dict[str, float]:
+    """Share of the time of a run, over all of its starts, that each of `PHASES` took; empty before the first pause.
+
+    What is lost to restarts is the time of steps that had to be done again. Time without a process does not count.
+
+    Args:
+        run: its directory.
+    """
+    seconds, current = dict.fromkeys(PHASES, 0.0), dict[str, float]()
+    for event in read_log(run):
+        match event["event"]:
+            case "start":
+                seconds, current = _added(seconds, current), {}
+            case "time":
+                current = {name: event[name] for name in PHASES if name in event}
+            case "lost":
+                seconds["lost"] += event["seconds"]
+    seconds = _added(seconds, current)
+    total = sum(seconds.values())
+    return {name: taken / total for name, taken in seconds.items() if taken} if total else {}
+
+
+def _added(seconds: dict[str, float], more: dict[str, float]) -> dict[str, float]:
+    return {name: taken + more.get(name, 0.0) for name, taken in seconds.items()}
 
 
 class Meter:
@@ -206,10 +283,22 @@ class Meter:
         self._rates: dict[str, float] = {}
         self._since: float | None = None  # None until the first step is done: it compiles
         self._steps, self._waited = 0, 0.0
+        self._phase, self._phase_began = "steps", time.perf_counter()
+        self._seconds: dict[str, float] = {}
 
-    def waited(self, seconds: float) -> None:
-        """Add time that the loop waited for its next batch."""
-        self._waited += seconds
+    def phase(self, name: str) -> None:
+        """From now on the run is in one of `PHASES`; steps are compiling until the first of them is done."""
+        now = time.perf_counter()
+        before = "compiling" if self._phase == "steps" and self._since is None else self._phase
+        self._seconds[before] = self._seconds.get(before, 0.0) + now - self._phase_began
+        if before == "waiting":
+            self._waited += now - self._phase_began
+        self._phase, self._phase_began = name, now
+
+    def add_times(self, step: int) -> None:
+        """Log the seconds of each phase since this start of the run."""
+        self.phase(self._phase)
+        self._log.write({"event": "time", "step": step, **{name: round(s, 3) for name, s in self._seconds.items()}})
 
     def restart_clock(self) -> None:
         """Start timing again, after a pause for validation or a checkpoint."""
@@ -225,6 +314,7 @@ class Meter:
         """
         self._losses.append(loss)
         if self._since is None:
+            self.phase("steps")
             self.restart_clock()
         else:
             self._steps += 1

@@ -2,7 +2,6 @@
 
 import math
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -88,6 +87,7 @@ def pretrain(
     overwrite: bool = False,
     open_probe: OpenProbe | None = None,
     begin: Callable[[PretrainSettings, Path], None] | None = None,
+    on_step: Callable[[int], None] = lambda _: None,
 ) -> Ending:
     """Train a model on records, as one of the processes of a run.
 
@@ -98,6 +98,7 @@ def pretrain(
         overwrite: remove an earlier run first.
         open_probe: makes the probe of `settings.probe`: `selfpab_jax.probe.monitor.open_probe`.
         begin: puts the state of `settings.branch` into the run: `selfpab_jax.train.branch.begin_branch`.
+        on_step: called with the number of each step before it begins (`selfpab_jax.train.watch`).
 
     Returns:
         How it ended; `interrupted` means that SIGTERM or Ctrl-C came and the state is saved.
@@ -121,7 +122,7 @@ def pretrain(
     if jax.process_index():
         multihost_utils.sync_global_devices("the run is open")
         with catch_stop_signals() as stop:
-            return _train(setup, run, stop, open_probe)
+            return _train(setup, run, stop, open_probe, on_step)
 
     def check() -> None:
         check_records(run, records, allow_changed=settings.data.allow_changed)
@@ -136,7 +137,7 @@ def pretrain(
         write_json(run / SUBJECTS_FILE, [str(subject) for subject in subjects])
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("the run is open")
-        return _train(setup, run, stop, open_probe)
+        return _train(setup, run, stop, open_probe, on_step)
 
 
 def held_out_loss(
@@ -190,7 +191,13 @@ def catch_stop_signals() -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
 
-def _train(setup: TrainSetup, run: Path, stop: StopRequest, open_probe: OpenProbe | None) -> Ending:
+def _train(
+    setup: TrainSetup,
+    run: Path,
+    stop: StopRequest,
+    open_probe: OpenProbe | None,
+    on_step: Callable[[int], None],
+) -> Ending:
     settings, is_main = setup.settings, jax.process_index() == 0
     functional = setup.objective.functional
     checkpoints = Checkpoints(run, settings.checkpoint)
@@ -209,7 +216,7 @@ def _train(setup: TrainSetup, run: Path, stop: StopRequest, open_probe: OpenProb
         if settings.probe.config is not None and open_probe is not None and is_main:
             probe = open_probe(settings, {**_metadata(setup, validation), "step": first})
             write_json(run / PROBE_FILE, {"source": probe.source, "subjects": list(probe.subjects)})
-        ending = _loop(setup, checkpoints, state, validation, log, progress, stop, probe)
+        ending = _loop(setup, checkpoints, state, validation, log, progress, stop, probe, on_step)
         checkpoints.finish()
         log.write({"event": "end", "ending": ending})
     except OSError as error:  # of the log; checkpoints and records have errors of their own
@@ -250,6 +257,7 @@ def _loop(
     progress: Progress,
     stop: StopRequest,
     probe: Probe | None,
+    on_step: Callable[[int], None],
 ) -> Ending:
     if setup.patience is not None and validation.since >= setup.patience:
         return "stopped early"
@@ -303,9 +311,10 @@ def _loop(
 
     unread: StepMetrics | None = None
     for step in range(first + 1, setup.steps + 1):
-        began = time.perf_counter()
+        on_step(step)
+        meter.phase("waiting")
         batch = next(stream)
-        meter.waited(time.perf_counter() - began)
+        meter.phase("steps")
         spectrogram = to_devices(mesh, batch["spectrogram"], batch_size)
         info = frame_info(mesh, batch, batch_size)
         state, metrics = take_step(state, spectrogram, stop_flags(mesh, bool(stop)), info)
@@ -325,6 +334,7 @@ def _loop(
         unread = None
         improved = ended = False
         if validates and held_out is not None:
+            meter.phase("validation")
             loss = held_out_loss(
                 errors,
                 state.parameters,
@@ -340,6 +350,7 @@ def _loop(
             ended = setup.patience is not None and validation.since >= setup.patience
             meter.add_validation(step, loss, validation.best)
         if probes:
+            meter.phase("probe")
             whole = jax.jit(lambda each: each, out_shardings=replicated(mesh))(state.parameters)
             score = math.nan
             if probe is not None:
@@ -352,10 +363,12 @@ def _loop(
         if not validates and not all_finite(state.parameters):  # the next loss would tell, if there were one
             raise RunError(f"some parameters are not finite after step {step}, which is not saved: {ADVICE}")
         metadata = _metadata(setup, validation)
+        meter.phase("checkpoint")
         if improved or (held_out is None and not settings.probe.keep_best and (saves or interrupted)):
             checkpoints.save_best(state.parameters, metadata, step)
         if saves or ended or interrupted:
             checkpoints.save(state, metadata, step)
+        meter.add_times(step)
         if ended:
             return "stopped early"
         if interrupted and not is_last:
