@@ -58,12 +58,14 @@ class Probing:
     Attributes:
         model: name of the encoder.
         more: arguments beside the preset.
-        sensors: what is read of HARTH, in words; what can be compared has the same.
+        sensors: what is read, in words; what can be compared has the same.
+        data: which of the data sets.
     """
 
     model: str
     more: list[str]
-    sensors: str = "back and thigh"
+    sensors: str = "HARTH, back and thigh"
+    data: str = "harth"
 
 
 PROBINGS = {
@@ -73,11 +75,19 @@ PROBINGS = {
         "recipe",
         ["--heads", '["temporal"]', "--features.context_seconds", "[]", "--budgets.windows", "[]", *ONE_SEED, *RANDOM],
     ),
-    "back": Probing("back", ["--dataset.sensors", '["back"]', *ONE_SENSOR, *FOREST], "back"),
-    "thigh": Probing("thigh", ["--dataset.sensors", '["thigh"]', *ONE_SENSOR, *FOREST], "thigh"),
+    "back": Probing("back", ["--dataset.sensors", '["back"]', *ONE_SENSOR, *FOREST], "HARTH, back alone"),
+    "thigh": Probing("thigh", ["--dataset.sensors", '["thigh"]', *ONE_SENSOR, *FOREST], "HARTH, thigh alone"),
     "finetuned": Probing(
         "recipe", ["--heads", "[]", "--finetuned", "true", "--finetune.steps", "400", "--finetune.batch_size", "32",
                    "--finetune.learning_rate", "1e-3", "--finetune.frozen_share", "0.5", *FEW, *ONE_SEED],
+    ),
+    "selfback": Probing(
+        "thigh", ["--dataset.name", "selfback", "--dataset.version", "null", "--dataset.only", "[]",
+                  "--dataset.sensors", '["thigh"]', *ONE_SENSOR, *FOREST], "selfBACK, thigh", "selfback",
+    ),
+    "uschad": Probing(
+        "thigh", ["--dataset.name", "uschad", "--dataset.version", "null", "--dataset.only", "[]",
+                  "--dataset.roles", "{hip: thigh}", *ONE_SENSOR, *FOREST], "USC-HAD, hip for thigh", "uschad",
     ),
     "networks": Probing("recipe", ["--heads", "[]", "--baselines", '["cnn", "transformer"]', *FEW, *ONE_SEED]),
 }  # fmt: skip
@@ -138,12 +148,15 @@ def pretrain(out: Path, name: str, steps: int) -> None:
     command("export", out / "runs" / name, out / "models" / name, "--subjects", "named")
 
 
-def probe(out: Path, name: str, harth: Path) -> None:
-    """Score the methods of one probing."""
+def probe(out: Path, name: str, folders: dict[str, Path | None]) -> None:
+    """Score the methods of one probing, if its data set is there."""
     probing = PROBINGS[name]
-    if not (out / "probes" / name / RESULT_FILE).exists():
+    data = folders[probing.data]
+    if data is None:
+        print(f"{name}: left out, no --{probing.data}")
+    elif not (out / "probes" / name / RESULT_FILE).exists():
         command(
-            "probe", "--config", CONFIG, "--model", out / "models" / probing.model, "--data", harth,
+            "probe", "--config", CONFIG, "--model", out / "models" / probing.model, "--data", data,
             "--out", out / "probes" / name, "--cache", out / "cache", *probing.more,
         )  # fmt: skip
 
@@ -156,7 +169,7 @@ def scores(out: Path) -> Iterator[Score]:
         for method in load_result(out / "probes" / name).methods:
             title = method.title
             if method.kind == "probe":
-                encoder = {"back": "cross-sensor", "thigh": "cross-sensor"}.get(probing.model, probing.model)
+                encoder = "cross-sensor" if probing.model in ("back", "thigh") else probing.model
                 title = title.replace("pre-trained encoder", f"{encoder} encoder")
             whole, frequent = _of_subjects(method, ()), _of_subjects(method, RARE)
             accuracy = np.mean([
@@ -191,9 +204,8 @@ def with_differences(found: list[Score]) -> list[Score]:
     """The recipe's linear head (of both sensors, or of the same one) against each other method with the same labels."""
     result = []
     for score in found:
-        ours = (
-            "recipe encoder, linear head" if score.sensors == "back and thigh" else "cross-sensor encoder, linear head"
-        )
+        encoder = "recipe" if score.sensors == "HARTH, back and thigh" else "cross-sensor"
+        ours = f"{encoder} encoder, linear head"
         reference = [s for s in found if (s.method, s.sensors, s.budget) == (ours, score.sensors, score.budget)]
         ahead = asdict(compare(reference[0].subjects, score.subjects)) if reference and score.method != ours else {}
         result.append(Score(**{**asdict(score), "ahead": ahead}))
@@ -233,12 +245,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--harth", type=Path, required=True)
     parser.add_argument("--har70plus", type=Path, required=True)
+    parser.add_argument("--selfback", type=Path)
+    parser.add_argument("--uschad", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=3000, help="of pre-training")
     parser.add_argument("--only", nargs="+", default=[], help="some of the stages")
     parser.add_argument("--table", action="store_true", help="only the tables of what is done")
     options = parser.parse_args()
     stages = [] if options.table else options.only or ["records", "pretrain", *PROBINGS]
+    folders = {"harth": options.harth, "selfback": options.selfback, "uschad": options.uschad}
     options.out.mkdir(parents=True, exist_ok=True)
     for stage in stages:
         if stage == "records":
@@ -249,7 +264,7 @@ def main() -> None:
         elif stage.startswith("pretrain_"):
             pretrain(options.out, stage.removeprefix("pretrain_"), options.steps)
         else:
-            probe(options.out, stage, options.harth)
+            probe(options.out, stage, folders)
     found = with_differences(list(scores(options.out)))
     (options.out / "comparison.json").write_text(json.dumps([asdict(score) for score in found], indent=1) + "\n")
     (options.out / "comparison.md").write_text(table(found))

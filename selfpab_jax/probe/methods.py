@@ -6,6 +6,7 @@ Each method is trained in every fold with every seed and label budget, and score
 import hashlib
 import json
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -169,6 +170,9 @@ def _run_heads(
                     notes += (_note(title, budget, error),)
                     continue
                 notes += found.notes
+                if layers := Counter(choice.layer for choice in found.choices if choice.layer is not None):
+                    times = ", ".join(f"{layer} ({count} times)" for layer, count in sorted(layers.items()))
+                    notes += (_note(title, budget, f"layers that were selected: {times}"),)
                 for number, seed in enumerate(seeds):
                     probabilities[seed] = found.probabilities_NxRxY[number]
                     chosen[seed] = {choice.fold: _as_dict(choice) for choice in found.choices if choice.seed == seed}
