@@ -71,6 +71,14 @@ class Probing:
 PROBINGS = {
     "recipe": Probing("recipe", [*RANDOM, *SPECTROGRAM, *FOREST]),
     "published": Probing("published", []),
+    "one_frame": Probing(
+        "recipe", ["--features.context_seconds", "[]", "--budgets.windows", "[5]", *RANDOM, *SPECTROGRAM],
+        "HARTH, back and thigh, no context",
+    ),
+    "one_frame_published": Probing(
+        "published", ["--features.context_seconds", "[]", "--budgets.windows", "[5]"],
+        "HARTH, back and thigh, no context",
+    ),
     "temporal": Probing(
         "recipe",
         ["--heads", '["temporal"]', "--features.context_seconds", "[]", "--budgets.windows", "[]", *ONE_SEED, *RANDOM],
@@ -204,7 +212,7 @@ def with_differences(found: list[Score]) -> list[Score]:
     """The recipe's linear head (of both sensors, or of the same one) against each other method with the same labels."""
     result = []
     for score in found:
-        encoder = "recipe" if score.sensors == "HARTH, back and thigh" else "cross-sensor"
+        encoder = "recipe" if "and" in score.sensors else "cross-sensor"
         ours = f"{encoder} encoder, linear head"
         reference = [s for s in found if (s.method, s.sensors, s.budget) == (ours, score.sensors, score.budget)]
         ahead = asdict(compare(reference[0].subjects, score.subjects)) if reference and score.method != ours else {}
