@@ -44,7 +44,7 @@ ENCODERS = {
     "back": [*CROSS_SENSOR, "--task.input_sensor", "back"],
     "thigh": [*CROSS_SENSOR, "--task.input_sensor", "thigh"],
 }
-"""Names of encoders, and what they change of configs/har_small.yaml; `back` and `thigh` are MonoSelfPAB."""
+"""Names of encoders, and what they change of configs/har.yaml; `back` and `thigh` are MonoSelfPAB."""
 RANDOM, SPECTROGRAM = ["--random_encoder", "true"], ["--spectrogram", "true"]
 FOREST = ["--baselines", '["forest"]', "--baseline.forest.jobs", "-1"]
 FEW = ["--budgets.windows", "[5]"]
@@ -149,7 +149,7 @@ def pretrain(out: Path, name: str, steps: int) -> None:
     if (out / "models" / name).exists():
         return
     command(
-        "pretrain", "--config", "configs/har_small.yaml", "--data.path", out / "records", "--run", out / "runs" / name,
+        "pretrain", "--config", "configs/har.yaml", "--data.path", out / "records", "--run", out / "runs" / name,
         "--resume", *SIZE, "--optimizer.steps", str(steps), "--validation.every_steps", str(steps // 6),
         *ENCODERS[name],
     )  # fmt: skip
