@@ -203,9 +203,9 @@ def rewind_log(run: Path, step: int) -> None:
         return
     events = list(read_log(run))
     kept = [event for event in events if event.get("step", 0) <= step and event["event"] != "end"]
-    undone = [event["time"] for event in events if event.get("step", 0) > step]
+    undone = [event["time"] for event in events if event.get("step", 0) > step and "time" in event]
     if undone:  # what it cost stays known
-        before = max((event["time"] for event in kept), default=undone[0])
+        before = max((event["time"] for event in kept if "time" in event), default=undone[0])
         kept.append({"time": undone[-1], "event": "lost", "step": step, "seconds": max(undone[-1] - before, 0.0)})
     write_text(run / LOG_FILE, "".join(json.dumps(event) + "\n" for event in kept))
 
