@@ -226,11 +226,8 @@ def table(found: list[Score]) -> str:
     for sensors in dict.fromkeys(score.sensors for score in found):
         of_sensors = [score for score in found if score.sensors == sensors]
         budgets = sorted({score.budget for score in of_sensors}, key=lambda b: float(b) if b != "all" else np.inf)
-        lines += [
-            f"{sensors}: macro-F1 by windows of each activity; with all labels also without the rare classes,",
-            "",
-        ]
-        lines += [f"| method | {' | '.join(budgets)} | without rare | accuracy | behind the first | seeds |"]
+        lines += [f"{sensors}: macro-F1 by labeled windows of each activity, and more with all labels", ""]
+        lines += [f"| method | {' | '.join(budgets)} | without rare | accuracy | linear head ahead by | seeds |"]
         lines += ["|" + " --- |" * (len(budgets) + 5)]
         rows = {method: [s for s in of_sensors if s.method == method] for method in {s.method for s in of_sensors}}
         order = sorted(rows, key=lambda method: -max(s.macro_f1 for s in rows[method] if s.budget == budgets[-1]))
