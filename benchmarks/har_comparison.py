@@ -18,13 +18,11 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from selfpab_jax.probe import metrics
 from selfpab_jax.probe.report.results import RESULT_FILE, MethodResult, load_result
-from selfpab_jax.probe.report.summary import compare
+from selfpab_jax.probe.report.summary import compare, subject_macro_f1
 
 CONFIG = "configs/probe/har_comparison.yaml"
 SCORED = "S023,S025,S028,S029,S032,S034,S036,S038"
@@ -32,19 +30,17 @@ HELD_OUT = "503,510,516"
 RARE = ("cycling (stand)", "cycling (sit, inactive)", "cycling (stand, inactive)")
 """Classes with 19 minutes in all, in 3 subjects or fewer: near 0 for every method."""
 SIZE = ["--model.width", "128", "--model.heads", "4", "--model.feedforward", "512", "--model.layers", "3"]
-SIZE += ["--model.dropout", "0", "--optimizer.batch_size", "16"]
 ONE_SENSOR = ["--heads", '["linear"]', "--budgets.windows", "[5]", "--random_encoder", "true", "--spectrogram", "true"]
-PUBLISHED_TASK = ["--data.scale", "linear", "--task.masking.sensor_probability", "0"]
-PUBLISHED_TASK += ["--task.masking.channel_probability", "0"]
-CROSS_SENSOR = ["--task.kind", "cross_sensor", "--task.masking.sensor_probability", "0"]
-CROSS_SENSOR += ["--task.masking.channel_probability", "0"]
+CROSS_SENSOR = ["--task.kind", "cross_sensor"]
 ENCODERS = {
     "recipe": [],
-    "published": PUBLISHED_TASK,
+    "published": ["--data.scale", "linear"],
     "back": [*CROSS_SENSOR, "--task.input_sensor", "back"],
     "thigh": [*CROSS_SENSOR, "--task.input_sensor", "thigh"],
 }
 """Names of encoders, and what they change of configs/har.yaml; `back` and `thigh` are MonoSelfPAB."""
+REFERENCES = ("recipe encoder, linear head", "cross-sensor encoder, linear head")
+"""What the others are compared with; each choice of sensors has one of them."""
 RANDOM, SPECTROGRAM = ["--random_encoder", "true"], ["--spectrogram", "true"]
 FOREST = ["--baselines", '["forest"]', "--baseline.forest.jobs", "-1"]
 FEW = ["--budgets.windows", "[5]"]
@@ -197,25 +193,15 @@ def scores(out: Path) -> Iterator[Score]:
 
 
 def _of_subjects(method: MethodResult, without: tuple[str, ...]) -> dict[str, float]:
-    counted_Y = np.array([name not in without for name in method.classes])
-    return {
-        subject: float(np.mean([np.nanmean(_f1(of_seed[subject])[counted_Y]) for of_seed in method.confusions]))
-        for subject in method.subjects
-    }
-
-
-def _f1(matrix: Any) -> np.ndarray:
-    return metrics.class_f1(np.asarray(matrix))
+    return subject_macro_f1(method.confusions, np.array([name not in without for name in method.classes]))
 
 
 def with_differences(found: list[Score]) -> list[Score]:
     """The recipe's linear head (of both sensors, or of the same one) against each other method with the same labels."""
     result = []
     for score in found:
-        encoder = "recipe" if "and" in score.sensors else "cross-sensor"
-        ours = f"{encoder} encoder, linear head"
-        reference = [s for s in found if (s.method, s.sensors, s.budget) == (ours, score.sensors, score.budget)]
-        ahead = asdict(compare(reference[0].subjects, score.subjects)) if reference and score.method != ours else {}
+        ours = [s for s in found if s.method in REFERENCES and (s.sensors, s.budget) == (score.sensors, score.budget)]
+        ahead = asdict(compare(ours[0].subjects, score.subjects)) if ours and ours[0] is not score else {}
         result.append(Score(**{**asdict(score), "ahead": ahead}))
     return result
 

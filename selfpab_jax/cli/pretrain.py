@@ -131,7 +131,8 @@ def run_status(parsed: Namespace) -> int:
 def describe(run: Path) -> str:
     """The state of a run in one line."""
     start, train, validation, probe, end, latest = {}, {}, {}, {}, {}, 0.0
-    for event in read_log(run):
+    events = list(read_log(run))
+    for event in events:
         latest = event["time"]
         match event["event"]:
             case "start":
@@ -156,7 +157,7 @@ def describe(run: Path) -> str:
         )
     if probe:
         parts.append(f"probe macro-F1 {100 * probe['macro_f1']:.1f} at step {probe['step']}")
-    if shares := time_shares(run):
+    if shares := time_shares(events):
         ordered = sorted(shares.items(), key=lambda item: -item[1])
         parts.append("time: " + ", ".join(f"{share:.0%} {PHASES[name]}" for name, share in ordered if share >= 0.005))
     silence = duration(time.time() - latest)

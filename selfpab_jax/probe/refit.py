@@ -17,8 +17,9 @@ import numpy as np
 from selfpab_jax.data.har.card import DatasetCard, card_to_json
 from selfpab_jax.errors import ConfigError, DataError
 from selfpab_jax.probe.config import ProbeSettings
-from selfpab_jax.probe.heads.batch import LabeledFeatures, make_head_batch, rows_around
+from selfpab_jax.probe.heads.batch import make_head_batch
 from selfpab_jax.probe.heads.saved import SavedHead, encoder_digests, package_version
+from selfpab_jax.probe.heads.selection import head_offsets, labeled_features
 from selfpab_jax.probe.heads.training import train_heads
 from selfpab_jax.probe.methods import ProbeSetup
 from selfpab_jax.probe.report.results import MethodResult
@@ -118,17 +119,14 @@ def refit_head(
     if not scored:
         raise DataError(f"save_head: no {'' if which == 'best' else which + ' '}head was scored, see the notes")
     method = max(scored, key=lambda each: np.nan_to_num(each.summary.macro_f1.mean, nan=-1.0))
-    settings, corpus, table = setup.settings, setup.corpus, setup.features
+    settings, corpus = setup.settings, setup.corpus
     choice = agreed_choice([
         each for of_seed in method.chosen for each in of_seed.values() if "learning_rate" in each
     ])  # fmt: skip
-    label_R = np.where(corpus.whole_R, corpus.label_R, -1)
     head_settings, _ = settings.of_head(method.name)
-    offsets = head_settings.offsets(corpus.spectrogram.rate_hz / corpus.spectrogram.fft_hop)
-    around_RxW = rows_around(corpus.rows_of_windows, offsets) if offsets else None
-    layers = slice(None) if choice.layer is None else slice(choice.layer, choice.layer + 1)
-    features_RxLxD = table.features_RxLxD[:, layers]
-    data = LabeledFeatures(features_RxLxD, label_R, corpus.subject_R, corpus.density_RxY, around_RxW)
+    offsets = head_offsets(head_settings, corpus)
+    data = labeled_features(setup.features, corpus, offsets, choice.layer)
+    label_R = data.label_R
     extraction = settings.features.extraction(None)
     if choice.layer is not None:
         extraction = replace(extraction, layers=(choice.layer,))

@@ -4,7 +4,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,16 +222,16 @@ PHASES = {
 """What a run spends its time on, in words."""
 
 
-def time_shares(run: Path) -> dict[str, float]:
+def time_shares(events: Iterable[dict[str, Any]]) -> dict[str, float]:
     """Share of the time of a run, over all of its starts, that each of `PHASES` took; empty before the first pause.
 
     What is lost to restarts is the time of steps that had to be done again. Time without a process does not count.
 
     Args:
-        run: its directory.
+        events: of the run's log.
     """
     seconds, current = dict.fromkeys(PHASES, 0.0), dict[str, float]()
-    for event in read_log(run):
+    for event in events:
         match event["event"]:
             case "start":
                 seconds, current = _added(seconds, current), {}

@@ -324,8 +324,8 @@ def _loop(
         unread = metrics
         is_last = step == setup.steps
         validates = held_out is not None and (step % setup.validation_interval == 0 or is_last)
-        saves = step % settings.checkpoint.every_steps == 0 or is_last or interrupted
-        saves = saves or step in settings.checkpoint.keep_steps
+        kept = step in settings.checkpoint.keep_steps
+        saves = step % settings.checkpoint.every_steps == 0 or kept or is_last or interrupted
         probes = settings.probe.config is not None and (step % settings.probe.every_steps == 0 or is_last)
         if not (validates or saves or probes):
             continue

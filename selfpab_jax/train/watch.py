@@ -4,7 +4,6 @@ import faulthandler
 import os
 import re
 import sys
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import jax
 
+from selfpab_jax.background import repeated
 from selfpab_jax.errors import ExitCode, warn
 from selfpab_jax.progress import duration
 from selfpab_jax.train.logging import WatchSettings
@@ -52,32 +52,27 @@ def watch(settings: WatchSettings, run: Path) -> Iterator[OnStep]:
 @contextmanager
 def _watchdog(seconds: float) -> Iterator[OnStep]:
     """A thread that ends the process where steps stop coming; the main thread may hang in a collective for ever."""
-    ended, latest = threading.Event(), [time.monotonic(), 0.0]
+    latest = [time.monotonic(), 0.0]
 
-    def guard() -> None:
-        while not ended.wait(min(1.0, seconds / 10)):
-            silent = time.monotonic() - latest[0]
-            if silent > seconds:
-                where = f"process {jax.process_index()}" if jax.distributed.is_initialized() else "this process"
-                print(
-                    f"selfpab-jax: {where} has done no step for {duration(silent)} (the last was {latest[1]:.0f}); "
-                    f"this is where its threads wait, and it ends with code {int(ExitCode.STUCK)}:",
-                    file=sys.stderr,
-                    flush=True,
-                )
-                faulthandler.dump_traceback(sys.stderr, all_threads=True)
-                os._exit(ExitCode.STUCK)
+    def check() -> bool:
+        silent = time.monotonic() - latest[0]
+        if silent > seconds:
+            where = f"process {jax.process_index()}" if jax.distributed.is_initialized() else "this process"
+            print(
+                f"selfpab-jax: {where} has done no step for {duration(silent)} (the last was {latest[1]:.0f}); "
+                f"this is where its threads wait, and it ends with code {int(ExitCode.STUCK)}:",
+                file=sys.stderr,
+                flush=True,
+            )
+            faulthandler.dump_traceback(sys.stderr, all_threads=True)
+            os._exit(ExitCode.STUCK)
+        return True
 
     def on_step(step: int) -> None:
         latest[:] = time.monotonic(), step - 1
 
-    thread = threading.Thread(target=guard, name="watchdog", daemon=True)
-    thread.start()
-    try:
+    with repeated(check, min(1.0, seconds / 10), "watchdog"):
         yield on_step
-    finally:
-        ended.set()
-        thread.join()
 
 
 @contextmanager

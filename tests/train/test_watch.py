@@ -27,13 +27,13 @@ def test_times_add_up_over_restarts(tmp_path: Path) -> None:
         {"time": 160.0, "event": "train", "step": 25, "loss": 1.0},
     ]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
-    assert time_shares(tmp_path) == {"steps": 0.76, "checkpoint": 0.04, "compiling": 0.2}
+    assert time_shares(read_log(tmp_path)) == {"steps": 0.76, "checkpoint": 0.04, "compiling": 0.2}
     rewind_log(tmp_path, 20)
     assert list(read_log(tmp_path))[-1] == {"time": 160.0, "event": "lost", "step": 20, "seconds": 10.0}
     with (tmp_path / "log.jsonl").open("a") as log:
         log.write(json.dumps({"time": 500.0, "event": "start", "step": 20}) + "\n")
         log.write(json.dumps({"time": 540.0, "event": "time", "step": 40, "compiling": 10.0, "steps": 30.0}) + "\n")
-    shares = time_shares(tmp_path)
+    shares = time_shares(read_log(tmp_path))
     assert {name: round(100 * share) for name, share in shares.items()} == {
         "steps": 68,
         "checkpoint": 2,
@@ -41,7 +41,7 @@ def test_times_add_up_over_restarts(tmp_path: Path) -> None:
         "lost": 10,
     }
     rewind_log(tmp_path, 40)  # nothing is lost where nothing has to be repeated
-    assert time_shares(tmp_path) == shares
+    assert time_shares(read_log(tmp_path)) == shares
 
 
 @pytest.mark.slow
@@ -58,7 +58,7 @@ def test_a_run_says_where_its_time_went_and_is_profiled(
     assert "watch" not in json.loads((run / "settings.json").read_text())
     assert main(["status", str(run)]) == 0
     assert "% compiling" in capsys.readouterr().out
-    assert sum(time_shares(run).values()) == pytest.approx(1)
+    assert sum(time_shares(read_log(run)).values()) == pytest.approx(1)
 
 
 def test_a_watchdog_ends_a_process_that_hangs_and_says_where(tmp_path: Path) -> None:

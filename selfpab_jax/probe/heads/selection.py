@@ -126,24 +126,25 @@ def probe_heads(
     selection = selection or SelectionSettings()
     if select_layer and selection.choose != "inner":
         raise ConfigError(f"a layer is selected on inner folds, and selection.choose is {selection.choose}")
-    label_R = np.where(corpus.whole_R, corpus.label_R, -1)
-    data = LabeledFeatures(table.features_RxLxD, label_R, corpus.subject_R, corpus.density_RxY)
+    data = labeled_features(table, corpus)
     pairs, notes = pair_folds_and_seeds(folds.folds, seeds, corpus.subjects, data, row_masks)
     if selection.choose == "test":
         notes += ("hyper-parameters and stopping were selected on the test subjects themselves: too optimistic",)
     classes, results = len(corpus.classes), {}
-    frames_per_second = corpus.spectrogram.rate_hz / corpus.spectrogram.fft_hop
     for name, settings in heads.items():
-        offsets = settings.offsets(frames_per_second)
-        around_RxW = rows_around(corpus.rows_of_windows, offsets) if offsets else None
         layers = range(table.layers) if select_layer else (None,)
-        seen = {layer: _of_layer(data, layer, around_RxW) for layer in layers}
+        seen = {layer: labeled_features(table, corpus, head_offsets(settings, corpus), layer) for layer in layers}
         choices_of_layers = [
-            select_hyperparameters(seen[layer], pairs, corpus.subjects, settings, selection, classes, layer, progress)
-            for layer in layers
+            [
+                replace(choice, layer=layer)
+                for choice in select_hyperparameters(
+                    of_layer, pairs, corpus.subjects, settings, selection, classes, progress
+                )
+            ]
+            for layer, of_layer in seen.items()
         ]
         choices = [_best_layer(of_pair) for of_pair in zip(*choices_of_layers, strict=True)]
-        probabilities_NxRxY = np.full((len(seeds), len(label_R), classes), np.nan, np.float32)
+        probabilities_NxRxY = np.full((len(seeds), len(data.label_R), classes), np.nan, np.float32)
         for layer in dict.fromkeys(choice.layer for choice in choices):
             pair_K = np.array([pair for pair, choice in enumerate(choices) if choice.layer == layer])
             batch = pairs.selected_heads(seen[layer], [choices[pair] for pair in pair_K], pair_K)
@@ -159,10 +160,29 @@ def probe_heads(
     return results
 
 
-def _of_layer(data: LabeledFeatures, layer: int | None, around_RxW: Int[np.ndarray, "R W"] | None) -> LabeledFeatures:
-    """The features of one layer, or of all, with the rows around each that the head sees."""
-    features = data.features_RxLxD if layer is None else data.features_RxLxD[:, layer : layer + 1]
-    return replace(data, features_RxLxD=features, around_RxW=around_RxW)
+def labeled_features(
+    table: FeatureTable, corpus: Corpus, offsets: Sequence[int] = (), layer: int | None = None
+) -> LabeledFeatures:
+    """The rows of a corpus as a head sees them; those that are not wholly within the signal have no label.
+
+    Args:
+        table: features of the rows.
+        corpus: labels and subjects of the rows.
+        offsets: of the rows around each that the head sees, from `head_offsets`.
+        layer: the only one that the head sees; all if not given.
+    """
+    return LabeledFeatures(
+        features_RxLxD=table.features_RxLxD if layer is None else table.features_RxLxD[:, layer : layer + 1],
+        label_R=np.where(corpus.whole_R, corpus.label_R, -1),
+        subject_R=corpus.subject_R,
+        density_RxY=corpus.density_RxY,
+        around_RxW=rows_around(corpus.rows_of_windows, offsets) if offsets else None,
+    )
+
+
+def head_offsets(settings: HeadSettings, corpus: Corpus) -> tuple[int, ...]:
+    """Where the frames that a head sees are, relative to its own; none but for a temporal head."""
+    return settings.offsets(corpus.spectrogram.rate_hz / corpus.spectrogram.fft_hop)
 
 
 def _best_layer(choices: Sequence[Choice]) -> Choice:
@@ -178,7 +198,6 @@ def select_hyperparameters(
     head: HeadSettings,
     selection: SelectionSettings,
     classes: int,
-    layer: int | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> list[Choice]:
     """One choice for each pair of fold and seed; all candidates of all pairs train side by side, in one program.
@@ -193,12 +212,11 @@ def select_hyperparameters(
         head: what is trained.
         selection: candidates, and where they are compared.
         classes: Y.
-        layer: depth of the features, where one of several is to be selected.
         progress: called with a line now and then.
     """
     rate, decay = selection.candidates[0]
     preferred = [
-        Choice(fold.name, seed, rate, decay, head.epochs, "fixed", layer=layer)
+        Choice(fold.name, seed, rate, decay, head.epochs, "fixed")
         for fold, seed in zip(pairs.folds, pairs.seeds, strict=True)
     ]
     if selection.choose == "fixed":
@@ -237,7 +255,7 @@ def select_hyperparameters(
         rate, decay = selection.candidates[candidate]
         point = head.epochs - int(from_last)
         score = float(score_CxP[candidate, point - 1])
-        choices.append(Choice(choice.fold, choice.seed, rate, decay, point, selection.choose, score, layer=layer))
+        choices.append(Choice(choice.fold, choice.seed, rate, decay, point, selection.choose, score))
     return choices
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int
+from jaxtyping import Bool, Float64, Int
 
 from selfpab_jax.probe import metrics
 
@@ -122,6 +123,21 @@ def summarize(seeds: Sequence[Mapping[str, Int[np.ndarray, "Y Y"]]], *, seed: in
         recall=of_classes(metrics.class_recall),
         samples=tuple(matrices_ExSxYxY[0].sum(axis=(0, 2)).tolist()),
     )
+
+
+def subject_macro_f1(seeds: Sequence[Mapping[str, Any]], counted_Y: Bool[np.ndarray, " Y"]) -> dict[str, float]:
+    """Macro-F1 of each subject over some of the classes, the mean over seeds; NaN where none of them is defined.
+
+    Args:
+        seeds: for each seed the confusion matrix of each subject; the same subjects for each.
+        counted_Y: classes that count.
+    """
+
+    def macro_f1(matrix_YxY: Any) -> float:
+        f1_Y = metrics.class_f1(np.asarray(matrix_YxY))[counted_Y]
+        return NAN if np.isnan(f1_Y).all() else float(np.nanmean(f1_Y))
+
+    return {name: float(np.mean([macro_f1(of_seed[name]) for of_seed in seeds])) for name in seeds[0]}
 
 
 def compare(

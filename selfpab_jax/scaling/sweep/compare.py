@@ -6,15 +6,12 @@ Losses of different pretext tasks cannot be compared; scores of the same probe c
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
 
 from selfpab_jax.errors import ConfigError, DataError
-from selfpab_jax.probe import metrics
 from selfpab_jax.probe.report.results import MethodResult, load_result
-from selfpab_jax.probe.report.summary import PairedDifference, compare
+from selfpab_jax.probe.report.summary import PairedDifference, compare, subject_macro_f1
 from selfpab_jax.probe.report.tables import ScoreTable, percent
 from selfpab_jax.scaling.sweep.manifest import PlannedRun, Sweep
 from selfpab_jax.scaling.sweep.result import macro_f1_of, read_result
@@ -144,16 +141,7 @@ def _macro_f1(method: MethodResult, without: Sequence[str]) -> dict[str, float]:
     """Of each subject, mean over the seeds of the probe; classes that do not count are left out of the mean."""
     if unknown := [name for name in without if name not in method.classes]:
         raise ConfigError(f"--without_classes {unknown[0]}: no such class; there are {', '.join(method.classes)}")
-    counted_Y = np.array([name not in without for name in method.classes])
-    return {
-        subject: float(np.mean([_mean(of_seed[subject], counted_Y) for of_seed in method.confusions]))
-        for subject in method.subjects
-    }
-
-
-def _mean(matrix_YxY: Any, counted_Y: np.ndarray) -> float:
-    f1_Y: Float64[np.ndarray, " Y"] = metrics.class_f1(np.asarray(matrix_YxY))[counted_Y]
-    return float(np.nanmean(f1_Y)) if not np.isnan(f1_Y).all() else float("nan")
+    return subject_macro_f1(method.confusions, np.array([name not in without for name in method.classes]))
 
 
 def _mean_over_seeds(of_seeds: Mapping[int, Mapping[str, float]], name: str) -> dict[str, float]:

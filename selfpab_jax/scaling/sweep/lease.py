@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from selfpab_jax.background import repeated
 from selfpab_jax.errors import RunError
 
 HEARTBEAT_SECONDS = 15.0
@@ -130,26 +131,22 @@ def hold_lease(
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = _take(folder, run, stale)
-    stop = threading.Event()
 
     def is_ours() -> bool:
         return leases_of(folder, run)[-1].path == path
 
-    def beat() -> None:
-        while not stop.wait(heartbeat):
-            with suppress(OSError, IndexError):  # the file system is unavailable for a moment
-                os.utime(path)
-                if not is_ours():
-                    (lost or _end)(f"{run} was taken over by another worker: this one had no heartbeat for too long")
-                    return
+    def beat() -> bool:
+        with suppress(OSError, IndexError):  # the file system is unavailable for a moment
+            os.utime(path)
+            if not is_ours():
+                (lost or _end)(f"{run} was taken over by another worker: this one had no heartbeat for too long")
+                return False
+        return True
 
-    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
-    thread.start()
     try:
-        yield is_ours
+        with repeated(beat, heartbeat, "heartbeat"):
+            yield is_ours
     finally:
-        stop.set()
-        thread.join()
         with suppress(OSError):
             os.utime(path)
             path.with_name(path.name + RELEASED).touch()

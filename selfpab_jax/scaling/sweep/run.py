@@ -33,10 +33,6 @@ Work = Callable[[Path, PlannedRun, Path], RunResult | None]
 """Trains and measures a run, given its directory, its line and the records; returns None where it was stopped."""
 
 
-class TrunkNotThereError(RunError):
-    """The run that a run is branched off has not come so far yet."""
-
-
 class Stopped(BaseException):
     """SIGTERM arrived outside of the training loop, which has a handler of its own."""
 
@@ -54,7 +50,7 @@ def run_line(
         work: replaces training and measuring.
 
     Raises:
-        LeaseHeldError: another worker has the run.
+        LeaseHeldError: another worker has the run, or the trunk that it is branched off.
         RunError: the run failed before and `retry` is not set, its settings were edited, or it fails now; the reason
             is stored then.
     """
@@ -71,8 +67,6 @@ def run_line(
             records = data or Path(line.settings["data"]["path"])
             try:
                 result = (work or train_and_measure)(run, line, records)
-            except TrunkNotThereError as error:  # nor is this one
-                raise LeaseHeldError(str(error)) from error
             except LockedError as error:  # its lease expired, but the process lives: not a failure of the run
                 raise LeaseHeldError(f"{line.name} is taken: {error}") from error
             except Exception as error:
@@ -108,7 +102,7 @@ def train_and_measure(run: Path, line: PlannedRun, data: Path) -> RunResult | No
     from selfpab_jax.data.records.dataset import open_records
     from selfpab_jax.probe.monitor import open_probe
     from selfpab_jax.scaling.sweep.expand import records_fingerprint
-    from selfpab_jax.train.branch import begin_branch, kept_steps
+    from selfpab_jax.train.branch import begin_branch
     from selfpab_jax.train.loop import pretrain
 
     result = read_result(run)
@@ -122,10 +116,7 @@ def train_and_measure(run: Path, line: PlannedRun, data: Path) -> RunResult | No
         settings = line.pretrain_settings()
         settings = replace(settings, data=replace(settings.data, path=data))
         if line.trunk:
-            trunk = run.parent / line.trunk
-            if not kept_steps(run) and line.trunk_steps not in kept_steps(trunk):
-                raise TrunkNotThereError(f"{line.name} waits for step {line.trunk_steps} of {line.trunk}, its trunk")
-            settings = replace(settings, branch=replace(settings.branch, run=trunk))
+            settings = replace(settings, branch=replace(settings.branch, run=run.parent / line.trunk))
         ending = pretrain(settings, run, resume=True, open_probe=open_probe, begin=begin_branch)
         if ending == "interrupted":
             return None
@@ -260,3 +251,9 @@ def _check(sweep: Sweep, line: PlannedRun, retry: bool) -> None:
     failure = read_failure(sweep, line)
     if failure and not retry:
         raise RunError(f"{line.name} failed before: {failure}; --retry tries it again")
+    if line.trunk:
+        from selfpab_jax.train.branch import kept_steps
+
+        run = sweep.run(line)
+        if not kept_steps(run) and line.trunk_steps not in kept_steps(run.parent / line.trunk):
+            raise LeaseHeldError(f"{line.name} waits for step {line.trunk_steps} of {line.trunk}, its trunk")
